@@ -1,0 +1,83 @@
+/** The marks Drawbridge set itself, and whether a run met them. The only place where a figure has a wish. */
+import type { Figure, Table } from "./figures.ts";
+
+interface Mark {
+  readonly what: string;
+  /** The figure's name, as a suite gives it. */
+  readonly figure: string;
+  readonly unit: string;
+  readonly digits: number;
+  readonly atLeast?: number;
+  readonly atMost?: number;
+}
+
+const AUDIT = ["durable", "async"] as const;
+
+const MARKS: readonly Mark[] = [
+  ...AUDIT.map((audit) => ({
+    what: `throughput of nginx's, bare echo upstream, audit ${audit}`,
+    figure: `hop.perNginx.${audit}`,
+    unit: "",
+    digits: 2,
+    atLeast: 0.6,
+  })),
+  ...AUDIT.map((audit) => ({
+    what: `throughput of direct, SDK v2 upstream, audit ${audit}`,
+    figure: `sdk.perDirect.${audit}`,
+    unit: "",
+    digits: 2,
+    atLeast: 0.78,
+  })),
+  ...AUDIT.map((audit) => ({
+    what: `CPU a call, bare echo upstream, audit ${audit}`,
+    figure: `hop.cpuMsPerCall.${audit}`,
+    unit: " ms",
+    digits: 4,
+    atMost: 0.1,
+  })),
+  ...AUDIT.map((audit) => ({
+    what: `calls through one stdio child, audit ${audit}`,
+    figure: `stdio.perSecond.${audit}`,
+    unit: "/s",
+    digits: 0,
+    atLeast: 8000,
+  })),
+  { what: "heap of an idle session", figure: "idle.heapKbPerSession", unit: " KB", digits: 2, atMost: 2 },
+  { what: "first answer with a stdio child", figure: "cold.seconds.floor", unit: " s", digits: 3, atMost: 0.4 },
+  ...["20", "200", "1000", "5000"].map((connections) => ({
+    what: `failed calls, stdio, ${connections} connections, one id for all`,
+    figure: `stdio.failed.${connections}`,
+    unit: "",
+    digits: 0,
+    atMost: 0,
+  })),
+  ...["20", "200", "1000", "5000"].map((connections) => ({
+    what: `answers to the wrong caller, ${connections} connections`,
+    figure: `stdio.wrong.${connections}`,
+    unit: "",
+    digits: 0,
+    atMost: 0,
+  })),
+  {
+    what: "failed of 22 calls that block 0.5 s, 10 s limit",
+    figure: "stdio.failed.blocked",
+    unit: "",
+    digits: 0,
+    atMost: 0,
+  },
+];
+
+/** One row for each mark. The median is judged; for marks of zero the worst run is. */
+export function judged(figures: Readonly<Record<string, Figure>>): Table {
+  const rows = MARKS.map((mark) => {
+    const measured = figures[mark.figure];
+    const wish = mark.atLeast === undefined ? `≤ ${mark.atMost}${mark.unit}` : `≥ ${mark.atLeast}${mark.unit}`;
+    if (measured === undefined || Number.isNaN(measured.median)) return [mark.what, wish, "–", "", "not measured"];
+    const value = mark.atMost === 0 ? measured.max : measured.median;
+    const met =
+      value >= (mark.atLeast ?? Number.NEGATIVE_INFINITY) && value <= (mark.atMost ?? Number.POSITIVE_INFINITY);
+    const range = `${measured.min.toFixed(mark.digits)}–${measured.max.toFixed(mark.digits)}`;
+    return [mark.what, wish, `${value.toFixed(mark.digits)}${mark.unit}`, range, met ? "met" : "NOT MET"];
+  });
+  return { title: "Marks", head: ["mark", "wanted", "measured", "range", "result"], rows, notes: [] };
+}

@@ -1,0 +1,227 @@
+/**
+ * The evidence of one event: who did what to what, who decided, how it ended. One record is serialised once, to one text with its
+ * members in a fixed order, and that text is what is stored and (later) hashed: nobody has to make it again to check it.
+ */
+import { hash } from "node:crypto";
+import type { JsonObject, JsonValue, McpCall, Principal, RequestId, TraceContext } from "../core/call.ts";
+import type { Decision } from "../core/decision.ts";
+import { DrawbridgeError } from "../core/errors.ts";
+import type { AuditRow } from "../store/ports.ts";
+
+export type RecordKind = "call" | "sign-in" | "consent" | "token" | "client" | "user" | "configuration";
+/** `abandoned`: nobody waited for the answer any more. */
+export type RecordOutcome = "permitted" | "refused" | "failed" | "abandoned";
+/** How arguments and results are kept (`audit.arguments`, `audit.results`). */
+export type FieldMode = "full" | "hash" | "none";
+/** A kept value: its JSON text, or hash and size of its text. */
+export type RecordedField = { readonly json: string } | { readonly sha256: string; readonly bytes: number };
+
+/** Everything is kept as given; texts longer than 2,048 characters are cut. Absent members are left out of the text. */
+export interface AuditRecord {
+  /** UUIDv7 (`newId`). */
+  readonly id: string;
+  readonly kind: RecordKind;
+  /** What happened, for other kinds than `call`, e.g. `user.created`. */
+  readonly action?: string | undefined;
+  /** Start, milliseconds since the epoch. */
+  readonly at: number;
+  readonly durationMs: number;
+  readonly outcome: RecordOutcome;
+  readonly error?: RecordedError | undefined;
+  readonly principal?: RecordedPrincipal | undefined;
+  readonly call?: RecordedCall | undefined;
+  readonly arguments?: RecordedField | undefined;
+  readonly result?: (RecordedField & { readonly isError: boolean }) | { readonly isError: boolean } | undefined;
+  readonly decision?: RecordedDecision | undefined;
+  readonly trace?: { readonly traceId: string; readonly spanId: string } | undefined;
+  /** The client's network address. */
+  readonly source?: string | undefined;
+  /** Which process of the gateway. */
+  readonly replica: string;
+  /** Of other kinds than `call`: what changed, without secrets. */
+  readonly details?: JsonObject | undefined;
+}
+
+export interface RecordedError {
+  readonly code: string;
+  readonly message: string;
+  readonly detail?: string | undefined;
+}
+export interface RecordedPrincipal {
+  readonly subject: string;
+  readonly client: string;
+  readonly actors: readonly string[];
+  readonly groups: readonly string[];
+  readonly scopes: readonly string[];
+  readonly grant?: string | undefined;
+  readonly tokenId: string;
+}
+export interface RecordedCall {
+  readonly method: string;
+  readonly revision: string;
+  readonly server?: string | undefined;
+  readonly kind?: string | undefined;
+  readonly name?: string | undefined;
+  readonly upstreamName?: string | undefined;
+  readonly pin?: string | undefined;
+  readonly requestId?: RequestId | undefined;
+  /** Hash of the session's id, which is a credential of its client. */
+  readonly session?: string | undefined;
+}
+export interface RecordedDecision {
+  readonly effect: Decision["effect"];
+  readonly reason: string;
+  readonly rule?: string | undefined;
+  readonly scope?: string | undefined;
+}
+
+/** Version of the text's format, its first member (`v`). */
+export const RECORD_FORMAT = 1;
+const MAX_TEXT = 2048;
+const MAX_LIST = 200;
+
+/** What the log stores of a record: its text, and the columns it is found by. */
+export function rowOf(record: AuditRecord): AuditRow {
+  return {
+    id: record.id,
+    at: record.at,
+    subject: cut(record.principal?.subject),
+    client: cut(record.principal?.client),
+    method: cut(record.call?.method ?? record.action),
+    target: cut(record.call?.name),
+    outcome: record.outcome,
+    traceId: record.trace?.traceId,
+    json: recordText(record),
+  };
+}
+
+/** The record as JSON text, members always in this order. Written by hand: it runs for every call. */
+export function recordText(record: AuditRecord): string {
+  const { error, principal, call, decision, trace } = record;
+  let text = `{"v":${RECORD_FORMAT},"id":${quoted(record.id)},"kind":"${record.kind}"${member("action", record.action)}`;
+  text += `,"at":"${new Date(record.at).toISOString()}","durationMs":${Math.round(record.durationMs * 1000) / 1000}`;
+  text += `,"outcome":"${record.outcome}"`;
+  if (error !== undefined) {
+    text += `,"error":{"code":${quoted(error.code)}${member("message", error.message)}${member("detail", error.detail)}}`;
+  }
+  if (principal !== undefined) {
+    text += `,"principal":{"subject":${quoted(principal.subject)}${member("client", principal.client)}`;
+    text += `,"actors":${list(principal.actors)},"groups":${list(principal.groups)},"scopes":${list(principal.scopes)}`;
+    text += `${member("grant", principal.grant)}${member("tokenId", principal.tokenId)}}`;
+  }
+  if (call !== undefined) {
+    text += `,"call":{"method":${quoted(call.method)}${member("revision", call.revision)}${member("server", call.server)}`;
+    text += `${member("kind", call.kind)}${member("name", call.name)}${member("upstreamName", call.upstreamName)}`;
+    text += `${member("pin", call.pin)}${member("requestId", call.requestId)}${member("session", call.session)}}`;
+  }
+  if (record.arguments !== undefined) text += `,"arguments":{${fieldMembers(record.arguments)}}`;
+  if (record.result !== undefined) {
+    const kept = fieldMembers(record.result);
+    text += `,"result":{"isError":${record.result.isError}${kept === "" ? "" : `,${kept}`}}`;
+  }
+  if (decision !== undefined) {
+    text += `,"decision":{"effect":"${decision.effect}","reason":${quoted(decision.reason)}`;
+    text += `${member("rule", decision.rule)}${member("scope", decision.scope)}}`;
+  }
+  if (trace !== undefined) text += `,"trace":{"traceId":${quoted(trace.traceId)},"spanId":${quoted(trace.spanId)}}`;
+  text += `${member("source", record.source)}${member("replica", record.replica)}`;
+  if (record.details !== undefined) text += `,"details":${JSON.stringify(record.details)}`;
+  return `${text}}`;
+}
+
+/**
+ * Keeps `text`, a JSON text, as `mode` says; undefined for `none`. Longer than `maxBytes`, or not JSON after all (it would forge the
+ * members that follow it), it is kept as hash and size.
+ */
+export function field(text: string, mode: FieldMode, maxBytes: number): RecordedField | undefined {
+  if (mode === "none") return undefined;
+  const bytes = Buffer.byteLength(text);
+  if (mode === "full" && bytes <= maxBytes && isJson(text)) return { json: text };
+  return { sha256: hash("sha256", text), bytes };
+}
+
+export function recordedPrincipal(principal: Principal): RecordedPrincipal {
+  const { subject, client, actors, groups, scopes, grant, tokenId } = principal;
+  return { subject, client, actors, groups, scopes, grant, tokenId };
+}
+
+export function recordedCall(call: McpCall): RecordedCall {
+  const { server, kind, name, upstreamName, pin } = call.target;
+  const session = call.session === undefined ? undefined : hash("sha256", call.session).slice(0, 32);
+  return {
+    method: call.method,
+    revision: call.revision,
+    server,
+    kind,
+    name,
+    upstreamName,
+    pin,
+    requestId: call.id,
+    session,
+  };
+}
+
+export function recordedDecision(decision: Decision): RecordedDecision {
+  return {
+    effect: decision.effect,
+    reason: decision.reason,
+    rule: decision.effect === "step-up" ? undefined : decision.rule,
+    scope: decision.effect === "step-up" ? decision.scope : undefined,
+  };
+}
+
+export function recordedTrace({ traceId, spanId }: TraceContext): {
+  readonly traceId: string;
+  readonly spanId: string;
+} {
+  return { traceId, spanId };
+}
+
+/** What a failure leaves in the record; a stranger's words go to `detail`. */
+export function recordedError(thrown: unknown): RecordedError {
+  const { code, message, detail } = DrawbridgeError.from(thrown);
+  return { code, message, detail };
+}
+
+/** A record as it is read back. */
+export interface StoredRecord extends Omit<AuditRecord, "at" | "arguments" | "result"> {
+  readonly v: number;
+  /** ISO 8601, UTC. */
+  readonly at: string;
+  readonly arguments?: StoredField;
+  readonly result?: { readonly isError: boolean } & (StoredField | object);
+}
+export type StoredField = { readonly json: JsonValue } | { readonly sha256: string; readonly bytes: number };
+
+function fieldMembers(kept: RecordedField | object): string {
+  if ("json" in kept) return `"json":${kept.json}`;
+  return "sha256" in kept ? `"sha256":"${kept.sha256}","bytes":${kept.bytes}` : "";
+}
+
+function member(name: string, value: string | number | undefined): string {
+  if (value === undefined) return "";
+  return typeof value === "number"
+    ? `,"${name}":${Number.isFinite(value) ? value : "null"}`
+    : `,"${name}":${quoted(value)}`;
+}
+
+function list(values: readonly string[]): string {
+  return values.length === 0 ? "[]" : `[${values.slice(0, MAX_LIST).map(quoted).join(",")}]`;
+}
+
+function quoted(text: string): string {
+  return JSON.stringify(text.length > MAX_TEXT ? cut(text) : text);
+}
+
+function cut<T extends string | undefined>(text: T): T | string {
+  return text !== undefined && text.length > MAX_TEXT ? `${text.slice(0, MAX_TEXT)}…` : text;
+}
+
+function isJson(text: string): boolean {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,138 @@
+/** `drawbridge audit`: reads the record of every call, beside a running gateway or after it. */
+import { existsSync } from "node:fs";
+import { resolve } from "node:path";
+import { type Command, InvalidArgumentError, Option } from "commander";
+import { type FoundRecord, followRecords, searchRecords } from "../audit/search.ts";
+import { loadSettings } from "../config/load.ts";
+import { DrawbridgeError } from "../core/errors.ts";
+import type { AuditQuery, Store } from "../store/ports.ts";
+import { sqliteStore } from "../store/sqlite/sqlite.ts";
+import { type Painter, painter, printable, type Terminal } from "./terminal.ts";
+
+interface AuditOptions {
+  readonly store?: string;
+  readonly last: number;
+  readonly since?: number;
+  readonly until?: number;
+  readonly user?: string;
+  readonly client?: string;
+  readonly target?: string;
+  readonly outcome?: string;
+  readonly trace?: string;
+  readonly format: "text" | "json";
+}
+
+const DEFAULT_FILE = "drawbridge.yaml";
+const DEFAULT_STORE = "sqlite:./.drawbridge/drawbridge.db";
+
+const HELP = `
+The store is the one of the settings file (./${DEFAULT_FILE} when it is there), or ${DEFAULT_STORE}.
+With --format json each line is one record, to the byte as it was written.
+
+Examples:
+  $ drawbridge audit show --last 20
+  $ drawbridge audit show --since 24h --outcome refused
+  $ drawbridge audit show --user u_1 --target orders_refund --format json
+  $ drawbridge audit tail examples/orders/drawbridge.yaml
+`;
+
+export function define(command: Command, terminal: Terminal): void {
+  const show = command.command("show").description("print the newest records, oldest first");
+  const tail = command.command("tail").description("print records as they are written, until Ctrl-C");
+  for (const one of [show, tail]) {
+    one
+      .argument("[file]", "settings file")
+      .option("--store <store>", "the store itself, e.g. sqlite:./.drawbridge/drawbridge.db")
+      .option("--last <number>", "at most this many of the newest", atMost(1000), one === tail ? 10 : 50)
+      .option("--since <time>", "not older: 15m, 24h, 7d, or a date", moment)
+      .option("--until <time>", "older than this: 15m, 24h, 7d, or a date", moment)
+      .option("--user <subject>", "only of this user")
+      .option("--client <id>", "only through this OAuth client")
+      .option("--target <name>", "only of this tool, prompt or resource, as clients name it")
+      .option("--trace <id>", "only of this trace")
+      .addOption(new Option("--outcome <outcome>", "only those that ended so").choices(["permitted", "refused", "failed", "abandoned"]))
+      .addOption(new Option("--format <format>", "how to print").choices(["text", "json"]).default("text"))
+      .addHelpText("after", HELP);
+  }
+  show.action((file: string | undefined, options: AuditOptions) =>
+    withStore(file, options, terminal, async (store) => {
+      for (const found of await searchRecords(store.audit, { ...queryOf(options), newest: true })) print(found, options, terminal);
+    }),
+  );
+  tail.action((file: string | undefined, options: AuditOptions) =>
+    withStore(file, options, terminal, async (store) => {
+      const ended = new AbortController();
+      void terminal.stopped().then(() => ended.abort());
+      for await (const found of followRecords(store.audit, queryOf(options), ended.signal)) print(found, options, terminal);
+    }),
+  );
+}
+
+async function withStore(file: string | undefined, options: AuditOptions, terminal: Terminal, read: (store: Store) => Promise<void>): Promise<void> {
+  const setting = options.store ?? (await storeOf(file, terminal));
+  if (!setting.startsWith("sqlite:")) throw new DrawbridgeError("settings_invalid", `The records of store ${setting} cannot be read from outside the gateway.`);
+  const database = resolve(terminal.cwd, setting.slice("sqlite:".length));
+  if (!existsSync(database)) throw new DrawbridgeError("settings_invalid", `There is no store ${database}. Name the settings file, or the store with --store.`);
+  const store = sqliteStore(database, { readOnly: true });
+  try {
+    await read(store);
+  } finally {
+    await store.close();
+  }
+}
+
+async function storeOf(file: string | undefined, terminal: Terminal): Promise<string> {
+  const path = resolve(terminal.cwd, file ?? DEFAULT_FILE);
+  if (file === undefined && !existsSync(path)) return DEFAULT_STORE;
+  // Only the store's place is wanted: whoever reads the log need not have the gateway's secrets.
+  const { settings } = await loadSettings(path, { env: terminal.env, readSecret: async () => "not needed" });
+  return settings.store;
+}
+
+function queryOf({ last, since, until, user, client, target, outcome, trace }: AuditOptions): AuditQuery {
+  const query = { limit: last, since, until, subject: user, client, target, outcome, traceId: trace };
+  return Object.fromEntries(Object.entries(query).filter(([, value]) => value !== undefined)) as unknown as AuditQuery;
+}
+
+function print(found: FoundRecord, options: AuditOptions, terminal: Terminal): void {
+  terminal.stdout.write(options.format === "json" ? `${found.json}\n` : `${line(found, painter(terminal.stdout, terminal.env))}\n`);
+}
+
+const COLOURS = { permitted: "green", refused: "yellow", failed: "red", abandoned: "magenta" } as const;
+
+/** `12 2026-11-21 10:00:00.123 permitted 4 ms tools/call orders_refund u_1 via claude (support: may *) trace 0af7…` */
+function line({ sequence, record }: FoundRecord, paint: Painter): string {
+  const { at, outcome, durationMs, call, action, principal, decision, error, trace } = record;
+  const words = [
+    paint("dim", String(sequence)),
+    new Date(at).toISOString().replace("T", " ").replace("Z", ""),
+    paint(COLOURS[outcome], outcome.padEnd(9)),
+    `${Math.round(durationMs)} ms`,
+    printable(action ?? call?.method ?? ""),
+    call?.name === undefined ? undefined : paint("bold", printable(call.name)),
+    principal === undefined ? undefined : printable(`${principal.subject} via ${principal.client}`),
+    error === undefined ? undefined : printable(`${error.code}: ${error.message}`),
+    decision?.rule === undefined ? undefined : paint("dim", printable(`(${decision.rule})`)),
+    trace === undefined ? undefined : paint("dim", printable(`trace ${trace.traceId}`)),
+  ];
+  return words.filter((word) => word !== undefined && word !== "").join("  ");
+}
+
+function atMost(most: number): (text: string) => number {
+  return (text) => {
+    const number = Number(text);
+    if (!Number.isInteger(number) || number < 1 || number > most) throw new InvalidArgumentError(`It must be a whole number from 1 to ${most}.`);
+    return number;
+  };
+}
+
+const UNITS = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;
+
+/** A moment as milliseconds since the epoch: so long ago, or a date. */
+function moment(text: string): number {
+  const ago = /^(\d{1,6})([smhd])$/.exec(text);
+  if (ago !== null) return Date.now() - Number(ago[1]) * UNITS[ago[2] as keyof typeof UNITS];
+  const date = Date.parse(text);
+  if (Number.isNaN(date)) throw new InvalidArgumentError("Write 30s, 15m, 24h, 7d, or a date such as 2026-11-21T10:00:00Z.");
+  return date;
+}

@@ -1,0 +1,121 @@
+/** The command line. Commands are loaded when they are used, so that help and version answer at once. */
+import { readFileSync } from "node:fs";
+import { Command, CommanderError } from "commander";
+import { DrawbridgeError } from "../core/errors.ts";
+import { painter, processTerminal, type Terminal } from "./terminal.ts";
+
+/** 0: done. 1: failed while running. 2: wrong usage or settings. 78: this Node is too old (from the launcher). */
+export const EXIT = { ok: 0, failed: 1, usage: 2 } as const;
+
+/** Adds a command's options and action to `command`. `rest` is what followed `--`, undefined without one. */
+export type DefineCommand = (command: Command, terminal: Terminal, rest: readonly string[] | undefined) => void;
+
+interface CommandRow {
+  readonly summary: string;
+  readonly load: () => Promise<{ readonly define: DefineCommand }>;
+}
+
+/** Every command: a line here, a file beside this one. */
+const COMMANDS: Readonly<Record<string, CommandRow>> = {
+  serve: { summary: "put any MCP server into production: sign-in, consent, roles, audit, tracing", load: () => import("./serve.ts") },
+  config: { summary: "check a settings file; print its schema", load: () => import("./config.ts") },
+  import: { summary: "write a settings file from the settings of an MCP client", load: () => import("./import.ts") },
+  audit: { summary: "read the record of every call", load: () => import("./audit.ts") },
+};
+
+const EXAMPLES = `
+Examples:
+  Put a stdio server behind Drawbridge, with safe defaults and no file:
+    $ drawbridge serve -- npx -y @modelcontextprotocol/server-filesystem ./docs
+
+  The same for a server that already speaks HTTP:
+    $ drawbridge serve --url http://127.0.0.1:9000/mcp
+
+  Move the servers of your MCP client behind it, check the file, serve it:
+    $ drawbridge import claude --output drawbridge.yaml
+    $ drawbridge config check drawbridge.yaml
+    $ drawbridge serve drawbridge.yaml
+
+  See what agents did:
+    $ drawbridge audit show --last 20
+
+Exit codes: 0 done, 1 failed while running, 2 wrong usage or settings, 78 Node is older than 24.11.
+`;
+
+/** Runs one command and resolves with its exit code. Never throws. */
+export async function main(argv: readonly string[], terminal: Terminal): Promise<number> {
+  const dashes = argv.indexOf("--");
+  const own = dashes === -1 ? argv : argv.slice(0, dashes);
+  const rest = dashes === -1 ? undefined : argv.slice(dashes + 1);
+  const program = withOutput(new Command("drawbridge"), terminal)
+    .description("Takes any MCP server across the cliff between one laptop and production.")
+    .version(version(), "-V, --version", "print the version")
+    .helpOption("-h, --help", "explain, with examples")
+    .addHelpText("after", EXAMPLES)
+    .showSuggestionAfterError()
+    .showHelpAfterError("(drawbridge --help explains)");
+  const wanted = own.find((word) => !word.startsWith("-"));
+  const asked = wanted === "help" ? own[own.indexOf("help") + 1] : wanted;
+  for (const [name, row] of Object.entries(COMMANDS)) {
+    const command = withOutput(program.command(name), terminal).description(row.summary);
+    if (name === asked) (await row.load()).define(command, terminal, rest);
+  }
+  try {
+    if (own.length === 0) {
+      program.outputHelp();
+      return EXIT.usage;
+    }
+    await program.parseAsync([...own], { from: "user" });
+    return EXIT.ok;
+  } catch (thrown) {
+    return explain(thrown, terminal);
+  }
+}
+
+/** A command that ends with an exit code of its own choosing, having said all there is to say. */
+export class Ended extends Error {
+  readonly exitCode: number;
+  constructor(exitCode: number) {
+    super(`ended with ${exitCode}`);
+    this.exitCode = exitCode;
+  }
+}
+
+function explain(thrown: unknown, terminal: Terminal): number {
+  if (thrown instanceof Ended) return thrown.exitCode;
+  // Commander has written its own message; help and version arrive here too, with exit code 0.
+  if (thrown instanceof CommanderError) return thrown.exitCode === 0 ? EXIT.ok : EXIT.usage;
+  const paint = painter(terminal.stderr, terminal.env);
+  const error = DrawbridgeError.from(thrown);
+  terminal.stderr.write(`${paint("red", "error")} ${error.message}\n`);
+  // At the command line the operator is the reader that `detail` is kept for.
+  if (error.detail !== undefined) terminal.stderr.write(`${paint("dim", error.detail)}\n`);
+  return error.code === "settings_invalid" ? EXIT.usage : EXIT.failed;
+}
+
+function withOutput(command: Command, terminal: Terminal): Command {
+  return command.exitOverride().configureOutput({
+    writeOut: (text) => terminal.stdout.write(text),
+    writeErr: (text) => terminal.stderr.write(text),
+    getOutHasColors: () => false,
+    getErrHasColors: () => false,
+  });
+}
+
+/** From the manifest beside `src/` in the clone and at the root of the published package. */
+export function version(): string {
+  const found = ["../../package.json", "../package.json"].map((path) => new URL(path, import.meta.url)).find((url) => {
+    try {
+      return (JSON.parse(readFileSync(url, "utf8")) as { name?: string }).name === "drawbridge-mcp";
+    } catch {
+      return false;
+    }
+  });
+  return found === undefined ? "unknown" : (JSON.parse(readFileSync(found, "utf8")) as { version: string }).version;
+}
+
+/** Called by the launcher. */
+export async function run(): Promise<void> {
+  const code = await main(process.argv.slice(2), processTerminal());
+  process.exitCode = code;
+}

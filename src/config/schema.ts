@@ -1,0 +1,34 @@
+/** The whole settings file: each folder's own slice, put together. `schema/config.schema.json` is generated from it. */
+import { z } from "zod";
+import { auditSettings } from "../audit/settings.ts";
+import { listenSettings, tlsSettings } from "../gateway/settings.ts";
+import { clientsSettings, signInSettings, tokensSettings } from "../oauth/settings.ts";
+import { logSettings, telemetrySettings } from "../observe/settings.ts";
+import { assignSettings, limitsSettings, rolesSettings } from "../policy/settings.ts";
+import { serversSettings } from "../upstream/settings.ts";
+
+export const settingsSchema = z.strictObject({
+  publicUrl: z
+    .url({ protocol: /^https?$/ })
+    .optional()
+    .describe("Where clients reach the gateway: the OAuth issuer, and with /mcp the protected resource. Default: http://127.0.0.1:<port>."),
+  listen: listenSettings,
+  tls: tlsSettings.optional(),
+  store: z
+    .string()
+    .regex(/^(sqlite:.+|memory)$/, "expected sqlite:<file> (or memory, which forgets everything at exit)")
+    .default("sqlite:./.drawbridge/drawbridge.db")
+    .describe("Where users, grants, pins and the audit log are kept."),
+  signIn: signInSettings,
+  clients: clientsSettings,
+  tokens: tokensSettings,
+  servers: serversSettings,
+  roles: rolesSettings.optional().describe("Default: a role `owner` that may do everything, for the group `owner`."),
+  assign: assignSettings.optional(),
+  limits: limitsSettings,
+  audit: auditSettings,
+  telemetry: telemetrySettings,
+  log: logSettings,
+});
+
+export type Settings = z.infer<typeof settingsSchema>;

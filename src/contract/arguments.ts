@@ -1,0 +1,123 @@
+/**
+ * Checks a tool's arguments against its JSON Schema (2020-12 or draft-07). Schemas come from servers nobody vouches for: they
+ * are measured before they are compiled, never fetched, and their patterns run in linear time.
+ */
+import type { Ajv as AjvDraft07, ErrorObject, Options } from "ajv";
+import { RE2JS } from "re2js";
+import type { JsonObject, JsonValue } from "../core/call.ts";
+
+/** Undefined when the arguments are accepted, else one sentence per problem (at most eight). */
+export type ArgumentCheck = (args: JsonObject) => readonly string[] | undefined;
+
+export interface CompiledCheck {
+  readonly check: ArgumentCheck;
+  /** Why the schema could not be compiled; then only "an object" is checked and the upstream checks the rest. */
+  readonly problem: string | undefined;
+}
+
+const MAX_SCHEMA_BYTES = 512 * 1024;
+const MAX_SCHEMA_NODES = 20_000;
+const MAX_SCHEMA_DEPTH = 64;
+const MAX_PROBLEMS = 8;
+
+/** Compiles one tool's input schema. Never throws. Costs milliseconds: call it once per definition. */
+export async function compileArguments(schema: JsonValue | undefined): Promise<CompiledCheck> {
+  try {
+    if (schema === undefined || typeof schema !== "object" || schema === null || Array.isArray(schema))
+      throw new Error("the tool has no input schema");
+    measure(schema);
+    const { $schema, $id: _ignored, ...body } = schema as JsonObject;
+    const validate = (await engine(dialectOf($schema))).compile(body);
+    return {
+      problem: undefined,
+      check: (args) => (validate(args) ? undefined : (validate.errors ?? []).slice(0, MAX_PROBLEMS).map(sentence)),
+    };
+  } catch (thrown) {
+    return { problem: thrown instanceof Error ? thrown.message : String(thrown), check: () => undefined };
+  }
+}
+
+type Dialect = "draft-07" | "2020-12";
+
+/** MCP, basic, Schema Dialect: 2020-12 when the schema does not say. Draft-06 and 2019-09 are close enough to their successors. */
+function dialectOf(declared: JsonValue | undefined): Dialect {
+  if (declared === undefined) return "2020-12";
+  const uri = String(declared).replace(/#$/, "");
+  if (/^https?:\/\/json-schema\.org\/draft-0[67]\/schema$/.test(uri)) return "draft-07";
+  if (/^https?:\/\/json-schema\.org\/draft\/(2020-12|2019-09)\/schema$/.test(uri)) return "2020-12";
+  throw new Error(`the schema's dialect ${uri} is not supported`);
+}
+
+function measure(schema: JsonValue): void {
+  if (JSON.stringify(schema).length > MAX_SCHEMA_BYTES)
+    throw new Error(`the schema is larger than ${MAX_SCHEMA_BYTES} bytes`);
+  let nodes = 0;
+  const visit = (value: JsonValue, depth: number) => {
+    if (++nodes > MAX_SCHEMA_NODES) throw new Error(`the schema has more than ${MAX_SCHEMA_NODES} parts`);
+    if (depth > MAX_SCHEMA_DEPTH) throw new Error(`the schema is nested deeper than ${MAX_SCHEMA_DEPTH} levels`);
+    if (typeof value === "object" && value !== null)
+      for (const inner of Object.values(value)) visit(inner as JsonValue, depth + 1);
+  };
+  visit(schema, 0);
+}
+
+const engines = new Map<Dialect, Promise<AjvDraft07>>();
+
+/** A new instance for each dialect, without remembered schemas, so that one server's `$id` cannot reach another's. */
+function engine(dialect: Dialect): Promise<AjvDraft07> {
+  let made = engines.get(dialect);
+  if (made === undefined) {
+    made = createEngine(dialect);
+    engines.set(dialect, made);
+  }
+  return made;
+}
+
+async function createEngine(dialect: Dialect): Promise<AjvDraft07> {
+  const options: Options = {
+    strict: false,
+    allErrors: false,
+    addUsedSchema: false,
+    validateSchema: true,
+    logger: false,
+    code: { regExp: linearRegExp },
+  };
+  const { Ajv } = dialect === "draft-07" ? await import("ajv") : { Ajv: (await import("ajv/dist/2020.js")).Ajv2020 };
+  const { default: addFormats } = await import("ajv-formats");
+  const ajv = new Ajv(options) as AjvDraft07;
+  addFormats.default(ajv, {
+    mode: "fast",
+    formats: ["date", "time", "date-time", "uri", "email", "uuid", "ipv4", "ipv6", "hostname"],
+  });
+  return ajv;
+}
+
+/**
+ * Patterns by RE2, in linear time. One that RE2 does not know (look-ahead, back-references) is left to the upstream, which wrote it. Ajv keys its
+ * cache of patterns on `toString()`, so each must have its own: with a shared one every pattern would be the first.
+ */
+function linearRegExp(pattern: string, flags: string) {
+  const text = `/${pattern}/${flags}`;
+  try {
+    const compiled = RE2JS.compile(RE2JS.translateRegExp(pattern), flags.includes("i") ? RE2JS.CASE_INSENSITIVE : 0);
+    return { test: (value: string) => compiled.matcher(value).find(), toString: () => text };
+  } catch {
+    return { test: () => true, toString: () => text };
+  }
+}
+linearRegExp.code = "linearRegExp";
+
+function sentence(error: ErrorObject): string {
+  const where = error.instancePath === "" ? "arguments" : `arguments${error.instancePath}`;
+  const { additionalProperty, allowedValues } = error.params as {
+    additionalProperty?: string;
+    allowedValues?: readonly unknown[];
+  };
+  const extra =
+    additionalProperty !== undefined
+      ? ` (${JSON.stringify(additionalProperty)})`
+      : allowedValues !== undefined
+        ? ` (${JSON.stringify(allowedValues).slice(0, 200)})`
+        : "";
+  return `${where} ${error.message ?? "is not accepted"}${extra}`;
+}

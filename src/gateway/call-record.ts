@@ -1,0 +1,180 @@
+/** The one audit record of a request, filled as the request goes on and closed once, together with its span and its metrics. */
+import { hash } from "node:crypto";
+import type { IncomingMessage } from "node:http";
+import { type AuditRecord, field, recordedPrincipal } from "../audit/record.ts";
+import type { Authenticated, Outcome, Target, TraceContext } from "../core/call.ts";
+import type { Decision } from "../core/decision.ts";
+import { DrawbridgeError } from "../core/errors.ts";
+import { newId } from "../core/ids.ts";
+import type { InboundRequest } from "../mcp/inbound.ts";
+import type { Session } from "../mcp/sessions.ts";
+import type { Span } from "../observe/telemetry.ts";
+import type { Parts } from "./handle-mcp.ts";
+
+/** How a request ended, as the record says it. */
+export type RecordOutcome = AuditRecord["outcome"];
+
+/** Opens the record of a request whose caller is known. */
+export function openRecord(parts: Parts, by: Authenticated, request: IncomingMessage): CallRecord {
+  return new CallRecord(parts, by, request);
+}
+
+export class CallRecord {
+  readonly #parts: Parts;
+  readonly #by: Authenticated;
+  readonly #at: number;
+  readonly #started = performance.now();
+  readonly #source: string | undefined;
+  #span: Span | undefined;
+  #inbound: InboundRequest | undefined;
+  #session: Session | undefined;
+  #target: Target | undefined;
+  #decision: Decision | undefined;
+  #closed = false;
+
+  constructor(parts: Parts, by: Authenticated, request: IncomingMessage) {
+    this.#parts = parts;
+    this.#by = by;
+    this.#at = parts.clock();
+    this.#source = request.socket.remoteAddress;
+  }
+
+  /** The request could be read: its span begins, under the trace that the client named. */
+  decoded(inbound: InboundRequest, session: Session | undefined): void {
+    this.#inbound = inbound;
+    this.#session = session;
+    this.#begin();
+  }
+  aimed(target: Target): void {
+    this.#target = target;
+    const name =
+      target.kind === "tool"
+        ? "gen_ai.tool.name"
+        : target.kind === "prompt"
+          ? "gen_ai.prompt.name"
+          : "mcp.resource.uri";
+    this.#span?.set(name, target.name);
+  }
+  decided(decision: Decision): void {
+    this.#decision = decision;
+  }
+
+  get trace(): TraceContext {
+    return (this.#span ?? this.#begin()).context;
+  }
+
+  /** The upstream answered. Resolves when the record is as safe as the settings ask; rejects with `audit_unavailable`. */
+  answered(outcome: Outcome): Promise<void> {
+    if (outcome.kind === "result")
+      return this.close("permitted", undefined, outcome.result, outcome.value["isError"] === true);
+    const error = { code: String(outcome.code), message: outcome.message };
+    return this.#write("failed", error, undefined, false);
+  }
+  /** Refused by us before anything was sent. Gives back what to tell the caller: the refusal, or that it could not be recorded. */
+  async refuse(error: DrawbridgeError): Promise<DrawbridgeError> {
+    try {
+      await this.close(error.code === "cancelled" ? "abandoned" : "refused", error);
+      return error;
+    } catch (thrown) {
+      return DrawbridgeError.from(thrown, "audit_unavailable");
+    }
+  }
+  /** The upstream failed, or the caller went away. Gives back what to tell the caller. */
+  async fail(error: DrawbridgeError, gone: boolean): Promise<DrawbridgeError> {
+    try {
+      await this.close(gone ? "abandoned" : "failed", error);
+      return error;
+    } catch (thrown) {
+      return DrawbridgeError.from(thrown, "audit_unavailable");
+    }
+  }
+  /** Closes the record; a second time does nothing. */
+  close(outcome: RecordOutcome, error: DrawbridgeError | undefined, result?: string, isError?: boolean): Promise<void> {
+    const told =
+      error === undefined
+        ? undefined
+        : { code: error.code, message: error.message, ...(error.detail !== undefined && { detail: error.detail }) };
+    return this.#write(outcome, told, result, isError ?? false);
+  }
+
+  #begin(): Span {
+    const inbound = this.#inbound;
+    const name = inbound === undefined ? "POST /mcp" : inbound.method;
+    const parent = {
+      ...(inbound?.traceparent !== undefined && { traceparent: inbound.traceparent }),
+      ...(inbound?.tracestate !== undefined && { tracestate: inbound.tracestate }),
+    };
+    const span = this.#parts.telemetry.begin(name, "server", parent, {
+      ...(inbound !== undefined && {
+        "mcp.method.name": inbound.method,
+        "jsonrpc.request.id": String(inbound.id),
+        "mcp.protocol.version": this.#session?.revision ?? inbound.revision,
+      }),
+    });
+    this.#span = span;
+    return span;
+  }
+
+  #write(
+    outcome: RecordOutcome,
+    error: AuditRecord["error"],
+    result: string | undefined,
+    isError: boolean,
+  ): Promise<void> {
+    if (this.#closed) return Promise.resolve();
+    this.#closed = true;
+    const parts = this.#parts;
+    const by = this.#by;
+    const inbound = this.#inbound;
+    const target = this.#target;
+    const { arguments: argumentsMode, results: resultsMode, maxFieldBytes } = parts.auditFields;
+    const durationMs = performance.now() - this.#started;
+    const trace = this.trace;
+    this.#span?.end(error?.code ?? (isError ? "tool_error" : undefined));
+    parts.telemetry.call({
+      method: inbound?.method ?? "invalid",
+      outcome,
+      seconds: durationMs / 1000,
+      server: target?.server ?? "",
+      ...(target?.kind === "tool" && target.server !== "" && { tool: target.name }),
+      ...(target?.kind === "prompt" && target.server !== "" && { prompt: target.name }),
+      ...(error !== undefined ? { errorType: error.code } : isError ? { errorType: "tool_error" } : {}),
+    });
+    // Health checks of clients are no calls: they touch nothing and would bury what does.
+    if (inbound?.method === "ping") return Promise.resolve();
+    const args = inbound?.paramTexts.get(
+      inbound.method === "tools/call" || inbound.method === "prompts/get" ? "arguments" : "uri",
+    );
+    const record: AuditRecord = {
+      id: newId(this.#at),
+      kind: "call",
+      at: this.#at,
+      durationMs,
+      outcome,
+      ...(error !== undefined && { error }),
+      principal: recordedPrincipal(by),
+      ...(inbound !== undefined && {
+        call: {
+          method: inbound.method,
+          revision: this.#session?.revision ?? inbound.revision,
+          requestId: inbound.id,
+          ...(target !== undefined && {
+            server: target.server,
+            kind: target.kind,
+            name: target.name,
+            upstreamName: target.upstreamName,
+          }),
+          ...(target?.pin !== undefined && { pin: target.pin }),
+          ...(this.#session !== undefined && { session: hash("sha256", this.#session.id, "base64url") }),
+        },
+      }),
+      ...(args !== undefined && { arguments: field(args, argumentsMode, maxFieldBytes) }),
+      ...(result !== undefined && { result: { ...field(result, resultsMode, maxFieldBytes), isError } }),
+      ...(this.#decision !== undefined && { decision: this.#decision }),
+      trace: { traceId: trace.traceId, spanId: trace.spanId },
+      ...(this.#source !== undefined && { source: this.#source }),
+      replica: parts.replica,
+    };
+    return parts.journal.append(record);
+  }
+}

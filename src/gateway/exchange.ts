@@ -1,0 +1,136 @@
+/** One HTTP request and its answer, from the edge's point of view: the body within bounds, and an answer that is JSON until it must stream. */
+
+import { isUtf8 } from "node:buffer";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { RequestId } from "../core/call.ts";
+import { DrawbridgeError } from "../core/errors.ts";
+import { errorText, sseEvent } from "../mcp/answers.ts";
+import { startSse } from "./streams.ts";
+
+/** Reads the whole body as text. Throws `body_too_large`, `request_timeout` or `parse_error` (not UTF-8). */
+export function readBody(request: IncomingMessage, maxBytes: number, timeoutMs: number): Promise<string> {
+  const declared = Number(request.headers["content-length"] ?? 0);
+  const tooLarge = () => new DrawbridgeError("body_too_large", `The body is larger than ${maxBytes} bytes.`);
+  if (declared > maxBytes) return Promise.reject(tooLarge());
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = [];
+    let size = 0;
+    // Small bodies arrive with their headers; a timer for each would cost more than it guards.
+    const timer = setTimeout(
+      () => fail(new DrawbridgeError("request_timeout", "The request's body did not arrive in time.")),
+      timeoutMs,
+    );
+    const fail = (error: DrawbridgeError) => {
+      clearTimeout(timer);
+      request.off("data", onData);
+      request.resume();
+      reject(error);
+    };
+    const onData = (chunk: Buffer) => {
+      size += chunk.length;
+      if (size > maxBytes) fail(tooLarge());
+      else chunks.push(chunk);
+    };
+    request.on("data", onData);
+    request.once("end", () => {
+      clearTimeout(timer);
+      const body = chunks.length === 1 && chunks[0] !== undefined ? chunks[0] : Buffer.concat(chunks);
+      if (isUtf8(body)) resolve(body.toString("utf8"));
+      else reject(new DrawbridgeError("parse_error", "The body is not valid UTF-8."));
+    });
+    request.once("error", () => fail(new DrawbridgeError("cancelled", "The client went away.")));
+    request.once("aborted", () => fail(new DrawbridgeError("cancelled", "The client went away.")));
+  });
+}
+
+export interface Accepts {
+  readonly json: boolean;
+  readonly sse: boolean;
+}
+
+/** Reads `Accept`. A client that says nothing, or anything, takes JSON. Throws `not_acceptable` for one that takes neither. */
+export function readAccept(request: IncomingMessage): Accepts {
+  const accept = request.headers.accept?.toLowerCase();
+  if (accept === undefined || accept.trim() === "") return { json: true, sse: false };
+  const sse = accept.includes("text/event-stream") || accept.includes("text/*");
+  const json = accept.includes("application/json") || accept.includes("*/*") || accept.includes("application/*");
+  if (!sse && !json)
+    throw new DrawbridgeError("not_acceptable", "Accept must name application/json and text/event-stream.");
+  return { json, sse };
+}
+
+/** The answer to one JSON-RPC request: a JSON object, or an SSE stream from the first notification on. */
+export class Answering {
+  readonly #response: ServerResponse;
+  readonly #accepts: Accepts;
+  readonly #headers: Record<string, string> = {};
+  #streaming = false;
+
+  constructor(response: ServerResponse, accepts: Accepts) {
+    this.#response = response;
+    this.#accepts = accepts;
+  }
+
+  get streaming(): boolean {
+    return this.#streaming;
+  }
+  /** The client has gone, or everything was sent. */
+  get over(): boolean {
+    return this.#response.destroyed || this.#response.writableEnded;
+  }
+  header(name: string, value: string): void {
+    this.#headers[name] = value;
+  }
+  /** Sends a message before the answer; dropped when the client takes no stream. Starts the stream. */
+  notify(message: string): void {
+    if (!this.#accepts.sse || this.over) return;
+    this.stream();
+    this.#response.write(sseEvent(message));
+  }
+  /** Turns the answer into a stream now. */
+  stream(): void {
+    if (this.#streaming || !this.#accepts.sse || this.over) return;
+    this.#streaming = true;
+    startSse(this.#response, this.#headers);
+  }
+  /** Sends the answer. `status` counts only while nothing was sent. */
+  finish(message: string, status = 200): void {
+    if (this.over) return;
+    if (!this.#streaming && status === 200 && !this.#accepts.json) this.stream();
+    if (this.#streaming) {
+      this.#response.end(sseEvent(message));
+      return;
+    }
+    const length = Buffer.byteLength(message);
+    this.#response.writeHead(status, {
+      "content-type": "application/json",
+      "content-length": length,
+      ...this.#headers,
+    });
+    this.#response.end(message);
+  }
+}
+
+/** Answers with an error of the table, with what HTTP adds to it. */
+export function sendError(
+  response: ServerResponse,
+  error: DrawbridgeError,
+  id: RequestId | undefined,
+  options: { challenge?: string; status?: number } = {},
+): void {
+  if (response.headersSent) {
+    response.end();
+    return;
+  }
+  const body = errorText(id, error);
+  response.writeHead(options.status ?? error.http, {
+    "content-type": "application/json",
+    "content-length": Buffer.byteLength(body),
+    ...(options.challenge !== undefined && { "www-authenticate": options.challenge }),
+    ...(error.retryAfterSeconds !== undefined && { "retry-after": String(error.retryAfterSeconds) }),
+    ...(error.code === "method_not_allowed" && { allow: "POST, GET, DELETE" }),
+    // What is left of a refused body is not worth reading.
+    ...((error.code === "body_too_large" || error.code === "request_timeout") && { connection: "close" }),
+  });
+  response.end(body);
+}

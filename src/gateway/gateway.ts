@@ -1,0 +1,294 @@
+/** The composition root: settings in, a running gateway out. Nothing else knows every part. */
+import { readFile } from "node:fs/promises";
+import { type Journal, openJournal } from "../audit/journal.ts";
+import type { LoadedSettings } from "../config/load.ts";
+import type { Environment } from "../config/references.ts";
+import type { JsonObject } from "../core/call.ts";
+import { systemClock } from "../core/clock.ts";
+import { newId } from "../core/ids.ts";
+import { openSessions } from "../mcp/sessions.ts";
+import { protectedResourceMetadata } from "../oauth/metadata.ts";
+import { authorizationServer } from "../oauth/server.ts";
+import { createLogger, type Logger } from "../observe/logger.ts";
+import { createTelemetry } from "../observe/telemetry.ts";
+import { compilePolicy } from "../policy/engine.ts";
+import { memoryStore } from "../store/memory/memory.ts";
+import type { Store } from "../store/ports.ts";
+import { openUpstream } from "../upstream/open.ts";
+import type { ListName, Upstream, UpstreamIdentity } from "../upstream/upstream.ts";
+import { answerAdmin } from "./admin.ts";
+import { openCatalogue, type Withheld } from "./catalogue.ts";
+import { handleMcp, type Parts } from "./handle-mcp.ts";
+import { openLimits } from "./limits.ts";
+import { listen } from "./listener.ts";
+import { oauthRecord } from "./oauth-record.ts";
+import { openPins } from "./pins.ts";
+import { createRoutes, LOOPBACK } from "./routes.ts";
+import { openStreams } from "./streams.ts";
+
+export interface ServedServer {
+  readonly name: string;
+  readonly state: string;
+  readonly problem?: string;
+  /** Names as clients see them. */
+  readonly tools: readonly string[];
+  readonly resources: number;
+  readonly prompts: number;
+}
+
+export interface RunningGateway {
+  /** The MCP endpoint. */
+  readonly url: string;
+  readonly publicUrl: string;
+  /** The one-time link that makes the owner's account; undefined when there is an account. */
+  setupLink(): Promise<string | undefined>;
+  servers(): readonly ServedServer[];
+  withheld(): readonly Withheld[];
+  /** Resolves when each upstream was read once or has failed. */
+  readonly ready: Promise<void>;
+  /** Finishes calls in flight, up to `listen.shutdownSeconds`, then stops everything. */
+  close(): Promise<void>;
+}
+
+export interface StartOptions {
+  readonly settings: LoadedSettings;
+  /** The process's environment, of which stdio servers get a harmless part and telemetry its `OTEL_…` variables. */
+  readonly environment: Environment;
+  readonly logger?: Logger;
+}
+
+/** Starts a gateway. Resolves when it listens; upstreams may still be starting. Rejects with `DrawbridgeError` and leaves nothing behind. */
+export async function startGateway({ settings: loaded, environment, logger }: StartOptions): Promise<RunningGateway> {
+  const { settings, folder } = loaded;
+  const log = logger ?? createLogger(settings.log);
+  const undo: (() => Promise<unknown> | unknown)[] = [];
+  try {
+    return await start({ settings, folder, environment, log, undo });
+  } catch (error) {
+    for (const step of undo.toReversed()) await step();
+    throw error;
+  }
+}
+
+interface Start extends Pick<LoadedSettings, "settings" | "folder"> {
+  readonly environment: Environment;
+  readonly log: Logger;
+  /** What to do, last first, when the start fails half-way. */
+  readonly undo: (() => Promise<unknown> | unknown)[];
+}
+
+async function start({ settings, folder, environment, log, undo }: Start): Promise<RunningGateway> {
+  const version = await ownVersion();
+  const replica = newId();
+  const policy = compilePolicy(settings.roles, settings.assign);
+  const store = await openStore(settings.store);
+  undo.push(() => store.close());
+  const otlpEndpoint = settings.telemetry.otlpEndpoint ?? environment["OTEL_EXPORTER_OTLP_ENDPOINT"];
+  const telemetry = await createTelemetry(
+    { ...settings.telemetry, ...(otlpEndpoint !== undefined && { otlpEndpoint }) },
+    log,
+  );
+  undo.push(() => telemetry.close());
+  const journal = openJournal({ log: store.audit, settings: settings.audit, logger: log, clock: systemClock });
+  undo.push(() => journal.close());
+
+  // The port is bound first: with port 0 the public URL, which every token and document names, is known only then.
+  const listener = await listen(settings.listen, settings.tls, log);
+  undo.push(() => listener.close(0));
+  const publicUrl = new URL(settings.publicUrl ?? listener.url);
+  const authority = await authorizationServer({
+    publicUrl,
+    signIn: settings.signIn,
+    clients: { ...settings.clients, registration: registrationFor(publicUrl, settings.clients.registration) },
+    tokens: settings.tokens,
+    records: store.records,
+    log,
+    onEvent: (event) => journal.append(oauthRecord(event, replica, systemClock())),
+  });
+  undo.push(() => authority.close());
+
+  const identities = new Map<string, UpstreamIdentity>();
+  const upstreams = new Map<string, Upstream>();
+  const streams = openStreams(upstreams, log);
+  undo.push(() => streams.close());
+  for (const [name, server] of Object.entries(settings.servers)) {
+    const events = {
+      listChanged: (list: ListName) => catalogue.changed(name, list),
+      resourceUpdated: (uri: string, params: string) => streams.resourceUpdated(uri, JSON.parse(params) as JsonObject),
+    };
+    upstreams.set(
+      name,
+      openUpstream(name, server, {
+        logger: log.child({ server: name }),
+        events,
+        version,
+        baseDirectory: folder,
+        environment,
+      }),
+    );
+  }
+  undo.push(() => Promise.all([...upstreams.values()].map((upstream) => upstream.close(AbortSignal.abort()))));
+  const pins = openPins(store.records, log);
+  const catalogue = openCatalogue([...upstreams.values()], {
+    pins,
+    log,
+    onChange: (list) => streams.listChanged(list),
+  });
+  const known = Promise.all(
+    [...upstreams.values()].map(async (upstream) => {
+      try {
+        identities.set(upstream.name, await upstream.identity(AbortSignal.timeout(START_MS)));
+      } catch (error) {
+        log.warn({ server: upstream.name, error }, "an upstream is not available yet");
+      }
+    }),
+  );
+
+  const sessions = openSessions(settings.listen, (session) => streams.sessionEnded(session));
+  const underWay = new Set<Promise<void>>();
+  const parts: Parts = {
+    verify: (token) => authority.verify(token),
+    policy,
+    catalogue,
+    upstreams,
+    identities: () => identities,
+    limits: openLimits(settings.limits),
+    sessions,
+    streams,
+    journal,
+    telemetry,
+    log,
+    listen: settings.listen,
+    auditFields: settings.audit,
+    serverInfo: { name: "drawbridge", title: `Drawbridge: ${[...upstreams.keys()].join(", ")}`, version },
+    resourceMetadataUrl: new URL(
+      `/.well-known/oauth-protected-resource${new URL(authority.metadata.resource).pathname}`,
+      publicUrl,
+    ).href,
+    underWay,
+    replica,
+    clock: systemClock,
+  };
+  telemetry.observeUpstreams(() =>
+    [...upstreams.values()].map((upstream) => ({ name: upstream.name, ...upstream.state() })),
+  );
+  telemetry.observeSessions(() => sessions.size);
+  telemetry.observeJournal(() => journal.pending);
+
+  let stopping = false;
+  listener.answer(
+    createRoutes(publicUrl, settings.listen, {
+      mcp: (request, response) => handleMcp(parts, request, response),
+      oauth: {
+        owns: (pathname) => authority.owns(pathname),
+        answer: (request, response) => authority.handle(request, response),
+      },
+      resourceMetadata: () =>
+        protectedResourceMetadata(authority.metadata, `Drawbridge: ${[...upstreams.keys()].join(", ")}`),
+      health: () => ({ status: "ok" }),
+      ready: () => {
+        const states = Object.fromEntries([...upstreams].map(([name, upstream]) => [name, upstream.state().state]));
+        const recording = records(journal);
+        const ok = !stopping && recording && Object.values(states).some((state) => state === "ready");
+        return {
+          ok,
+          body: {
+            status: ok ? "ready" : stopping ? "stopping" : "not ready",
+            servers: states,
+            audit: recording ? "ok" : "failing",
+          },
+        };
+      },
+      metrics: () => telemetry.metricsText(),
+      admin: (request, response, path) => answerAdmin(parts, request, response, path),
+    }),
+  );
+  const sweeper = setInterval(() => {
+    store.records.sweep().catch((error: unknown) => log.warn({ error }, "expired rows could not be deleted"));
+  }, SWEEP_MS);
+  sweeper.unref();
+
+  const endpoint = authority.metadata.resource;
+  log.info({ url: endpoint, servers: [...upstreams.keys()] }, "the gateway listens");
+  let closing: Promise<void> | undefined;
+  return {
+    url: endpoint,
+    publicUrl: publicUrl.href.replace(/\/$/, ""),
+    setupLink: () => authority.setupLink(),
+    ready: Promise.all([catalogue.ready, known]).then(() => undefined),
+    withheld: () => catalogue.withheld(),
+    servers: () =>
+      [...upstreams.values()].map((upstream) => {
+        const mine = (list: ListName) => catalogue.now(list).filter((entry) => entry.target.server === upstream.name);
+        const { state, problem } = upstream.state();
+        return {
+          name: upstream.name,
+          state,
+          ...(problem !== undefined && { problem }),
+          tools: mine("tools").map((entry) => entry.target.name),
+          resources: mine("resources").length + mine("resourceTemplates").length,
+          prompts: mine("prompts").length,
+        };
+      }),
+    close() {
+      closing ??= (async () => {
+        stopping = true;
+        clearInterval(sweeper);
+        const deadline = AbortSignal.timeout(settings.listen.shutdownSeconds * 1000);
+        // New connections are refused from now on; what was asked is answered.
+        const drained = listener.close(settings.listen.shutdownSeconds * 1000);
+        streams.close();
+        await settled(underWay, deadline);
+        await Promise.all([...upstreams.values()].map((upstream) => upstream.close(deadline)));
+        await drained;
+        await authority.close();
+        await journal.close();
+        await telemetry.close();
+        await store.close();
+        log.info({}, "the gateway has stopped");
+      })();
+      return closing;
+    },
+  };
+}
+
+/** What `auto` means: on loopback nobody but this machine's programs can register, and each still needs the user's consent. */
+function registrationFor(publicUrl: URL, setting: "auto" | "off" | "open"): "off" | "open" {
+  if (setting !== "auto") return setting;
+  return LOOPBACK.has(publicUrl.hostname) ? "open" : "off";
+}
+
+function records(journal: Journal): boolean {
+  try {
+    journal.check();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+const START_MS = 60_000;
+const SWEEP_MS = 60_000;
+
+async function settled(underWay: ReadonlySet<Promise<void>>, deadline: AbortSignal): Promise<void> {
+  const over = new Promise<void>((resolve) => {
+    if (deadline.aborted) resolve();
+    else deadline.addEventListener("abort", () => resolve(), { once: true });
+  });
+  while (underWay.size > 0 && !deadline.aborted) await Promise.race([Promise.allSettled(underWay), over]);
+}
+
+async function openStore(setting: string): Promise<Store> {
+  if (setting === "memory") return memoryStore();
+  const { sqliteStore } = await import("../store/sqlite/sqlite.ts");
+  return sqliteStore(setting.slice("sqlite:".length));
+}
+
+async function ownVersion(): Promise<string> {
+  // From `src/gateway` in the clone and from `gateway` in the package the manifest is at the same distance or one nearer.
+  for (const place of ["../package.json", "../../package.json"]) {
+    const manifest = await readFile(new URL(place, import.meta.url), "utf8").catch(() => undefined);
+    if (manifest !== undefined) return (JSON.parse(manifest) as { version: string }).version;
+  }
+  return "0.0.0";
+}

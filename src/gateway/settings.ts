@@ -1,0 +1,70 @@
+/** `listen:`, `tls:` and `limits` of the HTTP edge in the settings file. */
+import { z } from "zod";
+
+export const listenSettings = z
+  .strictObject({
+    host: z
+      .string()
+      .default("127.0.0.1")
+      .describe("The address to listen on. One that is not loopback needs `tls`, or `behindTlsProxy`."),
+    port: z.int().min(0).max(65_535).default(7337).describe("0 takes a free port (only where publicUrl is absent)."),
+    behindTlsProxy: z.boolean().default(false).describe("TLS ends at a proxy in front; publicUrl must be https."),
+    allowInsecureHttp: z.boolean().default(false).describe("Insecure: plain http on an address that is not loopback."),
+    allowedOrigins: z
+      .array(z.string())
+      .default([])
+      .describe(
+        "Browser origins that may call /mcp, beside publicUrl's own, e.g. https://inspector.example. Loopback origins may when publicUrl is loopback.",
+      ),
+    allowedHosts: z
+      .array(z.string())
+      .default([])
+      .describe("Host header values accepted beside publicUrl's own (and loopback names when publicUrl is loopback)."),
+    maxBodyBytes: z
+      .int()
+      .min(1024)
+      .max(1 << 30)
+      .default(4 << 20)
+      .describe("The largest request body."),
+    maxDepth: z.int().min(8).max(10_000).default(64).describe("The deepest nesting of a request."),
+    bodyTimeoutSeconds: z
+      .number()
+      .min(0.1)
+      .max(600)
+      .default(30)
+      .describe("How long a client may take to send one request."),
+    maxConnections: z.int().min(1).max(1_000_000).default(20_000),
+    maxSessions: z
+      .int()
+      .min(1)
+      .max(10_000_000)
+      .default(100_000)
+      .describe("Sessions of 2025 clients kept at most; the one unused for longest goes first."),
+    sessionIdleSeconds: z
+      .int()
+      .min(10)
+      .max(2_592_000)
+      .default(86_400)
+      .describe("A session that nobody uses for so long ends."),
+    metrics: z
+      .enum(["local", "open"])
+      .default("local")
+      .describe(
+        "Who may read /metrics: processes of this machine that come without a proxy, or everyone who reaches the port.",
+      ),
+    shutdownSeconds: z
+      .number()
+      .min(0)
+      .max(600)
+      .default(20)
+      .describe("How long calls in flight may go on when the gateway is stopped."),
+  })
+  .prefault({});
+
+export const tlsSettings = z.strictObject({
+  certificate: z.string().describe("PEM file of the certificate chain. Read again when it changes, without a restart."),
+  key: z.string().describe("PEM file of the private key."),
+});
+
+export type ListenSettings = z.infer<typeof listenSettings>;
+export type TlsSettings = z.infer<typeof tlsSettings>;

@@ -1,0 +1,290 @@
+/**
+ * JSON messages as text. The gateway forwards what it need not change as it came, so it works with the spans of a message's
+ * members and not with a parsed copy: numbers, escapes and the order of keys survive.
+ */
+import type { JsonObject, JsonValue, RequestId } from "../core/call.ts";
+import { DrawbridgeError } from "../core/errors.ts";
+
+/** Member texts of one JSON object, in their order. */
+export type MemberTexts = Map<string, string>;
+
+export interface RequestText {
+  readonly value: JsonObject;
+  /** Members of `params` as text; empty when there is no such object. */
+  readonly params: MemberTexts;
+}
+
+const ENVELOPE_KEYS = new Set(["jsonrpc", "id", "method", "params", "result", "error"]);
+const PARAM_KEYS = new Set([
+  "name",
+  "uri",
+  "arguments",
+  "_meta",
+  "cursor",
+  "ref",
+  "argument",
+  "level",
+  "protocolversion",
+  "requestid",
+  "inputresponses",
+  "requeststate",
+  "notifications",
+]);
+const PARAM_SPELLINGS = new Set(["protocolVersion", "requestId", "inputResponses", "requestState"]);
+
+/**
+ * Parses one JSON-RPC message of a client, strictly. Beyond JSON's own grammar it refuses what two parsers may read differently
+ * (RFC 8259 §4): a key twice in one object, and in the envelope, `params` and `arguments` also keys that differ only in case, since some servers match keys without regard to
+ * case. Nesting deeper than `maxDepth` is refused. Throws `parse_error` or `invalid_request`.
+ */
+export function parseRequestText(text: string, maxDepth: number): RequestText {
+  let value: JsonValue;
+  try {
+    value = JSON.parse(text) as JsonValue;
+  } catch (cause) {
+    throw new DrawbridgeError("parse_error", "The body is not valid JSON.", { cause });
+  }
+  if (Array.isArray(value)) {
+    throw new DrawbridgeError("invalid_request", "JSON-RPC batches are not supported. Send one message per request.");
+  }
+  if (typeof value !== "object" || value === null) {
+    throw new DrawbridgeError("invalid_request", "A JSON-RPC message must be a JSON object.");
+  }
+  const params = scan(text, maxDepth).get("params");
+  return { value: value as JsonObject, params: params?.members ?? new Map() };
+}
+
+interface Member {
+  readonly text: string;
+  /** Members of the value, kept for `params` alone. */
+  readonly members: MemberTexts | undefined;
+}
+
+interface Frame {
+  readonly object: boolean;
+  readonly keys: Set<string> | undefined;
+  /** Compare keys without regard to case. */
+  readonly folded: boolean;
+}
+
+const QUOTE = 34;
+const COMMA = 44;
+const COLON = 58;
+const OPEN_BRACKET = 91;
+const BACKSLASH = 92;
+const CLOSE_BRACKET = 93;
+const OPEN_BRACE = 123;
+const CLOSE_BRACE = 125;
+
+/** One pass over text that `JSON.parse` has accepted, whose top is an object. */
+function scan(text: string, maxDepth: number): Map<string, Member> {
+  const top = new Map<string, Member>();
+  let params: MemberTexts | undefined;
+  const stack: Frame[] = [];
+  const path: string[] = [];
+  const starts: number[] = [];
+  let expectKey = false;
+
+  const closeMember = (end: number) => {
+    const depth = stack.length;
+    if (depth === 1) {
+      const key = path[0];
+      if (key !== undefined)
+        top.set(key, { text: text.slice(starts[0], end).trim(), members: key === "params" ? params : undefined });
+    } else if (depth === 2 && path[0] === "params" && params !== undefined && path[1] !== undefined) {
+      params.set(path[1], text.slice(starts[1], end).trim());
+    }
+    path.length = Math.min(path.length, depth - 1);
+  };
+
+  for (let at = 0; at < text.length; at++) {
+    const char = text.charCodeAt(at);
+    if (char === QUOTE) {
+      const end = stringEnd(text, at);
+      if (expectKey) {
+        const key = readKey(text, at, end);
+        checkKey(stack, path, key);
+        const depth = stack.length;
+        if (depth <= 3) path[depth - 1] = key;
+        expectKey = false;
+      }
+      at = end;
+    } else if (char === COLON) {
+      const depth = stack.length;
+      if (depth <= 2) starts[depth - 1] = at + 1;
+    } else if (char === OPEN_BRACE || char === OPEN_BRACKET) {
+      if (stack.length >= maxDepth) {
+        throw new DrawbridgeError("invalid_request", `The message is nested deeper than ${maxDepth} levels.`);
+      }
+      const object = char === OPEN_BRACE;
+      const depth = stack.length;
+      const inArguments = depth === 2 && path[0] === "params" && path[1] === "arguments";
+      stack.push({
+        object,
+        keys: object ? new Set() : undefined,
+        folded: depth === 0 || (depth === 1 && path[0] === "params") || inArguments,
+      });
+      if (object && depth === 1 && path[0] === "params") params = new Map();
+      expectKey = object;
+    } else if (char === CLOSE_BRACE || char === CLOSE_BRACKET) {
+      if (stack.at(-1)?.object) closeMember(at);
+      stack.pop();
+      expectKey = false;
+    } else if (char === COMMA) {
+      if (stack.at(-1)?.object) {
+        closeMember(at);
+        expectKey = true;
+      }
+    }
+  }
+  return top;
+}
+
+function checkKey(stack: readonly Frame[], path: readonly string[], key: string): void {
+  const frame = stack.at(-1);
+  if (frame?.keys === undefined) return;
+  const name = frame.folded ? key.toLowerCase() : key;
+  if (frame.keys.has(name)) {
+    throw new DrawbridgeError(
+      "invalid_request",
+      `The message has the key ${JSON.stringify(key.slice(0, 64))} twice in one object.`,
+    );
+  }
+  frame.keys.add(name);
+  const misspelt =
+    (stack.length === 1 && ENVELOPE_KEYS.has(name) && key !== name) ||
+    (stack.length === 2 && path[0] === "params" && PARAM_KEYS.has(name) && key !== name && !PARAM_SPELLINGS.has(key));
+  if (misspelt) {
+    throw new DrawbridgeError(
+      "invalid_request",
+      `The key ${JSON.stringify(key)} is spelt differently from the protocol's own.`,
+    );
+  }
+}
+
+/** Index of the quote that ends the string starting at `at`. */
+function stringEnd(text: string, at: number): number {
+  let end = text.indexOf('"', at + 1);
+  while (end > 0 && text.charCodeAt(end - 1) === BACKSLASH) {
+    let slashes = 1;
+    while (text.charCodeAt(end - 1 - slashes) === BACKSLASH) slashes++;
+    if (slashes % 2 === 0) break;
+    end = text.indexOf('"', end + 1);
+  }
+  return end < 0 ? text.length : end;
+}
+
+function readKey(text: string, start: number, end: number): string {
+  const raw = text.slice(start + 1, end);
+  return raw.includes("\\") ? (JSON.parse(`"${raw}"`) as string) : raw;
+}
+
+/** One message of an upstream. `text` fields are its own bytes. */
+export type UpstreamMessage =
+  | { readonly kind: "result"; readonly id: RequestId; readonly result: string; readonly value: JsonObject }
+  | {
+      readonly kind: "error";
+      readonly id: RequestId | undefined;
+      readonly code: number;
+      readonly message: string;
+      readonly data: string | undefined;
+    }
+  | {
+      readonly kind: "request";
+      readonly id: RequestId;
+      readonly method: string;
+      readonly params: JsonObject;
+      readonly paramTexts: MemberTexts;
+    }
+  | {
+      readonly kind: "notification";
+      readonly method: string;
+      readonly params: JsonObject;
+      readonly paramTexts: MemberTexts;
+    };
+
+/** Nesting that we follow in what an upstream says; deeper messages are treated as garbage. */
+const MAX_UPSTREAM_DEPTH = 512;
+
+/**
+ * Reads one JSON-RPC message of an upstream; undefined when it is none (garbage on stdout, a batch, a key twice in the
+ * envelope). Answers, the common case, are parsed once and cut out of the text without a second pass.
+ */
+export function readUpstreamMessage(text: string): UpstreamMessage | undefined {
+  let value: JsonObject;
+  try {
+    const parsed = JSON.parse(text) as JsonValue;
+    if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed)) return undefined;
+    value = parsed as JsonObject;
+  } catch {
+    return undefined;
+  }
+  const id = value["id"];
+  const known = typeof id === "string" || typeof id === "number";
+  if (isObject(value["result"]) && known) {
+    const result = resultText(text, value, id);
+    return result === undefined ? undefined : { kind: "result", id, result, value: value["result"] };
+  }
+  if (isObject(value["error"])) {
+    const { code, message, data } = value["error"];
+    return {
+      kind: "error",
+      id: known ? id : undefined,
+      code: typeof code === "number" && Number.isInteger(code) ? code : -32603,
+      message: typeof message === "string" ? message : "The server reported an error without a message.",
+      data: data === undefined ? undefined : JSON.stringify(data),
+    };
+  }
+  if (typeof value["method"] !== "string") return undefined;
+  try {
+    const paramTexts = scan(text, MAX_UPSTREAM_DEPTH).get("params")?.members ?? new Map<string, string>();
+    const params = isObject(value["params"]) ? value["params"] : {};
+    if (known) return { kind: "request", id, method: value["method"], params, paramTexts };
+    return { kind: "notification", method: value["method"], params, paramTexts };
+  } catch {
+    return undefined;
+  }
+}
+
+const RESULT_FIRST = '{"result":';
+
+/**
+ * The text of `result`. The two layouts that servers really write are recognised by their ends; this is sound only when the
+ * key cannot occur twice, so a second `"result":` anywhere, or an escape that could hide one, takes the slow pass.
+ */
+function resultText(text: string, value: JsonObject, id: RequestId): string | undefined {
+  const keys = Object.keys(value);
+  if (keys.length === 3 && !text.includes("\\u")) {
+    const first = text.indexOf('"result":');
+    if (first >= 0 && text.indexOf('"result":', first + 9) < 0) {
+      const idText = JSON.stringify(id);
+      const head = `{"jsonrpc":"2.0","id":${idText},"result":`;
+      if (keys[2] === "result" && text.startsWith(head) && text.endsWith("}")) return text.slice(head.length, -1);
+      const tail = `,"jsonrpc":"2.0","id":${idText}}`;
+      if (keys[0] === "result" && text.startsWith(RESULT_FIRST) && text.endsWith(tail))
+        return text.slice(RESULT_FIRST.length, -tail.length);
+    }
+  }
+  try {
+    return scan(text, MAX_UPSTREAM_DEPTH).get("result")?.text;
+  } catch {
+    return undefined;
+  }
+}
+
+/** `{"a":…,"b":…}` from member texts. */
+export function objectText(members: ReadonlyMap<string, string>): string {
+  let text = "{";
+  for (const [key, value] of members) text += `${text.length > 1 ? "," : ""}${JSON.stringify(key)}:${value}`;
+  return `${text}}`;
+}
+
+/** Puts one member in front of an object's text: `withMember('{"a":1}', '"b":2')` is `{"b":2,"a":1}`. The key must not be there yet. */
+export function withMember(text: string, member: string): string {
+  const inner = text.slice(text.indexOf("{") + 1);
+  return /^\s*\}/.test(inner.slice(0, 64)) || /^\s*\}$/.test(inner) ? `{${member}${inner}` : `{${member},${inner}`;
+}
+
+export function isObject(value: unknown): value is JsonObject {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}

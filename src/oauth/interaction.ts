@@ -1,0 +1,96 @@
+/** An authorization request that waits for a person: found by the cookie of the browser that began it, ended once. */
+import type Provider from "oidc-provider";
+import { errors } from "oidc-provider";
+import { DrawbridgeError } from "../core/errors.ts";
+import type { Records } from "../store/ports.ts";
+import { displayName } from "./clients.ts";
+import { type Exchange, type Place, replay, seeOther } from "./http.ts";
+
+type Interaction = Awaited<ReturnType<Provider["interactionDetails"]>>;
+export type InteractionResult = Parameters<Provider["interactionFinished"]>[2];
+export type Client = NonNullable<Awaited<ReturnType<Provider["Client"]["find"]>>>;
+
+export interface Pending {
+  readonly id: string;
+  readonly prompt: string;
+  /** Why the person is asked. */
+  readonly reasons: readonly string[];
+  /** Who was signed in when the request began. */
+  readonly user: string | undefined;
+  readonly client: Client;
+  readonly clientName: string;
+  /** Where the answer will be sent. */
+  readonly redirectUri: string;
+  readonly scopes: readonly string[];
+  readonly loginHint: string | undefined;
+  /** Answers the request and sends the browser on. Throws `invalid_request` when it was answered before. */
+  finish(result: InteractionResult): Promise<void>;
+  /** Forgets who was signed in and begins the same request again. */
+  restart(): Promise<void>;
+}
+
+export interface Interactions {
+  /** Throws `invalid_request` when the request is over, or was begun in another browser. */
+  pending(exchange: Exchange, id: string, prompt: "login" | "consent"): Promise<Pending>;
+}
+
+export function interactions(provider: Provider, records: Records, place: Place): Interactions {
+  async function find(exchange: Exchange): Promise<Interaction> {
+    try {
+      // What it reads of the request is the cookie alone.
+      return await provider.interactionDetails(replay(exchange, place, exchange.path), exchange.response);
+    } catch (thrown) {
+      if (thrown instanceof errors.SessionNotFound) throw over();
+      throw thrown;
+    }
+  }
+
+  return {
+    async pending(exchange, id, prompt) {
+      const interaction = await find(exchange);
+      if (interaction.uid !== id || interaction.prompt.name !== prompt || interaction.result !== undefined) throw over();
+      const { params, session } = interaction;
+      const text = (name: string) => (typeof params[name] === "string" ? params[name] : undefined);
+      const client = await provider.Client.find(text("client_id") ?? "");
+      const redirectUri = text("redirect_uri");
+      if (client === undefined || redirectUri === undefined) throw over();
+
+      return {
+        id,
+        prompt,
+        reasons: interaction.prompt.reasons,
+        user: session?.accountId,
+        client,
+        clientName: displayName(client.clientName) || displayName(client.clientId),
+        redirectUri,
+        scopes: (text("scope") ?? "").split(" ").filter(Boolean),
+        loginHint: text("login_hint"),
+        async finish(result) {
+          const request = replay(exchange, place, exchange.path);
+          const next = await provider.interactionResult(request, exchange.response, result, { mergeWithLastSubmission: false });
+          seeOther(exchange.response, next);
+        },
+        async restart() {
+          const old = session?.uid === undefined ? undefined : await provider.Session.findByUid(session.uid);
+          await old?.destroy();
+          await records.delete("oauth:Interaction", id);
+          const query = new URLSearchParams();
+          for (const [name, value] of Object.entries(params)) {
+            // Asked for once is enough: beginning again with `prompt` would ask for ever.
+            for (const each of Array.isArray(value) ? value : [value]) {
+              if (each !== undefined && name !== "prompt") query.append(name, String(each));
+            }
+          }
+          seeOther(exchange.response, `${place.issuer}/oauth/authorize?${query}`);
+        },
+      };
+    },
+  };
+}
+
+function over(): DrawbridgeError {
+  return new DrawbridgeError(
+    "invalid_request",
+    "This request has ended, was answered already, or was begun in another browser. Start again from the program that sent you here.",
+  );
+}

@@ -1,0 +1,244 @@
+/** The embedded OAuth 2.1 authorization server: what is where, and the face that the gateway uses. */
+import { readFile } from "node:fs/promises";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Authenticated } from "../core/call.ts";
+import { type Clock, systemClock } from "../core/clock.ts";
+import { DrawbridgeError } from "../core/errors.ts";
+import { cachedDocuments } from "../net/cached.ts";
+import { outbound } from "../net/outbound.ts";
+import type { Logger } from "../observe/logger.ts";
+import type { Records } from "../store/ports.ts";
+import { handleAccount } from "./account.ts";
+import { browsers } from "./browser.ts";
+import { clientPolicy } from "./clients.ts";
+import { handleConsent } from "./consent.ts";
+import { endpoints } from "./endpoints.ts";
+import type { OAuthEvent, Report } from "./events.ts";
+import { grantsIn } from "./grants.ts";
+import { answerJson, type Exchange, placeOf } from "./http.ts";
+import { interactions } from "./interaction.ts";
+import { loadKeys } from "./keys.ts";
+import { ALL_SCOPES } from "./metadata.ts";
+import { errorPage, type Page, pageHeaders, pageText, showPage, showStyleSheet, STYLE_PATH } from "./pages.ts";
+import { createProvider } from "./provider.ts";
+import { recordsAdapter } from "./records.ts";
+import { registration } from "./registration.ts";
+import type { ClientsSettings, SignInSettings, TokensSettings } from "./settings.ts";
+import { handleSetup } from "./setup.ts";
+import { handleSignIn } from "./signin.ts";
+import type { Site } from "./site.ts";
+import { usersIn } from "./users.ts";
+import { verifier } from "./verify.ts";
+
+export type { OAuthEvent } from "./events.ts";
+export { type ProtectedResourceMetadata, protectedResourceMetadata } from "./metadata.ts";
+
+export interface AuthorizationServer {
+  /**
+   * True for every path this server answers: its metadata documents (also with the path inserted when publicUrl has one, RFC
+   * 8414 §3.1), and below publicUrl /oauth/…, /sign-in…, /consent…, /setup…, /account….
+   */
+  owns(pathname: string): boolean;
+  /** Answers a request whose path it owns. Never rejects. */
+  handle(request: IncomingMessage, response: ServerResponse): Promise<void>;
+  /**
+   * Verifies a bearer token: signature, type, issuer, audience, age, and that it was not revoked. Answers at once for a token
+   * it saw within the last minute, else with a promise. Throws or rejects with `unauthenticated`.
+   */
+  verify(token: string): Authenticated | Promise<Authenticated>;
+  /**
+   * The one-time link that makes the first user, or undefined when there is one. Valid for 24 h; each call makes a new one
+   * and voids the old one.
+   */
+  setupLink(): Promise<string | undefined>;
+  readonly metadata: { readonly issuer: string; readonly resource: string; readonly scopes: readonly string[] };
+  /** Ends a grant with all its tokens; the next `verify` refuses them. */
+  revokeGrant(grantId: string): Promise<void>;
+  /** Ends one access token. */
+  revokeToken(jti: string): Promise<void>;
+  /** Ends all that was allowed to a client, whoever allowed it. */
+  revokeClient(clientId: string): Promise<void>;
+  /** Disables a user and ends their sessions, consents and tokens; or enables them again, to sign in anew. */
+  setUserDisabled(userId: string, disabled: boolean): Promise<void>;
+  close(): Promise<void>;
+}
+
+export interface AuthorizationServerOptions {
+  /** Where clients reach the gateway. https, or http on loopback. */
+  readonly publicUrl: URL;
+  readonly signIn: SignInSettings;
+  readonly clients: ClientsSettings;
+  readonly tokens: TokensSettings;
+  readonly records: Records;
+  readonly log: Logger;
+  /** Awaited where something is granted: when it rejects, the grant is refused. */
+  readonly onEvent?: (event: OAuthEvent) => void | Promise<void>;
+  readonly clock?: Clock;
+}
+
+/** A metadata document of a client (draft-ietf-oauth-client-id-metadata-document §6.6 recommends this bound). */
+const DOCUMENT_LIMITS = { maxBytes: 5 * 1024, timeoutMs: 3_000 };
+const KEY_SET_LIMITS = { maxBytes: 64 * 1024, timeoutMs: 2_500 };
+
+export async function authorizationServer(options: AuthorizationServerOptions): Promise<AuthorizationServer> {
+  const { publicUrl, signIn, clients, tokens, records, log, clock = systemClock } = options;
+  checkPublicUrl(publicUrl);
+  const place = placeOf(publicUrl);
+  const report: Report = async (event) => {
+    log.info({ event }, event.type);
+    await options.onEvent?.(event);
+  };
+
+  const { allowPrivateAddresses, extraPorts, trustedCertificates } = clients.metadataDocuments;
+  const net = outbound({
+    allowPrivateAddresses,
+    extraPorts,
+    ...(trustedCertificates === undefined ? {} : { trustedCertificates: await readFile(trustedCertificates, "utf8") }),
+  });
+  if (allowPrivateAddresses) log.warn({}, "insecure: client documents are fetched from private addresses too");
+
+  const keys = await loadKeys(records, clock);
+  const users = usersIn(records, clock);
+  const grants = grantsIn(records, report);
+  const policy = clientPolicy(clients, cachedDocuments(net, DOCUMENT_LIMITS, clock));
+  const registering = registration(clients, records, clock);
+  const browsing = browsers({ records, users, keys, secure: place.secure, sessionHours: signIn.sessionHours, clock });
+  const adapter = recordsAdapter({
+    records,
+    grants,
+    refreshGraceSeconds: tokens.refreshGraceSeconds,
+    clientExpiresAt: registering.expiresAt,
+    clock,
+  });
+  const provider = createProvider({
+    place,
+    keys,
+    adapter,
+    signIn,
+    clients,
+    tokens,
+    policy,
+    registration: registering,
+    keySets: cachedDocuments(net, KEY_SET_LIMITS, clock),
+    users,
+    browsers: browsing,
+    grants,
+    report,
+    log,
+    showError(ctx, { error, description }) {
+      ctx.set(pageHeaders({}));
+      ctx.body = pageText(refusalPage(error, description), place.prefix);
+    },
+    clock,
+  });
+  const verify = verifier({ place, keys: keys.public, records, users, grants, clock });
+  const site: Site = {
+    place,
+    records,
+    users,
+    browsers: browsing,
+    grants,
+    policy,
+    interactions: interactions(provider, records, place),
+    tokens,
+    report,
+    log,
+    clock,
+  };
+  const endpoint = endpoints({ site, provider, registration: registering, keys });
+
+  async function answer(exchange: Exchange): Promise<void> {
+    const { path, response } = exchange;
+    if (path === STYLE_PATH) return showStyleSheet(response);
+    if (path.startsWith("/oauth/") || path.startsWith("/.well-known/")) return endpoint(exchange);
+    const [, first, second, ...more] = path.split("/");
+    if (more.length === 0) {
+      if (!["GET", "HEAD", "POST"].includes(exchange.request.method ?? "")) {
+        throw new DrawbridgeError("method_not_allowed", "This page takes GET and POST.");
+      }
+      if (first === "sign-in") return handleSignIn(site, exchange, second);
+      if (first === "consent" && second !== undefined) return handleConsent(site, provider, exchange, second);
+      if (first === "setup" && second !== undefined) return handleSetup(site, exchange, second);
+      if (first === "account") return handleAccount(site, exchange, second);
+    }
+    throw new DrawbridgeError("not_found", "There is nothing here.");
+  }
+
+  return {
+    owns: (pathname) => pathBelow(pathname, place.prefix) !== undefined,
+    async handle(request, response) {
+      const url = new URL(request.url ?? "/", "http://drawbridge.invalid");
+      const path = pathBelow(url.pathname, place.prefix) ?? "";
+      const source = request.socket.remoteAddress ?? "";
+      try {
+        await answer({ request, response, path, query: url.searchParams, source });
+      } catch (thrown) {
+        const failure = DrawbridgeError.from(thrown);
+        const level = failure.http >= 500 ? log.error : log.info;
+        level({ path, code: failure.code, message: failure.message, detail: failure.detail }, "request failed");
+        answerFailure(response, path, failure, place.prefix);
+      }
+    },
+    verify,
+    async setupLink() {
+      return (await users.none()) ? `${place.issuer}/setup/${await users.newSetupToken()}` : undefined;
+    },
+    metadata: { issuer: place.issuer, resource: place.resource, scopes: ALL_SCOPES },
+    revokeGrant: (grantId) => grants.end(grantId),
+    revokeToken: (jti) => grants.endToken(jti),
+    revokeClient: (clientId) => grants.endClient(clientId),
+    async setUserDisabled(userId, disabled) {
+      await users.setDisabled(userId, disabled);
+      if (disabled) await grants.endUser(userId);
+    },
+    close: () => net.close(),
+  };
+}
+
+function checkPublicUrl(publicUrl: URL): void {
+  const loopback = ["localhost", "127.0.0.1", "[::1]"].includes(publicUrl.hostname);
+  if (publicUrl.protocol !== "https:" && !(publicUrl.protocol === "http:" && loopback)) {
+    throw new DrawbridgeError("settings_invalid", `publicUrl ${publicUrl.href} must be https, or http on a loopback address.`);
+  }
+  if (publicUrl.search !== "" || publicUrl.hash !== "" || publicUrl.username !== "" || publicUrl.password !== "") {
+    throw new DrawbridgeError("settings_invalid", `publicUrl ${publicUrl.href} must be an origin, with a path at most.`);
+  }
+}
+
+const PAGES = /^\/(?:oauth|sign-in|consent|setup|account)(?:\/|$)/;
+const WELL_KNOWN = ["/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"];
+
+/** The path below the issuer, when it is one of ours. A metadata path comes in each of its spellings and leaves in one. */
+function pathBelow(pathname: string, prefix: string): string | undefined {
+  // RFC 8414 §3.1 puts the issuer's path behind the well-known one, OIDC Discovery §4.1 puts it before.
+  const document = WELL_KNOWN.find((path) => pathname === `${path}${prefix}` || pathname === `${prefix}${path}`);
+  if (document !== undefined) return document;
+  if (!pathname.startsWith(`${prefix}/`)) return undefined;
+  const below = pathname.slice(prefix.length);
+  return PAGES.test(below) ? below : undefined;
+}
+
+/** A browser gets a page, a client the JSON of RFC 6749 §5.2. */
+function answerFailure(response: ServerResponse, path: string, failure: DrawbridgeError, prefix: string): void {
+  if (response.headersSent) return void response.destroy();
+  const { http: status, message, retryAfterSeconds } = failure;
+  const headers: Record<string, string> = retryAfterSeconds === undefined ? {} : { "retry-after": String(retryAfterSeconds) };
+  // Nothing more is read of a body that was too large, so the connection cannot go on.
+  if (failure.code === "body_too_large") headers["connection"] = "close";
+  if (path.startsWith("/oauth/") && path !== "/oauth/authorize") {
+    const special = failure.data as { readonly error?: string } | undefined;
+    return answerJson(response, status, { error: special?.error ?? failure.oauth ?? "invalid_request", error_description: message }, headers);
+  }
+  const title = status === 404 ? "Nothing here" : status >= 500 ? "Something went wrong" : "This cannot go on";
+  showPage(response, errorPage(title, message), { prefix, status, headers });
+}
+
+/** What a person in front of a browser can make of an OAuth error. */
+function refusalPage(error: string, description: string): Page {
+  const message = REFUSALS[error] ?? (/[.!?]$/.test(description) ? description : `The program that sent you here asked for something that is not possible: ${description || error}.`);
+  return errorPage("This request cannot go on", message, "Go back to the program that sent you here and start again.", error);
+}
+
+const REFUSALS: Readonly<Record<string, string>> = {
+  invalid_redirect_uri: "The answer would go to an address that this client has not declared as its own. Nothing was sent there.",
+};

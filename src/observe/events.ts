@@ -1,0 +1,141 @@
+/** What the gateway says in its log, one function per event, so that the same thing is always said in the same words. */
+import { DrawbridgeError, type ErrorCode } from "../core/errors.ts";
+import type { Logger } from "./logger.ts";
+
+export function serverStarted(
+  logger: Logger,
+  fields: { url: string; publicUrl: string; servers: readonly string[] },
+): void {
+  logger.info(fields, "server started");
+}
+export function serverStopping(logger: Logger, fields: { inFlight: number; waitSeconds: number }): void {
+  logger.info(fields, "stopping: no new connections, calls in flight may finish");
+}
+export function serverStopped(logger: Logger, fields: { abandoned: number }): void {
+  if (fields.abandoned === 0) logger.info({}, "stopped");
+  else logger.warn(fields, "stopped with calls unfinished");
+}
+/** An option that its name calls insecure is on. */
+export function insecureOption(logger: Logger, fields: { option: string; consequence: string }): void {
+  logger.warn(fields, "an insecure option is on");
+}
+export function settingsReloaded(logger: Logger, fields: { file: string }): void {
+  logger.info(fields, "settings read again");
+}
+export function certificateReloaded(logger: Logger, fields: { file: string; validUntil: string }): void {
+  logger.info(fields, "TLS certificate read again");
+}
+export function certificateUnusable(logger: Logger, fields: { file: string }, error: unknown): void {
+  logger.error({ ...fields, error }, "TLS certificate cannot be used, the former one stays");
+}
+
+export function upstreamReady(
+  logger: Logger,
+  fields: { server: string; revision: string; tools: number; resources: number; prompts: number },
+): void {
+  logger.info(fields, "upstream ready");
+}
+export function upstreamLost(
+  logger: Logger,
+  fields: { server: string; stderr?: readonly string[] },
+  error: unknown,
+): void {
+  logger.warn({ ...fields, error }, "upstream lost");
+}
+export function upstreamRestarted(logger: Logger, fields: { server: string; restarts: number; afterMs: number }): void {
+  logger.info(fields, "upstream started again");
+}
+export function upstreamGarbage(logger: Logger, fields: { server: string; sample: string }): void {
+  logger.warn(fields, "upstream wrote what is no message");
+}
+/** A pinned definition is not what it was; the target is withheld until someone approves it. */
+export function definitionChanged(
+  logger: Logger,
+  fields: { server: string; kind: string; name: string; pinned: string; found: string },
+): void {
+  logger.warn(fields, "definition changed, withheld until approved");
+}
+export function definitionPinned(
+  logger: Logger,
+  fields: { server: string; kind: string; name: string; pin: string },
+): void {
+  logger.info(fields, "definition pinned at first sight");
+}
+
+/** One line for a request that was not served: in full for what the gateway broke, quiet for what a caller may do all day. */
+export function callRefused(
+  logger: Logger,
+  fields: {
+    method?: string | undefined;
+    target?: string | undefined;
+    subject?: string | undefined;
+    client?: string | undefined;
+    traceId?: string | undefined;
+  },
+  thrown: unknown,
+): void {
+  const error = DrawbridgeError.from(thrown);
+  const said = { ...fields, code: error.code, detail: error.detail };
+  const level = LOUD[error.code];
+  if (level === "error") logger.error({ ...said, error }, "call failed");
+  else logger[level ?? "info"](said, "call refused");
+}
+const LOUD: Partial<Record<ErrorCode, "error" | "warn" | "debug">> = {
+  internal: "error",
+  settings_invalid: "error",
+  audit_unavailable: "warn",
+  overloaded: "warn",
+  upstream_unavailable: "warn",
+  upstream_failed: "warn",
+  upstream_timeout: "warn",
+  cancelled: "debug",
+};
+
+export function signedIn(logger: Logger, fields: { subject: string; how: string }): void {
+  logger.info(fields, "signed in");
+}
+export function signInRefused(
+  logger: Logger,
+  fields: { how: string; reason: string; source?: string | undefined },
+): void {
+  logger.warn(fields, "sign-in refused");
+}
+export function consentGiven(
+  logger: Logger,
+  fields: { subject: string; client: string; scopes: readonly string[] },
+): void {
+  logger.info(fields, "consent given");
+}
+export function grantRevoked(logger: Logger, fields: { grant: string; reason: string }): void {
+  logger.info(fields, "grant revoked");
+}
+/** A spent refresh token or code came back: a copy of it is in other hands, or a client raced itself. */
+export function tokenReused(
+  logger: Logger,
+  fields: { grant: string; client: string; what: "code" | "refresh token" },
+): void {
+  logger.warn(fields, "a spent credential was used again, its grant is ended");
+}
+export function clientRegistered(logger: Logger, fields: { client: string; name: string; source: string }): void {
+  logger.info(fields, "client registered");
+}
+export function keyRotated(logger: Logger, fields: { kid: string }): void {
+  logger.info(fields, "signing key rotated");
+}
+
+export function auditFailing(logger: Logger, fields: { pending: number; retryMs: number }, error: unknown): void {
+  logger.error({ ...fields, error }, "audit log cannot be written, calls are refused until it can");
+}
+export function auditRecovered(logger: Logger, fields: { written: number; failedForMs: number }): void {
+  logger.info(fields, "audit log is written again");
+}
+export function auditLost(
+  logger: Logger,
+  fields: { records: number; first: string | undefined },
+  error: unknown,
+): void {
+  logger.error({ ...fields, error }, "audit records were lost");
+}
+export function exportFailing(logger: Logger, fields: { endpoint: string; failures: number }, error: unknown): void {
+  logger.warn({ ...fields, error }, "telemetry cannot be exported");
+}

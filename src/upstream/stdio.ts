@@ -1,0 +1,114 @@
+/** An MCP server that is a program: `Upstream` over a pool of its processes. */
+import { resolve } from "node:path";
+import { DrawbridgeError } from "../core/errors.ts";
+import type { Logger } from "../observe/logger.ts";
+import { childEnvironment, type Environment } from "./environment.ts";
+import { readList } from "./messages.ts";
+import { processPool } from "./pool.ts";
+import type { StdioServerSettings } from "./settings.ts";
+import type { Upstream, UpstreamEvents, UpstreamIdentity } from "./upstream.ts";
+
+export interface UpstreamDeps {
+  readonly logger: Logger;
+  readonly events: UpstreamEvents;
+  /** Our own version, for `clientInfo`. */
+  readonly version: string;
+}
+
+export interface StdioDeps extends UpstreamDeps {
+  /** Where relative working directories start: the folder of the settings file. */
+  readonly baseDirectory: string;
+  /** The gateway's environment; only harmless variables of it are passed on. */
+  readonly environment: Environment;
+}
+
+/** Starts the least number of processes at once, in the background. */
+export function stdioUpstream(name: string, settings: StdioServerSettings, deps: StdioDeps): Upstream {
+  const { version, events } = deps;
+  const subscribed = new Set<string>();
+  const pool = processPool(
+    {
+      name,
+      version,
+      settings,
+      events,
+      logger: deps.logger.child({ server: name }),
+      process: {
+        command: settings.command,
+        cwd: resolve(deps.baseDirectory, settings.cwd ?? "."),
+        environment: childEnvironment(deps.environment, settings.environment),
+      },
+    },
+    subscribed,
+  );
+
+  async function identity(signal: AbortSignal): Promise<UpstreamIdentity> {
+    const known = pool.identity() ?? (await pool.reach(signal)).identity;
+    if (known === undefined)
+      throw new DrawbridgeError("upstream_failed", `The server "${name}" ended before it said who it is.`);
+    return known;
+  }
+
+  /** Every process is told, since any of them may serve the next call. */
+  async function tellAll(
+    method: "resources/subscribe" | "resources/unsubscribe",
+    uri: string,
+    signal: AbortSignal,
+  ): Promise<void> {
+    await pool.reach(signal);
+    const answers = await Promise.allSettled(
+      pool.ready().map(async (child) => {
+        if (child.modern) return child.listen();
+        const outcome = await child.request(method, JSON.stringify({ uri }));
+        if (outcome.kind === "error") {
+          const detail = `${method} was answered with ${outcome.code}: ${outcome.message}`;
+          throw new DrawbridgeError("upstream_failed", `The server "${name}" refused the subscription.`, { detail });
+        }
+      }),
+    );
+    const refused = answers.find((answer) => answer.status === "rejected");
+    if (refused !== undefined && answers.every((answer) => answer.status === "rejected")) throw refused.reason;
+  }
+
+  return {
+    name,
+    identity,
+    async list(list, signal) {
+      const who = await identity(signal);
+      const child = await pool.reach(signal);
+      return readList(name, list, child.identity ?? who, (method, params) =>
+        abortable(child.request(method, params), signal),
+      );
+    },
+    send: pool.send,
+    async subscribe(uri, signal) {
+      if (subscribed.has(uri)) return;
+      subscribed.add(uri);
+      try {
+        await tellAll("resources/subscribe", uri, signal);
+      } catch (error) {
+        subscribed.delete(uri);
+        throw error;
+      }
+    },
+    async unsubscribe(uri, signal) {
+      if (subscribed.delete(uri)) await tellAll("resources/unsubscribe", uri, signal);
+    },
+    state: pool.state,
+    close: pool.close,
+  };
+}
+
+/** Rejects with `cancelled` as soon as `signal` aborts. */
+export async function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  const cancelled = () => new DrawbridgeError("cancelled", "The request was cancelled.");
+  if (signal.aborted) throw cancelled();
+  const abort = Promise.withResolvers<never>();
+  const onAbort = () => abort.reject(cancelled());
+  signal.addEventListener("abort", onAbort, { once: true });
+  try {
+    return await Promise.race([promise, abort.promise]);
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+  }
+}

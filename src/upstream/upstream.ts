@@ -1,0 +1,58 @@
+/** One MCP server behind the gateway, whatever it is written in, whatever transport and revision it speaks. */
+import type { JsonObject, Outcome, PermittedCall, Replies, Revision } from "../core/call.ts";
+
+/** What an upstream says of itself when it is first reached. */
+export interface UpstreamIdentity {
+  readonly revision: Revision;
+  /** Its `serverInfo` as it came. */
+  readonly info: JsonObject;
+  readonly capabilities: JsonObject;
+  readonly instructions: string | undefined;
+}
+
+/** The four lists an MCP server can have. */
+export type ListName = "tools" | "resources" | "resourceTemplates" | "prompts";
+
+export interface UpstreamEvents {
+  /** One of its lists changed (`notifications/…/list_changed`). */
+  listChanged(list: ListName): void;
+  /** `notifications/resources/updated`; `params` is JSON text. */
+  resourceUpdated(uri: string, params: string): void;
+}
+
+export interface UpstreamState {
+  readonly state: "starting" | "ready" | "degraded" | "stopped";
+  /** Child processes (stdio) or open connections (HTTP). */
+  readonly size: number;
+  readonly inFlight: number;
+  readonly queued: number;
+  readonly restarts: number;
+  /** Why it is not ready, in one sentence for the operator. */
+  readonly problem: string | undefined;
+  /** The newest lines of its stderr, stdio only. */
+  readonly stderr: readonly string[];
+}
+
+/** Implementations: `stdio.ts` (a pool of child processes) and `http.ts`. Both pass the same contract tests. */
+export interface Upstream {
+  readonly name: string;
+  /** Reaches the server (once; later calls share the answer) and tells who it is. */
+  identity(signal: AbortSignal): Promise<UpstreamIdentity>;
+  /**
+   * Every entry of one list, all pages read, each as the upstream's JSON text. Bounded: more than 10,000 entries or 1,000 pages
+   * is refused with `upstream_failed`. A list that the capabilities do not declare is empty.
+   */
+  list(list: ListName, signal: AbortSignal): Promise<readonly string[]>;
+  /**
+   * Sends one call and resolves with its one outcome. Throws `DrawbridgeError` (`upstream_unavailable`, `upstream_failed`,
+   * `upstream_timeout`, `overloaded`, `answer_too_large`, `cancelled`) when there is none. Aborting `signal` cancels upstream
+   * (`notifications/cancelled` or closing the request) and rejects at once. Never sends the caller's token or id.
+   */
+  send(call: PermittedCall, replies: Replies, signal: AbortSignal): Promise<Outcome>;
+  /** Starts or stops upstream notifications for one resource; counted by the caller, idempotent here. */
+  subscribe(uri: string, signal: AbortSignal): Promise<void>;
+  unsubscribe(uri: string, signal: AbortSignal): Promise<void>;
+  state(): UpstreamState;
+  /** Lets calls in flight finish until `signal` aborts, then ends every process and connection. Leaves no orphan. */
+  close(signal: AbortSignal): Promise<void>;
+}

@@ -1,0 +1,83 @@
+/** Arguments against schemas that nobody vouches for. */
+import { describe, expect, test } from "vitest";
+import { compileArguments } from "../../src/contract/arguments.ts";
+import { pinOf, readDefinition } from "../../src/contract/definition.ts";
+
+describe("arguments", () => {
+  test.each([undefined, "http://json-schema.org/draft-07/schema#", "https://json-schema.org/draft/2020-12/schema"])(
+    "are checked in dialect %s",
+    async ($schema) => {
+      const { check, problem } = await compileArguments({
+        ...($schema !== undefined && { $schema }),
+        type: "object",
+        properties: { order: { type: "string", pattern: "^ORD-[0-9]{3}$" }, kind: { enum: ["a", "b"] } },
+        required: ["order"],
+        additionalProperties: false,
+      });
+      expect(problem).toBeUndefined();
+      expect(check({ order: "ORD-123", kind: "a" })).toBeUndefined();
+      for (const refused of [
+        {},
+        { order: "x" },
+        { order: 7 },
+        { order: "ORD-123", kind: "c" },
+        { order: "ORD-123", more: 1 },
+      ])
+        expect(check(refused)).toHaveLength(1);
+    },
+  );
+  test("each pattern is its own: a value that fits only another pattern is refused", async () => {
+    const { check } = await compileArguments({
+      type: "object",
+      properties: { a: { pattern: "^a+$" }, b: { pattern: "^b+$" } },
+    });
+    expect(check({ a: "aa", b: "bb" })).toBeUndefined();
+    expect(check({ a: "aa", b: "aa" })).toHaveLength(1);
+  });
+  test("a pattern made to explode is matched in linear time", async () => {
+    const { check } = await compileArguments({
+      type: "object",
+      properties: { a: { type: "string", pattern: "^(a+)+$" } },
+    });
+    expect(check({ a: `${"a".repeat(50_000)}b` })).toHaveLength(1);
+  });
+  test.each([
+    [
+      "a schema that points to the network",
+      { type: "object", properties: { x: { $ref: "https://schemas.example/x.json" } } },
+    ],
+    ["a schema that is none", { type: "any" }],
+    ["a dialect nobody knows", { $schema: "https://example.com/dialect", type: "object" }],
+    ["a schema of 100 levels", JSON.parse(`${'{"properties":{"a":'.repeat(50)}{}${"}}".repeat(50)}`)],
+    ["no schema", undefined],
+  ])("%s is reported and not guessed at", async (_title, schema) => {
+    expect((await compileArguments(schema)).problem).toBeTypeOf("string");
+  });
+  test("two schemas with the same $id do not meet", async () => {
+    const first = await compileArguments({
+      $id: "https://x.example/s",
+      type: "object",
+      properties: { a: { type: "string" } },
+    });
+    const second = await compileArguments({
+      $id: "https://x.example/s",
+      type: "object",
+      properties: { a: { type: "number" } },
+    });
+    expect([first.problem, second.problem]).toEqual([undefined, undefined]);
+    expect(second.check({ a: "text" })).toHaveLength(1);
+  });
+});
+
+describe("pins", () => {
+  const pin = (text: string) => {
+    const definition = readDefinition("s", "tool", text);
+    return definition && pinOf(definition);
+  };
+  test("are equal for equal definitions, whatever the order of keys", () => {
+    expect(pin('{"name":"a","description":"x"}')).toBe(pin('{ "description":"x", "name":"a" }'));
+  });
+  test("differ when anything differs, an invisible character too", () => {
+    expect(pin('{"name":"a","description":"x"}')).not.toBe(pin('{"name":"a","description":"x\\u200b"}'));
+  });
+});
