@@ -5,8 +5,8 @@
  */
 import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
-import { createRequire } from "node:module";
 import * as nodeModule from "node:module";
+import { createRequire } from "node:module";
 
 const NEEDED = [24, 11];
 const PACKAGES = {
@@ -81,7 +81,11 @@ function again(node) {
 
 function refuse() {
   console.error(
-    "drawbridge needs Node " + NEEDED.join(".") + " or newer; this is Node " + process.versions.node + ".\n" +
+    "drawbridge needs Node " +
+      NEEDED.join(".") +
+      " or newer; this is Node " +
+      process.versions.node +
+      ".\n" +
       "Install a newer one from https://nodejs.org, or let npm bring it: npx -p node@24 -p drawbridge-mcp drawbridge",
   );
   process.exitCode = 78;

@@ -6,7 +6,21 @@ import { join } from "node:path";
 const root = join(import.meta.dirname, "..");
 
 /** Fields of the manifest that are published as they are. */
-const PUBLISHED = ["name", "version", "description", "keywords", "license", "author", "homepage", "repository", "bugs", "type", "engines", "bin", "dependencies"] as const;
+const PUBLISHED = [
+  "name",
+  "version",
+  "description",
+  "keywords",
+  "license",
+  "author",
+  "homepage",
+  "repository",
+  "bugs",
+  "type",
+  "engines",
+  "bin",
+  "dependencies",
+] as const;
 const FILES = ["LICENSE", "NOTICE", "README.md", "CHANGELOG.md", "SECURITY.md"] as const;
 
 /** Builds into `dist`, replacing what was there. Throws when the sources do not compile. */
@@ -14,7 +28,9 @@ export function build(dist: string): void {
   rmSync(dist, { recursive: true, force: true });
   mkdirSync(dist, { recursive: true });
   const compiler = join(root, "node_modules", "typescript", "bin", "tsc");
-  execFileSync(process.execPath, [compiler, "--project", join(root, "tsconfig.build.json"), "--outDir", dist], { stdio: "inherit" });
+  execFileSync(process.execPath, [compiler, "--project", join(root, "tsconfig.build.json"), "--outDir", dist], {
+    stdio: "inherit",
+  });
   for (const folder of ["bin", "schema"]) cpSync(join(root, folder), join(dist, folder), { recursive: true });
   for (const file of FILES) if (existsSync(join(root, file))) copyFileSync(join(root, file), join(dist, file));
   writeFileSync(join(dist, "package.json"), `${JSON.stringify(publishedManifest(dist), null, 2)}\n`);

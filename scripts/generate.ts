@@ -46,12 +46,20 @@ function configSchema(): JsonSchema {
     override: ({ jsonSchema }) => {
       // `port: ${env:PORT}`: a number or a boolean may come from the environment. Its range says nothing about text.
       if (jsonSchema.type === "integer" || jsonSchema.type === "number" || jsonSchema.type === "boolean") {
-        Object.assign(jsonSchema, { type: [jsonSchema.type, "string"], pattern: "^\\$\\{env:[A-Za-z_][A-Za-z0-9_]*(:-.*)?\\}$" });
+        Object.assign(jsonSchema, {
+          type: [jsonSchema.type, "string"],
+          pattern: "^\\$\\{env:[A-Za-z_][A-Za-z0-9_]*(:-.*)?\\}$",
+        });
       }
     },
   });
   const { $schema, ...rest } = schema;
-  return { $schema, title: "Drawbridge settings", description: "The settings file of Drawbridge, drawbridge.yaml.", ...rest } as JsonSchema;
+  return {
+    $schema,
+    title: "Drawbridge settings",
+    description: "The settings file of Drawbridge, drawbridge.yaml.",
+    ...rest,
+  } as JsonSchema;
 }
 
 function table(schema: JsonSchema): string {
@@ -66,8 +74,15 @@ function describe(schema: JsonSchema, path: string, rows: string[]): void {
     const name = path === "" ? key : `${path}.${key}`;
     const inner = nested(field);
     if (inner.length === 0 || field.description !== undefined) {
-      const shown = field.default === undefined ? (schema.required?.includes(key) === true ? "**required**" : "") : code(JSON.stringify(field.default));
-      rows.push(`| \`${name}\` | ${typeName(field)} | ${shown} | ${cell(field.description ?? field.items?.description ?? "")} |`);
+      const shown =
+        field.default === undefined
+          ? schema.required?.includes(key) === true
+            ? "**required**"
+            : ""
+          : code(JSON.stringify(field.default));
+      rows.push(
+        `| \`${name}\` | ${typeName(field)} | ${shown} | ${cell(field.description ?? field.items?.description ?? "")} |`,
+      );
     }
     for (const [suffix, one] of inner) describe(one, `${name}${suffix}`, rows);
   }
@@ -85,11 +100,15 @@ function nested(field: JsonSchema): [string, JsonSchema][] {
 function typeName(field: JsonSchema): string {
   if (field.enum !== undefined) return field.enum.map((one) => code(String(one))).join(" ");
   if (field.anyOf !== undefined) return [...new Set(field.anyOf.map(typeName))].join(" or ");
-  if (field.items !== undefined) return `list of ${field.items.properties === undefined ? typeName(field.items) : "mapping"}`;
+  if (field.items !== undefined)
+    return `list of ${field.items.properties === undefined ? typeName(field.items) : "mapping"}`;
   const type = Array.isArray(field.type) ? field.type[0] : field.type;
   if (type === "object") return typeof field.additionalProperties === "object" ? "mapping by name" : "mapping";
   if (field.pattern?.includes("secret|env") === true) return "reference";
-  const range = field.minimum === undefined || field.maximum === undefined || Math.abs(field.maximum) >= Number.MAX_SAFE_INTEGER ? "" : `, ${field.minimum} to ${field.maximum}`;
+  const range =
+    field.minimum === undefined || field.maximum === undefined || Math.abs(field.maximum) >= Number.MAX_SAFE_INTEGER
+      ? ""
+      : `, ${field.minimum} to ${field.maximum}`;
   return `${type ?? "any"}${range}`;
 }
 

@@ -12,8 +12,8 @@ const root = join(import.meta.dirname, "..");
 const ci = (process.env["CI"] ?? "") !== "" && process.env["CI"] !== "false";
 const filters = process.argv.slice(2);
 
-/** Tests that may be skipped in CI, as a part of their full name: those that need data which is not in the repository. */
-const MAY_BE_SKIPPED: readonly string[] = ["[development data]"];
+/** Tests that may be skipped in CI, as a part of their full name: those that need data which is not in the repository, or a second Node. */
+const MAY_BE_SKIPPED: readonly string[] = ["[development data]", "[old Node]"];
 
 interface Report {
   readonly numPassedTests: number;
@@ -21,7 +21,11 @@ interface Report {
   readonly numPendingTests: number;
   readonly numTodoTests: number;
   readonly success: boolean;
-  readonly testResults: readonly { readonly name: string; readonly status: string; readonly assertionResults: readonly { readonly status: string; readonly fullName: string }[] }[];
+  readonly testResults: readonly {
+    readonly name: string;
+    readonly status: string;
+    readonly assertionResults: readonly { readonly status: string; readonly fullName: string }[];
+  }[];
 }
 
 async function main(): Promise<number> {
@@ -33,7 +37,12 @@ async function main(): Promise<number> {
   try {
     const reportFile = join(folder, "report.json");
     const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${reportFile}`];
-    const tests = await step("tests", [join(root, "node_modules", "vitest", "vitest.mjs"), "run", ...reporters, ...filters]);
+    const tests = await step("tests", [
+      join(root, "node_modules", "vitest", "vitest.mjs"),
+      "run",
+      ...reporters,
+      ...filters,
+    ]);
     const report = existsSync(reportFile) ? (JSON.parse(readFileSync(reportFile, "utf8")) as Report) : undefined;
     return conclude(report, { prepared, types, style, tests });
   } finally {
@@ -49,11 +58,16 @@ function conclude(report: Report | undefined, steps: Readonly<Record<string, boo
   if (passed + failed === 0) problems.push("no test ran");
   // A file that does not load has no failed test to show for it.
   for (const file of report?.testResults ?? []) {
-    if (file.status === "failed" && file.assertionResults.every((one) => one.status !== "failed")) problems.push(`${file.name} did not run`);
+    if (file.status === "failed" && file.assertionResults.every((one) => one.status !== "failed"))
+      problems.push(`${file.name} did not run`);
   }
   if (ci) {
     const results = (report?.testResults ?? []).flatMap((file) => file.assertionResults);
-    const byAccident = results.filter((one) => ["pending", "skipped", "todo", "disabled"].includes(one.status) && !MAY_BE_SKIPPED.some((name) => one.fullName.includes(name)));
+    const byAccident = results.filter(
+      (one) =>
+        ["pending", "skipped", "todo", "disabled"].includes(one.status) &&
+        !MAY_BE_SKIPPED.some((name) => one.fullName.includes(name)),
+    );
     problems.push(...byAccident.map((one) => `skipped in CI: ${one.fullName}`));
   }
   for (const problem of problems) console.log(`✗ ${problem}`);
@@ -64,23 +78,34 @@ function conclude(report: Report | undefined, steps: Readonly<Record<string, boo
 /** Finds a browser, or installs one where that can be done without asking. Tests find it by the same function. */
 function prepareChromium(): boolean {
   let chromium = findChromium();
-  if (chromium === undefined && process.platform === "linux" && process.getuid?.() === 0 && existsSync("/etc/debian_version")) {
+  if (
+    chromium === undefined &&
+    process.platform === "linux" &&
+    process.getuid?.() === 0 &&
+    existsSync("/etc/debian_version")
+  ) {
     console.log("· Chromium: installing by apt-get …");
     const environment = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
-    const apt = (...words: string[]) => spawnSync("apt-get", words, { stdio: ["ignore", "ignore", "inherit"], env: environment, timeout: 600_000 }).status === 0;
+    const apt = (...words: string[]) =>
+      spawnSync("apt-get", words, { stdio: ["ignore", "ignore", "inherit"], env: environment, timeout: 600_000 })
+        .status === 0;
     if (apt("update") && apt("install", "-y", "--no-install-recommends", "chromium")) chromium = findChromium();
   }
   if (chromium !== undefined) {
     console.log(`· Chromium: ${chromium}`);
     return true;
   }
-  console.log(`${ci ? "✗" : "·"} Chromium: none found (${CHROMIUM_NAMES.join(", ")}, or CHROMIUM=<path>); tests that click in a browser are left out`);
+  console.log(
+    `${ci ? "✗" : "·"} Chromium: none found (${CHROMIUM_NAMES.join(", ")}, or CHROMIUM=<path>); tests that click in a browser are left out`,
+  );
   return !ci;
 }
 
 function bin(packageName: string, command: string): string {
   const folder = join(root, "node_modules", packageName);
-  const { bin: bins } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8")) as { bin: Record<string, string> };
+  const { bin: bins } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8")) as {
+    bin: Record<string, string>;
+  };
   const file = bins[command];
   if (file === undefined) throw new Error(`${packageName} has no command ${command}; run npm ci`);
   return join(folder, file);
@@ -98,7 +123,9 @@ function step(name: string, words: readonly string[]): Promise<boolean> {
     child.on("exit", (code) => {
       process.off("SIGTERM", forward);
       process.off("SIGINT", forward);
-      console.log(`${code === 0 ? "·" : "✗"} ${name}: ${code === 0 ? "fine" : "failed"} (${((performance.now() - started) / 1000).toFixed(1)} s)`);
+      console.log(
+        `${code === 0 ? "·" : "✗"} ${name}: ${code === 0 ? "fine" : "failed"} (${((performance.now() - started) / 1000).toFixed(1)} s)`,
+      );
       resolve(code === 0);
     });
   });

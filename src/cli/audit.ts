@@ -50,29 +50,51 @@ export function define(command: Command, terminal: Terminal): void {
       .option("--client <id>", "only through this OAuth client")
       .option("--target <name>", "only of this tool, prompt or resource, as clients name it")
       .option("--trace <id>", "only of this trace")
-      .addOption(new Option("--outcome <outcome>", "only those that ended so").choices(["permitted", "refused", "failed", "abandoned"]))
+      .addOption(
+        new Option("--outcome <outcome>", "only those that ended so").choices([
+          "permitted",
+          "refused",
+          "failed",
+          "abandoned",
+        ]),
+      )
       .addOption(new Option("--format <format>", "how to print").choices(["text", "json"]).default("text"))
       .addHelpText("after", HELP);
   }
   show.action((file: string | undefined, options: AuditOptions) =>
     withStore(file, options, terminal, async (store) => {
-      for (const found of await searchRecords(store.audit, { ...queryOf(options), newest: true })) print(found, options, terminal);
+      for (const found of await searchRecords(store.audit, { ...queryOf(options), newest: true }))
+        print(found, options, terminal);
     }),
   );
   tail.action((file: string | undefined, options: AuditOptions) =>
     withStore(file, options, terminal, async (store) => {
       const ended = new AbortController();
       void terminal.stopped().then(() => ended.abort());
-      for await (const found of followRecords(store.audit, queryOf(options), ended.signal)) print(found, options, terminal);
+      for await (const found of followRecords(store.audit, queryOf(options), ended.signal))
+        print(found, options, terminal);
     }),
   );
 }
 
-async function withStore(file: string | undefined, options: AuditOptions, terminal: Terminal, read: (store: Store) => Promise<void>): Promise<void> {
+async function withStore(
+  file: string | undefined,
+  options: AuditOptions,
+  terminal: Terminal,
+  read: (store: Store) => Promise<void>,
+): Promise<void> {
   const setting = options.store ?? (await storeOf(file, terminal));
-  if (!setting.startsWith("sqlite:")) throw new DrawbridgeError("settings_invalid", `The records of store ${setting} cannot be read from outside the gateway.`);
+  if (!setting.startsWith("sqlite:"))
+    throw new DrawbridgeError(
+      "settings_invalid",
+      `The records of store ${setting} cannot be read from outside the gateway.`,
+    );
   const database = resolve(terminal.cwd, setting.slice("sqlite:".length));
-  if (!existsSync(database)) throw new DrawbridgeError("settings_invalid", `There is no store ${database}. Name the settings file, or the store with --store.`);
+  if (!existsSync(database))
+    throw new DrawbridgeError(
+      "settings_invalid",
+      `There is no store ${database}. Name the settings file, or the store with --store.`,
+    );
   const store = sqliteStore(database, { readOnly: true });
   try {
     await read(store);
@@ -95,7 +117,9 @@ function queryOf({ last, since, until, user, client, target, outcome, trace }: A
 }
 
 function print(found: FoundRecord, options: AuditOptions, terminal: Terminal): void {
-  terminal.stdout.write(options.format === "json" ? `${found.json}\n` : `${line(found, painter(terminal.stdout, terminal.env))}\n`);
+  terminal.stdout.write(
+    options.format === "json" ? `${found.json}\n` : `${line(found, painter(terminal.stdout, terminal.env))}\n`,
+  );
 }
 
 const COLOURS = { permitted: "green", refused: "yellow", failed: "red", abandoned: "magenta" } as const;
@@ -121,7 +145,8 @@ function line({ sequence, record }: FoundRecord, paint: Painter): string {
 function atMost(most: number): (text: string) => number {
   return (text) => {
     const number = Number(text);
-    if (!Number.isInteger(number) || number < 1 || number > most) throw new InvalidArgumentError(`It must be a whole number from 1 to ${most}.`);
+    if (!Number.isInteger(number) || number < 1 || number > most)
+      throw new InvalidArgumentError(`It must be a whole number from 1 to ${most}.`);
     return number;
   };
 }
@@ -133,6 +158,7 @@ function moment(text: string): number {
   const ago = /^(\d{1,6})([smhd])$/.exec(text);
   if (ago !== null) return Date.now() - Number(ago[1]) * UNITS[ago[2] as keyof typeof UNITS];
   const date = Date.parse(text);
-  if (Number.isNaN(date)) throw new InvalidArgumentError("Write 30s, 15m, 24h, 7d, or a date such as 2026-11-21T10:00:00Z.");
+  if (Number.isNaN(date))
+    throw new InvalidArgumentError("Write 30s, 15m, 24h, 7d, or a date such as 2026-11-21T10:00:00Z.");
   return date;
 }

@@ -28,7 +28,11 @@ Examples:
     .action((source: string, options: { output?: string; force?: true }) => importSettings(source, options, terminal));
 }
 
-async function importSettings(source: string, options: { output?: string; force?: true }, terminal: Terminal): Promise<void> {
+async function importSettings(
+  source: string,
+  options: { output?: string; force?: true },
+  terminal: Terminal,
+): Promise<void> {
   const { cwd, home, platform, env } = terminal;
   const known = Object.hasOwn(CLIENTS, source);
   const imported = await importClientSettings(known ? source : resolve(cwd, source), { cwd, home, platform, env });
@@ -41,7 +45,10 @@ async function importSettings(source: string, options: { output?: string; force?
       await writeFile(file, imported.text, { flag: options.force === true ? "w" : "wx" });
     } catch (thrown) {
       if ((thrown as NodeJS.ErrnoException).code !== "EEXIST") throw thrown;
-      throw new DrawbridgeError("settings_invalid", `${options.output} is there already. Give another --output, or --force to replace it.`);
+      throw new DrawbridgeError(
+        "settings_invalid",
+        `${options.output} is there already. Give another --output, or --force to replace it.`,
+      );
     }
     say(`${paint("green", "wrote")} ${options.output}: ${imported.servers.join(", ")}`);
   }
@@ -49,7 +56,9 @@ async function importSettings(source: string, options: { output?: string; force?
   if (imported.secrets.length > 0) {
     const folder = join(options.output === undefined ? "." : dirname(options.output), "secrets");
     say(`\nProvide these secrets, each as a file (chmod 600) or as an environment variable:`);
-    for (const { name, stoodIn } of imported.secrets) say(`  ${join(folder, name)}  or  ${secretVariable(name)}   ${paint("dim", `(${stoodIn})`)}`);
+    for (const { name, stoodIn } of imported.secrets)
+      say(`  ${join(folder, name)}  or  ${secretVariable(name)}   ${paint("dim", `(${stoodIn})`)}`);
   }
-  if (options.output !== undefined) say(`\nNext: drawbridge config check ${options.output} && drawbridge serve ${options.output}`);
+  if (options.output !== undefined)
+    say(`\nNext: drawbridge config check ${options.output} && drawbridge serve ${options.output}`);
 }

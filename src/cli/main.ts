@@ -17,7 +17,10 @@ interface CommandRow {
 
 /** Every command: a line here, a file beside this one. */
 const COMMANDS: Readonly<Record<string, CommandRow>> = {
-  serve: { summary: "put any MCP server into production: sign-in, consent, roles, audit, tracing", load: () => import("./serve.ts") },
+  serve: {
+    summary: "put any MCP server into production: sign-in, consent, roles, audit, tracing",
+    load: () => import("./serve.ts"),
+  },
   config: { summary: "check a settings file; print its schema", load: () => import("./config.ts") },
   import: { summary: "write a settings file from the settings of an MCP client", load: () => import("./import.ts") },
   audit: { summary: "read the record of every call", load: () => import("./audit.ts") },
@@ -104,13 +107,15 @@ function withOutput(command: Command, terminal: Terminal): Command {
 
 /** From the manifest beside `src/` in the clone and at the root of the published package. */
 export function version(): string {
-  const found = ["../../package.json", "../package.json"].map((path) => new URL(path, import.meta.url)).find((url) => {
-    try {
-      return (JSON.parse(readFileSync(url, "utf8")) as { name?: string }).name === "drawbridge-mcp";
-    } catch {
-      return false;
-    }
-  });
+  const found = ["../../package.json", "../package.json"]
+    .map((path) => new URL(path, import.meta.url))
+    .find((url) => {
+      try {
+        return (JSON.parse(readFileSync(url, "utf8")) as { name?: string }).name === "drawbridge-mcp";
+      } catch {
+        return false;
+      }
+    });
   return found === undefined ? "unknown" : (JSON.parse(readFileSync(found, "utf8")) as { version: string }).version;
 }
 

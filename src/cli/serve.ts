@@ -41,12 +41,19 @@ export function define(command: Command, terminal: Terminal, rest: readonly stri
     .option("--host <address>", "address to listen on (default 127.0.0.1)")
     .option("--public-url <url>", "where clients reach the gateway")
     .option("--allow-registration", "let clients register themselves (RFC 7591), for those without a metadata document")
-    .addOption(new Option("--log-level <level>", "what to log").choices(["trace", "debug", "info", "warn", "error", "silent"]))
+    .addOption(
+      new Option("--log-level <level>", "what to log").choices(["trace", "debug", "info", "warn", "error", "silent"]),
+    )
     .addHelpText("after", HELP)
     .action((file: string | undefined, options: ServeOptions) => serve(file, options, rest, terminal));
 }
 
-async function serve(file: string | undefined, options: ServeOptions, rest: readonly string[] | undefined, terminal: Terminal): Promise<void> {
+async function serve(
+  file: string | undefined,
+  options: ServeOptions,
+  rest: readonly string[] | undefined,
+  terminal: Terminal,
+): Promise<void> {
   const settings = await chosenSettings(file, options, rest, terminal);
   const paintError = painter(terminal.stderr, terminal.env);
   for (const warning of settings.warnings) terminal.stderr.write(`${paintError("yellow", "warning")} ${warning}\n`);
@@ -66,7 +73,12 @@ async function serve(file: string | undefined, options: ServeOptions, rest: read
   }
 }
 
-function chosenSettings(file: string | undefined, options: ServeOptions, rest: readonly string[] | undefined, terminal: Terminal): Promise<LoadedSettings> {
+function chosenSettings(
+  file: string | undefined,
+  options: ServeOptions,
+  rest: readonly string[] | undefined,
+  terminal: Terminal,
+): Promise<LoadedSettings> {
   const given = [file, options.url, rest].filter((one) => one !== undefined);
   if (given.length > 1) throw usage("Give one of: a settings file, --url, or a command after --.");
   const overrides: Overrides = {
@@ -74,11 +86,15 @@ function chosenSettings(file: string | undefined, options: ServeOptions, rest: r
     "--host": { path: ["listen", "host"], value: options.host },
     "--public-url": { path: ["publicUrl"], value: options.publicUrl },
     "--log-level": { path: ["log", "level"], value: options.logLevel },
-    "--allow-registration": { path: ["clients", "registration"], value: options.allowRegistration === true ? "open" : undefined },
+    "--allow-registration": {
+      path: ["clients", "registration"],
+      value: options.allowRegistration === true ? "open" : undefined,
+    },
   };
   const load = { env: terminal.env, overrides };
   if (rest !== undefined) {
-    if (rest.length === 0) throw usage("A command is missing after --, e.g. drawbridge serve -- npx -y @modelcontextprotocol/server-memory");
+    if (rest.length === 0)
+      throw usage("A command is missing after --, e.g. drawbridge serve -- npx -y @modelcontextprotocol/server-memory");
     return settingsForCommand(rest, terminal.cwd, load);
   }
   if (options.url !== undefined) return settingsForUrl(options.url, terminal.cwd, load);
@@ -107,34 +123,55 @@ async function welcome(gateway: RunningGateway, { settings }: LoadedSettings, te
   const paint = painter(terminal.stdout, terminal.env);
   const mcpUrl = gateway.url;
   const base = gateway.publicUrl.replace(/\/$/, "");
-  const servers = await gateway.servers();
+  const servers = gateway.servers();
   const setup = await gateway.setupLink();
   const lines = ["", `${paint("bold", "Drawbridge")} is up.`, ""];
   const row = (label: string, value: string) => lines.push(`  ${paint("dim", label.padEnd(10))} ${value}`);
   row("MCP URL", paint(["bold", "cyan"], mcpUrl));
-  if (setup !== undefined) row("Set up", `${paint(["bold", "green"], setup)}  ${paint("dim", "(once: makes the owner's account)")}`);
-  row("Account", `${base}/account}  ${paint("dim", "(consents and clients; consent itself is asked when a client connects)")}`);
-  row("Health", `${base}/health}  ${paint("dim", "(/ready, /metrics)")}`);
+  if (setup !== undefined)
+    row("Set up", `${paint(["bold", "green"], setup)}  ${paint("dim", "(once: makes the owner's account)")}`);
+  row(
+    "Account",
+    `${base}/account  ${paint("dim", "(consents and clients; consent itself is asked when a client connects)")}`,
+  );
+  row("Health", `${base}/health  ${paint("dim", "(/ready, /metrics)")}`);
 
-  lines.push("", `${paint("bold", "Served")} ${paint("dim", "– definitions pinned at first sight; a later change is held back until it is accepted")}`);
+  lines.push(
+    "",
+    `${paint("bold", "Served")} ${paint("dim", "– definitions pinned at first sight; a later change is held back until it is accepted")}`,
+  );
   for (const server of servers) {
-    const counts = [count(server.tools.length, "tool"), count(server.resources, "resource"), count(server.prompts, "prompt")].filter((one) => one !== "");
+    const counts = [
+      count(server.tools.length, "tool"),
+      count(server.resources, "resource"),
+      count(server.prompts, "prompt"),
+    ].filter((one) => one !== "");
     const healthy = server.state === "ready";
-    lines.push(`  ${paint(healthy ? "green" : "red", healthy ? "●" : "○")} ${paint("bold", server.name)}  ${healthy ? counts.join(", ") || "offers nothing" : `${server.state}${server.problem === undefined ? "" : `: ${printable(server.problem)}`}`}`);
-    const names = server.tools.slice(0, MAX_TOOLS_SHOWN).map(printable);
+    lines.push(
+      `  ${paint(healthy ? "green" : "red", healthy ? "●" : "○")} ${paint("bold", server.name)}  ${healthy ? counts.join(", ") || "offers nothing" : `${server.state}${server.problem === undefined ? "" : `: ${printable(server.problem)}`}`}`,
+    );
+    const names = server.tools.slice(0, MAX_TOOLS_SHOWN).map((name) => printable(name));
     if (server.tools.length > MAX_TOOLS_SHOWN) names.push(`and ${server.tools.length - MAX_TOOLS_SHOWN} more`);
     if (names.length > 0) lines.push(...wrapped(names, 100).map((line) => paint("dim", `      ${line}`)));
   }
   const withheld = gateway.withheld();
   if (withheld.length > 0) lines.push("", paint("yellow", `Held back: ${count(withheld.length, "definition")}`));
-  for (const one of withheld.slice(0, MAX_TOOLS_SHOWN)) lines.push(`  ${one.server} ${one.kind} ${printable(one.name)}: ${printable(one.reason)}`);
+  for (const one of withheld.slice(0, MAX_TOOLS_SHOWN))
+    lines.push(`  ${one.server} ${one.kind} ${printable(one.name)}: ${printable(one.reason)}`);
 
   const name = servers.length === 1 ? (servers[0]?.name ?? "drawbridge") : "drawbridge";
   lines.push("", paint("bold", "Connect"));
-  for (const [client, snippet] of Object.entries(snippets(name, mcpUrl))) lines.push(`  ${paint("dim", client)}`, ...snippet.split("\n").map((line) => `    ${line}`));
+  for (const [client, snippet] of Object.entries(snippets(name, mcpUrl)))
+    lines.push(`  ${paint("dim", client)}`, ...snippet.split("\n").map((line) => `    ${line}`));
   const { registration } = settings.clients;
   if (registration === "off" || (registration === "auto" && !isLoopback(new URL(gateway.publicUrl).hostname))) {
-    lines.push("", paint("dim", "  A client that says it cannot register has no metadata document: restart with --allow-registration, or set clients.registration: open."));
+    lines.push(
+      "",
+      paint(
+        "dim",
+        "  A client that says it cannot register has no metadata document: restart with --allow-registration, or set clients.registration: open.",
+      ),
+    );
   }
   lines.push("", paint("dim", "Ctrl-C stops."), "");
   return `${lines.join("\n")}\n`;

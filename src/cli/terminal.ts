@@ -51,7 +51,9 @@ export type Painter = (style: Style, text: string) => string;
 
 /** Styles text for a stream: only on a terminal, never against NO_COLOR (https://no-color.org). */
 export function painter(stream: Output, env: Terminal["env"]): Painter {
-  const colours = (stream.isTTY === true && (env["NO_COLOR"] ?? "") === "" && env["TERM"] !== "dumb") || (env["FORCE_COLOR"] ?? "0") !== "0";
+  const colours =
+    (stream.isTTY === true && (env["NO_COLOR"] ?? "") === "" && env["TERM"] !== "dumb") ||
+    (env["FORCE_COLOR"] ?? "0") !== "0";
   return (style, text) => (colours ? styleText(style, text, { validateStream: false }) : text);
 }
 

@@ -1,6 +1,6 @@
 /** What a schema cannot say: settings that must agree with each other, files that must exist, options that deserve a warning. */
 import { existsSync, statSync } from "node:fs";
-import { z } from "zod";
+import type { z } from "zod";
 import { compilePattern } from "../policy/globs.ts";
 import { compileCallCondition, compileUserCondition } from "../policy/when.ts";
 import { type Finding, isRecord, nearest, optionsOf, type SettingsPath, schemaAt, valueAt } from "./problems.ts";
@@ -17,7 +17,13 @@ export function isLoopback(host: string): boolean {
 
 /** Every contradiction, in no particular order. `raw` serves for names that are there although their value is wrong. */
 export function crossCheck(parts: SoundParts, raw: unknown): Finding[] {
-  return [...publicUrlFindings(parts), ...listenFindings(parts, raw), ...serverFindings(parts), ...policyFindings(parts, raw), ...fileFindings(parts)];
+  return [
+    ...publicUrlFindings(parts),
+    ...listenFindings(parts, raw),
+    ...serverFindings(parts),
+    ...policyFindings(parts, raw),
+    ...fileFindings(parts),
+  ];
 }
 
 function publicUrlFindings({ publicUrl, listen }: SoundParts): Finding[] {
@@ -28,8 +34,10 @@ function publicUrlFindings({ publicUrl, listen }: SoundParts): Finding[] {
   if (url.protocol === "http:" && !isLoopback(url.hostname) && listen?.allowInsecureHttp !== true) {
     findings.push({ path, message: "must be https, because tokens travel over it; plain http is for loopback" });
   }
-  if (url.username !== "" || url.search !== "" || url.hash !== "") findings.push({ path, message: "must have no user, query or fragment" });
-  if (listen?.port === 0) findings.push({ path, message: "cannot be set when listen.port is 0, because the port is not known beforehand" });
+  if (url.username !== "" || url.search !== "" || url.hash !== "")
+    findings.push({ path, message: "must have no user, query or fragment" });
+  if (listen?.port === 0)
+    findings.push({ path, message: "cannot be set when listen.port is 0, because the port is not known beforehand" });
   return findings;
 }
 
@@ -40,16 +48,24 @@ function listenFindings({ listen, publicUrl }: SoundParts, raw: unknown): Findin
   const hasTls = valueAt(raw, ["tls"]) !== undefined;
   if (!isLoopback(listen.host)) {
     if (!hasTls && !listen.behindTlsProxy && !listen.allowInsecureHttp) {
-      findings.push({ path, message: "is not a loopback address: add tls, or set listen.behindTlsProxy (a proxy in front ends TLS), or, knowing that tokens can be read on the way, listen.allowInsecureHttp" });
+      findings.push({
+        path,
+        message:
+          "is not a loopback address: add tls, or set listen.behindTlsProxy (a proxy in front ends TLS), or, knowing that tokens can be read on the way, listen.allowInsecureHttp",
+      });
     }
-    if (valueAt(raw, ["publicUrl"]) === undefined) findings.push({ path, message: "is not a loopback address: set publicUrl to the address that clients use" });
+    if (valueAt(raw, ["publicUrl"]) === undefined)
+      findings.push({ path, message: "is not a loopback address: set publicUrl to the address that clients use" });
   }
   if (listen.behindTlsProxy && publicUrl !== undefined && new URL(publicUrl).protocol !== "https:") {
     findings.push({ path: ["listen", "behindTlsProxy"], message: "needs a publicUrl that starts with https://" });
   }
   listen.allowedOrigins.forEach((origin, index) => {
     if (!URL.canParse(origin) || new URL(origin).origin !== origin) {
-      findings.push({ path: ["listen", "allowedOrigins", index], message: "expected an origin: scheme, host and port only, e.g. https://inspector.example" });
+      findings.push({
+        path: ["listen", "allowedOrigins", index],
+        message: "expected an origin: scheme, host and port only, e.g. https://inspector.example",
+      });
     }
   });
   return findings;
@@ -60,32 +76,53 @@ function serverFindings({ servers }: SoundParts): Finding[] {
     if ("url" in server) {
       const url = new URL(server.url);
       const path = ["servers", name, "url"];
-      if (url.username !== "") return [{ path, message: "must have no user or password; use headers with a ${secret:…} reference" }];
+      if (url.username !== "")
+        return [{ path, message: "must have no user or password; use headers with a ${secret:…} reference" }];
       if (url.protocol === "http:" && !isLoopback(url.hostname) && !server.allowInsecureHttp) {
-        return [{ path, message: `is plain http to a host that is not loopback: use https, or set servers.${name}.allowInsecureHttp` }];
+        return [
+          {
+            path,
+            message: `is plain http to a host that is not loopback: use https, or set servers.${name}.allowInsecureHttp`,
+          },
+        ];
       }
       return literalSecrets(["servers", name, "headers"], server.headers);
     }
     if (server.processes.min > server.processes.max) {
-      return [{ path: ["servers", name, "processes", "min"], message: `is greater than processes.max (${server.processes.max})` }];
+      return [
+        {
+          path: ["servers", name, "processes", "min"],
+          message: `is greater than processes.max (${server.processes.max})`,
+        },
+      ];
     }
     return literalSecrets(["servers", name, "environment"], server.environment);
   });
 }
 
-const SECRET_NAME = /^(authorization|proxy-authorization|cookie)$|(^|[-_])(api[-_]?key|token|secret|password|passwd|credentials?|private[-_]?key|access[-_]?key)$/i;
-const SECRET_VALUE = /^(bearer |basic )|^(sk|pk|rk|ghp|gho|ghs|ghu|glpat|xox[abprs]|AKIA|ya29|npm|hf|dckr_pat|github_pat|pat)[-_.]?[A-Za-z0-9_-]{12,}|-----BEGIN [A-Z ]*PRIVATE KEY|^eyJ[A-Za-z0-9_-]{10,}\.|:\/\/[^/\s:@]+:[^/\s:@]+@/i;
+const SECRET_NAME =
+  /^(authorization|proxy-authorization|cookie)$|(^|[-_])(api[-_]?key|token|secret|password|passwd|credentials?|private[-_]?key|access[-_]?key)$/i;
+const SECRET_VALUE =
+  /^(bearer |basic )|^(sk|pk|rk|ghp|gho|ghs|ghu|glpat|xox[abprs]|AKIA|ya29|npm|hf|dckr_pat|github_pat|pat)[-_.]?[A-Za-z0-9_-]{12,}|-----BEGIN [A-Z ]*PRIVATE KEY|^eyJ[A-Za-z0-9_-]{10,}\.|:\/\/[^/\s:@]+:[^/\s:@]+@/i;
 
 /** Whether a header or variable looks as if it held a secret, by its name or by its value. */
 export function looksSecret(name: string, value: string): boolean {
-  return (SECRET_NAME.test(name) && value.trim() !== "" && !/^(true|false|\d{1,6})$/i.test(value)) || SECRET_VALUE.test(value);
+  return (
+    (SECRET_NAME.test(name) && value.trim() !== "" && !/^(true|false|\d{1,6})$/i.test(value)) ||
+    SECRET_VALUE.test(value)
+  );
 }
 
 /** Values that came from `${env:…}` are `Secret`s by now, so every text here was written in the file. */
 function literalSecrets(path: SettingsPath, values: Readonly<Record<string, unknown>>): Finding[] {
   return Object.entries(values).flatMap(([name, value]) =>
     typeof value === "string" && looksSecret(name, value)
-      ? [{ path: [...path, name], message: `looks like a secret written into the file; write a reference such as \${secret:${name.toLowerCase().replaceAll("_", "-")}} or \${env:${name.toUpperCase().replaceAll("-", "_")}} instead, and change the secret if the file was shared` }]
+      ? [
+          {
+            path: [...path, name],
+            message: `looks like a secret written into the file; write a reference such as \${secret:${name.toLowerCase().replaceAll("_", "-")}} or \${env:${name.toUpperCase().replaceAll("-", "_")}} instead, and change the secret if the file was shared`,
+          },
+        ]
       : [],
   );
 }
@@ -96,7 +133,10 @@ function policyFindings({ roles, assign }: SoundParts, raw: unknown): Finding[] 
     try {
       attempt();
     } catch (thrown) {
-      findings.push({ path, message: thrown instanceof Error ? (thrown.message.split("\n")[0] ?? "") : String(thrown) });
+      findings.push({
+        path,
+        message: thrown instanceof Error ? (thrown.message.split("\n")[0] ?? "") : String(thrown),
+      });
     }
   };
   for (const [name, role] of Object.entries(roles ?? {})) {
@@ -110,10 +150,17 @@ function policyFindings({ roles, assign }: SoundParts, raw: unknown): Finding[] 
     const path = ["assign", index];
     if (!known.includes(entry.role)) {
       const suggestion = nearest(entry.role, known);
-      findings.push({ path: [...path, "role"], message: `there is no role ${JSON.stringify(entry.role)}${suggestion === undefined ? `; known roles: ${known.join(", ")}` : ""}`, suggestion });
+      findings.push({
+        path: [...path, "role"],
+        message: `there is no role ${JSON.stringify(entry.role)}${suggestion === undefined ? `; known roles: ${known.join(", ")}` : ""}`,
+        suggestion,
+      });
     }
     if ((entry.group ?? entry.user ?? entry.client ?? entry.when) === undefined) {
-      findings.push({ path, message: "names nobody; add group, user, client or when ('true' for everyone who can sign in)" });
+      findings.push({
+        path,
+        message: "names nobody; add group, user, client or when ('true' for everyone who can sign in)",
+      });
     }
     if (entry.when !== undefined) compile([...path, "when"], () => compileUserCondition(entry.when ?? ""));
   });
@@ -128,11 +175,14 @@ function fileFindings({ tls, clients, servers }: SoundParts): Finding[] {
     [["clients", "metadataDocuments", "trustedCertificates"], clients?.metadataDocuments.trustedCertificates],
   ];
   const findings: Finding[] = files.flatMap(([path, file]) =>
-    file === undefined || (existsSync(file) && statSync(file).isFile()) ? [] : [{ path, message: `there is no file ${file}` }],
+    file === undefined || (existsSync(file) && statSync(file).isFile())
+      ? []
+      : [{ path, message: `there is no file ${file}` }],
   );
   for (const [name, server] of Object.entries(servers ?? {})) {
     if (!("command" in server) || server.cwd === undefined) continue;
-    if (!existsSync(server.cwd) || !statSync(server.cwd).isDirectory()) findings.push({ path: ["servers", name, "cwd"], message: `there is no folder ${server.cwd}` });
+    if (!existsSync(server.cwd) || !statSync(server.cwd).isDirectory())
+      findings.push({ path: ["servers", name, "cwd"], message: `there is no folder ${server.cwd}` });
   }
   return findings;
 }
@@ -142,13 +192,18 @@ export function insecureOptions(settings: Settings, schema: z.ZodType): string[]
   const warnings: string[] = [];
   const visit = (value: unknown, path: SettingsPath) => {
     if (value === true) {
-      const description = optionsOf(schemaAt(schema, path))[0]?.description ?? schemaAt(schema, path)?.description ?? "";
+      const description =
+        optionsOf(schemaAt(schema, path))[0]?.description ?? schemaAt(schema, path)?.description ?? "";
       if (description.startsWith("Insecure:")) warnings.push(`${path.join(".")} is on. ${description}`);
     } else if (Array.isArray(value)) value.forEach((one, index) => visit(one, [...path, index]));
     else if (isRecord(value)) for (const [key, one] of Object.entries(value)) visit(one, [...path, key]);
   };
   visit(settings, []);
-  if (settings.clients.registration === "open") warnings.push("clients.registration is open: anyone who reaches the gateway can register a client. Users still consent to each one.");
-  if (settings.store === "memory") warnings.push("store is memory: users, grants and audit records are gone when the gateway stops.");
+  if (settings.clients.registration === "open")
+    warnings.push(
+      "clients.registration is open: anyone who reaches the gateway can register a client. Users still consent to each one.",
+    );
+  if (settings.store === "memory")
+    warnings.push("store is memory: users, grants and audit records are gone when the gateway stops.");
   return warnings;
 }

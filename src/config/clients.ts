@@ -38,8 +38,13 @@ export const CLIENTS: Readonly<Record<string, Locations>> = {
   opencode: ({ cwd, home }) => [join(cwd, "opencode.json"), join(home, ".config", "opencode", "opencode.json")],
   goose: ({ home }) => [join(home, ".config", "goose", "config.yaml")],
   continue: ({ cwd, home }) => [join(cwd, ".continue", "config.yaml"), join(home, ".continue", "config.yaml")],
-  cline: (machine) => [codeUser(machine, "globalStorage", "saoudrizwan.claude-dev", "settings", "cline_mcp_settings.json")],
-  roo: (machine) => [join(machine.cwd, ".roo", "mcp.json"), codeUser(machine, "globalStorage", "rooveterinaryinc.roo-cline", "settings", "mcp_settings.json")],
+  cline: (machine) => [
+    codeUser(machine, "globalStorage", "saoudrizwan.claude-dev", "settings", "cline_mcp_settings.json"),
+  ],
+  roo: (machine) => [
+    join(machine.cwd, ".roo", "mcp.json"),
+    codeUser(machine, "globalStorage", "rooveterinaryinc.roo-cline", "settings", "mcp_settings.json"),
+  ],
   amp: ({ cwd, home }) => [join(cwd, ".amp", "settings.json"), join(home, ".config", "amp", "settings.json")],
   kiro: ({ cwd, home }) => [join(cwd, ".kiro", "settings", "mcp.json"), join(home, ".kiro", "settings", "mcp.json")],
   lmstudio: ({ home }) => [join(home, ".lmstudio", "mcp.json")],

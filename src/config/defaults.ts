@@ -3,7 +3,11 @@ import { basename } from "node:path";
 import { type LoadedSettings, type LoadOptions, settleSettings } from "./load.ts";
 
 /** Settings for one stdio server, started as `argv` stands, in `folder`. Throws `SettingsProblems`. */
-export function settingsForCommand(argv: readonly string[], folder: string, options: LoadOptions): Promise<LoadedSettings> {
+export function settingsForCommand(
+  argv: readonly string[],
+  folder: string,
+  options: LoadOptions,
+): Promise<LoadedSettings> {
   return settleSettings({ servers: { [nameOfCommand(argv)]: { command: [...argv] } } }, folder, options);
 }
 
@@ -12,9 +16,11 @@ export function settingsForUrl(url: string, folder: string, options: LoadOptions
   return settleSettings({ servers: { [nameOfUrl(url)]: { url } } }, folder, options);
 }
 
-const RUNNERS = /^(npx|bunx|uvx|pipx|pnpx|pnpm|npm|yarn|bun|uv|deno|docker|podman|node|nodejs|tsx|python\d*(\.\d+)?|ruby|java|env|cmd|dlx|exec|run|tool|x)$/;
+const RUNNERS =
+  /^(npx|bunx|uvx|pipx|pnpx|pnpm|npm|yarn|bun|uv|deno|docker|podman|node|nodejs|tsx|python\d*(\.\d+)?|ruby|java|env|cmd|dlx|exec|run|tool|x)$/;
 /** Options of the runners above whose value is the next word. */
-const VALUED = /^(-p|--package|--from|--with|--python|-e|--env|--env-file|-v|--volume|--mount|--network|--name|-w|--workdir|-u|--user|-r|--require|--import|--loader)$/;
+const VALUED =
+  /^(-p|--package|--from|--with|--python|-e|--env|--env-file|-v|--volume|--mount|--network|--name|-w|--workdir|-u|--user|-r|--require|--import|--loader)$/;
 const TELLS_NOTHING = /^(index|main|server|app|dist|build|src|lib|bin|cli|start|stdio|mcp)$/;
 
 /** A server name from the package, image or script that a command runs: `filesystem` for `npx -y @modelcontextprotocol/server-filesystem .`. */
@@ -24,7 +30,9 @@ export function nameOfCommand(argv: readonly string[]): string {
     if (VALUED.test(word)) index++;
     if (word.startsWith("-") || RUNNERS.test(basename(word).replace(/\.(exe|cmd)$/i, "")) || word === "/c") continue;
     const parts = word.split(/[\\/]/).reverse();
-    const names = parts.map((part) => simpleName(part.replace(/(?<=.)(@|==|:)[^@:]*$/, "").replace(/\.(m|c)?(js|ts|py|rb|jar|sh|exe)$/i, "")));
+    const names = parts.map((part) =>
+      simpleName(part.replace(/(?<=.)(@|==|:)[^@:]*$/, "").replace(/\.(m|c)?(js|ts|py|rb|jar|sh|exe)$/i, "")),
+    );
     const telling = names.find((name) => name !== "" && !TELLS_NOTHING.test(name));
     return telling ?? "server";
   }
@@ -37,7 +45,9 @@ export function nameOfUrl(url: string): string {
   const { hostname, port } = new URL(url);
   if (hostname === "localhost" || /^[\d.]+$|^\[/.test(hostname)) return port === "" ? "local" : `local-${port}`;
   const labels = hostname.split(".");
-  const kept = labels.slice(0, Math.max(1, labels.length - 1)).filter((label) => !/^(www|api|mcp|sse|app|co|com)$/.test(label));
+  const kept = labels
+    .slice(0, Math.max(1, labels.length - 1))
+    .filter((label) => !/^(www|api|mcp|sse|app|co|com)$/.test(label));
   return simpleName(kept.at(-1) ?? labels[0] ?? "") || "server";
 }
 
@@ -49,6 +59,8 @@ export function simpleName(text: string): string {
     .toLowerCase()
     .replaceAll(/[^a-z0-9]+/g, "-")
     .replaceAll(/^[-0-9]+|-+$/g, "");
-  const short = plain.replace(/^(mcp-server|server-mcp|mcp|server)-/, "").replace(/-(mcp-server|server-mcp|mcp|server)$/, "");
+  const short = plain
+    .replace(/^(mcp-server|server-mcp|mcp|server)-/, "")
+    .replace(/-(mcp-server|server-mcp|mcp|server)$/, "");
   return (/^[a-z]/.test(short) ? short : plain).slice(0, 40).replace(/-+$/, "");
 }

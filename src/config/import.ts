@@ -33,8 +33,18 @@ export async function importClientSettings(source: string, machine: Machine): Pr
     const secretInputs = passwordInputs(content);
     for (const [name, entry] of serverEntries(content, machine.cwd)) result.add(name, entry, secretInputs, file);
   }
-  if (result.servers.size === 0) throw new DrawbridgeError("settings_invalid", `No MCP server was found in ${files.join(", ")}.${result.notes.map((note) => `\n${note}`).join("")}`);
-  return { text: result.yaml(files), sources: files, secrets: result.secrets, notes: result.notes, servers: [...result.servers.keys()] };
+  if (result.servers.size === 0)
+    throw new DrawbridgeError(
+      "settings_invalid",
+      `No MCP server was found in ${files.join(", ")}.${result.notes.map((note) => `\n${note}`).join("")}`,
+    );
+  return {
+    text: result.yaml(files),
+    sources: files,
+    secrets: result.secrets,
+    notes: result.notes,
+    servers: [...result.servers.keys()],
+  };
 }
 
 function locate(source: string, machine: Machine): readonly string[] {
@@ -49,13 +59,20 @@ function locate(source: string, machine: Machine): readonly string[] {
   }
   const candidates = locations(machine);
   const present = candidates.filter((file) => existsSync(file));
-  if (present.length === 0) throw new DrawbridgeError("settings_invalid", `No settings of ${source} were found. Looked for ${candidates.join(", ")}.`);
+  if (present.length === 0)
+    throw new DrawbridgeError(
+      "settings_invalid",
+      `No settings of ${source} were found. Looked for ${candidates.join(", ")}.`,
+    );
   return present;
 }
 
 function parseSettings(file: string, text: string): unknown {
   if (/\.toml$/i.test(file)) {
-    throw new DrawbridgeError("settings_invalid", `${file} is TOML, which is not read. Write its servers as { "mcpServers": { "<name>": { "command": …, "args": […] } } } in a JSON file and import that.`);
+    throw new DrawbridgeError(
+      "settings_invalid",
+      `${file} is TOML, which is not read. Write its servers as { "mcpServers": { "<name>": { "command": …, "args": […] } } } in a JSON file and import that.`,
+    );
   }
   if (/\.ya?ml$/i.test(file)) {
     try {
@@ -69,13 +86,24 @@ function parseSettings(file: string, text: string): unknown {
   const first = errors[0];
   if (first !== undefined) {
     const line = text.slice(0, first.offset).split("\n").length;
-    throw new DrawbridgeError("settings_invalid", `${file}:${line} is not valid JSON: ${printParseErrorCode(first.error)}.`);
+    throw new DrawbridgeError(
+      "settings_invalid",
+      `${file}:${line} is not valid JSON: ${printParseErrorCode(first.error)}.`,
+    );
   }
   return parsed;
 }
 
 /** Every spelling of "here are the servers", in the order of preference. */
-const SERVER_KEYS: readonly (readonly string[])[] = [["mcpServers"], ["servers"], ["context_servers"], ["mcp", "servers"], ["mcp"], ["amp.mcpServers"], ["extensions"]];
+const SERVER_KEYS: readonly (readonly string[])[] = [
+  ["mcpServers"],
+  ["servers"],
+  ["context_servers"],
+  ["mcp", "servers"],
+  ["mcp"],
+  ["amp.mcpServers"],
+  ["extensions"],
+];
 
 function serverEntries(content: unknown, cwd: string): [string, Record<string, unknown>][] {
   // Claude Code keeps a project's private servers under the project's path.
@@ -83,14 +111,19 @@ function serverEntries(content: unknown, cwd: string): [string, Record<string, u
   const found = places.flatMap((path): [string, Record<string, unknown>][] => {
     const value = valueAt(content, path);
     if (Array.isArray(value)) return value.filter(isRecord).map((entry) => [String(entry["name"] ?? ""), entry]);
-    return isRecord(value) ? Object.entries(value).filter((pair): pair is [string, Record<string, unknown>] => isRecord(pair[1])) : [];
+    return isRecord(value)
+      ? Object.entries(value).filter((pair): pair is [string, Record<string, unknown>] => isRecord(pair[1]))
+      : [];
   });
-  const isServer = (entry: Record<string, unknown>) => [...COMMAND_KEYS, ...URL_KEYS].some((key) => entry[key] !== undefined);
+  const isServer = (entry: Record<string, unknown>) =>
+    [...COMMAND_KEYS, ...URL_KEYS].some((key) => entry[key] !== undefined);
   const entries = found.filter(([, entry]) => isServer(entry));
   // A file may also be the bare map of servers, or one server.
   if (entries.length > 0 || !isRecord(content)) return entries;
   if (isServer(content)) return [["", content]];
-  return Object.entries(content).filter((pair): pair is [string, Record<string, unknown>] => isRecord(pair[1]) && isServer(pair[1]));
+  return Object.entries(content).filter(
+    (pair): pair is [string, Record<string, unknown>] => isRecord(pair[1]) && isServer(pair[1]),
+  );
 }
 
 const COMMAND_KEYS = ["command", "cmd"] as const;
@@ -99,7 +132,11 @@ const URL_KEYS = ["httpUrl", "serverUrl", "url", "uri"] as const;
 
 function passwordInputs(content: unknown): ReadonlyMap<string, boolean> {
   const inputs = valueAt(content, ["inputs"]);
-  return new Map((Array.isArray(inputs) ? inputs : []).filter(isRecord).map((input) => [String(input["id"]), input["password"] === true]));
+  return new Map(
+    (Array.isArray(inputs) ? inputs : [])
+      .filter(isRecord)
+      .map((input) => [String(input["id"]), input["password"] === true]),
+  );
 }
 
 interface Server {
@@ -139,50 +176,78 @@ class Collected {
       const environment = this.#values(name, [entry["env"], entry["environment"], entry["envs"]], label, translate);
       if (Object.keys(environment).length > 0) settings["environment"] = environment;
       const floating = floatingVersion(command);
-      if (floating !== undefined) comments.push(`${floating} has no version: each start may run other code than the one you reviewed. Pin it.`);
+      if (floating !== undefined)
+        comments.push(`${floating} has no version: each start may run other code than the one you reviewed. Pin it.`);
     } else if (url !== undefined) {
       settings["url"] = this.#url(name, translate(url, "url"), label);
       const headers = this.#values(name, [entry["headers"], entry["http_headers"]], label, translate);
       if (Object.keys(headers).length > 0) settings["headers"] = headers;
       if (/sse/i.test(String(entry["type"] ?? entry["transport"] ?? ""))) {
-        comments.push("The client used the old HTTP+SSE transport. Drawbridge speaks Streamable HTTP: ask the server's documentation for that URL.");
+        comments.push(
+          "The client used the old HTTP+SSE transport. Drawbridge speaks Streamable HTTP: ask the server's documentation for that URL.",
+        );
         this.notes.push(`${label} used HTTP+SSE; its URL may have to change.`);
       }
     }
     const timeout = entry["timeout"];
     // Gemini and Claude count milliseconds, Cline and Goose seconds.
-    if (typeof timeout === "number" && timeout > 0) settings["timeoutSeconds"] = timeout >= 1000 ? timeout / 1000 : timeout;
-    if (typeof entry["envFile"] === "string") this.notes.push(`${label} reads more environment from ${entry["envFile"]}; add what it needs under environment.`);
+    if (typeof timeout === "number" && timeout > 0)
+      settings["timeoutSeconds"] = timeout >= 1000 ? timeout / 1000 : timeout;
+    if (typeof entry["envFile"] === "string")
+      this.notes.push(`${label} reads more environment from ${entry["envFile"]}; add what it needs under environment.`);
     if (entry["headersHelper"] !== undefined || entry["oauth"] !== undefined || entry["auth"] !== undefined) {
-      this.notes.push(`${label} signs in to its server by a way of its client; give Drawbridge a credential for it under headers.`);
+      this.notes.push(
+        `${label} signs in to its server by a way of its client; give Drawbridge a credential for it under headers.`,
+      );
     }
     this.servers.set(name, { settings, comments });
   }
 
   yaml(files: readonly string[]): string {
-    const document = new Document({ servers: Object.fromEntries([...this.servers].map(([name, { settings }]) => [name, settings])) });
+    const document = new Document({
+      servers: Object.fromEntries([...this.servers].map(([name, { settings }]) => [name, settings])),
+    });
     const map = document.get("servers") as YAMLMap;
     for (const pair of map.items) {
       const key = pair.key as { value: string; commentBefore?: string };
       const comments = this.servers.get(key.value)?.comments ?? [];
       if (comments.length > 0) key.commentBefore = comments.map((line) => ` ${line}`).join("\n");
     }
-    const head = ["# yaml-language-server: $schema=./node_modules/drawbridge-mcp/schema/config.schema.json", `# Imported from ${files.join(", ")}`];
+    const head = [
+      "# yaml-language-server: $schema=./node_modules/drawbridge-mcp/schema/config.schema.json",
+      `# Imported from ${files.join(", ")}`,
+    ];
     if (this.secrets.length > 0) {
-      head.push("# Provide each secret as the file secrets/<name> beside this file (chmod 600), or as an environment variable:");
+      head.push(
+        "# Provide each secret as the file secrets/<name> beside this file (chmod 600), or as an environment variable:",
+      );
       head.push(...this.secrets.map(({ name, stoodIn }) => `#   ${name}: stood in ${stoodIn}`));
     }
     return `${head.join("\n")}\n${document.toString({ lineWidth: 0 })}`;
   }
 
-  #command(name: string, command: readonly string[], label: string, translate: (text: string, place: string) => string): string[] {
+  #command(
+    name: string,
+    command: readonly string[],
+    label: string,
+    translate: (text: string, place: string) => string,
+  ): string[] {
     return command.map((word, index) => {
       const option = /^(--?[A-Za-z0-9_-]+)=(.+)$/s.exec(word);
-      const [key, value] = option === null ? [command[index - 1] ?? "", word] : [option[1] ?? "", option[2] ?? ""];
+      // Only a plain option names the value after it: the word before could be a secret itself.
+      const before = /^(--[A-Za-z][A-Za-z-]{0,30}|-[A-Za-z])$/.exec(command[index - 1] ?? "")?.[0] ?? "";
+      const [key, value] = option === null ? [before, word] : [option[1] ?? "", option[2] ?? ""];
       const literal = !/^\$?\{|^\$/.test(value);
-      if (literal && (index > 0 && key.startsWith("-") && !value.startsWith("-") ? looksSecret(key.replace(/^-+/, ""), value) : looksSecret("", value))) {
+      if (
+        literal &&
+        (index > 0 && key !== "" && !value.startsWith("-")
+          ? looksSecret(key.replace(/^-+/, ""), value)
+          : looksSecret("", value))
+      ) {
         const variable = `${name}_${key.replace(/^-+/, "") || "argument"}`.toUpperCase().replaceAll(/[^A-Z0-9]+/g, "_");
-        this.notes.push(`${label} has a secret among its arguments, where every user of the machine can read it. The file refers to the environment variable ${variable}; better give it by environment, if the server can take it there.`);
+        this.notes.push(
+          `${label} has a secret among its arguments, where every user of the machine can read it. The file refers to the environment variable ${variable}; better give it by environment, if the server can take it there.`,
+        );
         return option === null ? `\${env:${variable}}` : `${key}=\${env:${variable}}`;
       }
       return translate(word, "command");
@@ -193,12 +258,19 @@ class Collected {
     return url.replaceAll(/([?&])([^=&#]+)=([^&#]*)/g, (all, mark: string, key: string, value: string) => {
       if (value.startsWith("${") || !looksSecret(key, value)) return all;
       const variable = `${name}_${key}`.toUpperCase().replaceAll(/[^A-Z0-9]+/g, "_");
-      this.notes.push(`${label} has a secret in its URL, where logs can keep it. The file refers to the environment variable ${variable}; better send it as a header, if the server can take it there.`);
+      this.notes.push(
+        `${label} has a secret in its URL, where logs can keep it. The file refers to the environment variable ${variable}; better send it as a header, if the server can take it there.`,
+      );
       return `${mark}${key}=\${env:${variable}}`;
     });
   }
 
-  #values(name: string, maps: readonly unknown[], label: string, translate: (text: string, place: string) => string): Record<string, string> {
+  #values(
+    name: string,
+    maps: readonly unknown[],
+    label: string,
+    translate: (text: string, place: string) => string,
+  ): Record<string, string> {
     const out: Record<string, string> = {};
     for (const [key, value] of maps.filter(isRecord).flatMap((map) => Object.entries(map))) {
       if (value === null || typeof value === "object") continue;
@@ -206,15 +278,25 @@ class Collected {
       const scheme = /^(Bearer|Basic|Token)\s+/i.exec(text)?.[0] ?? "";
       const rest = text.slice(scheme.length);
       const isReference = /^\$?\{[^}]+\}$|^\$[A-Z_][A-Z0-9_]*$/.test(rest);
-      out[key] = !isReference && looksSecret(key, text) ? `${scheme}\${secret:${this.#secretName(name, key, rest, label)}}` : translate(text, key);
+      out[key] =
+        !isReference && looksSecret(key, text)
+          ? `${scheme}\${secret:${this.#secretName(name, key, rest, label)}}`
+          : translate(text, key);
     }
     return out;
   }
 
   /** One name for each value: the key's, with the server's before it where another value has that name. */
   #secretName(server: string, key: string, value: string, label: string): string {
-    const plain = /^(authorization|cookie)$/i.test(key) ? `${server}-token` : key.toLowerCase().replaceAll(/[^a-z0-9]+/g, "-").replaceAll(/^-+|-+$/g, "");
-    const name = [plain, `${server}-${plain}`].find((one) => (this.#secretValues.get(one) ?? value) === value) ?? `${server}-${plain}-${this.#secretValues.size}`;
+    const plain = /^(authorization|cookie)$/i.test(key)
+      ? `${server}-token`
+      : key
+          .toLowerCase()
+          .replaceAll(/[^a-z0-9]+/g, "-")
+          .replaceAll(/^-+|-+$/g, "");
+    const name =
+      [plain, `${server}-${plain}`].find((one) => (this.#secretValues.get(one) ?? value) === value) ??
+      `${server}-${plain}-${this.#secretValues.size}`;
     if (!this.#secretValues.has(name)) {
       this.#secretValues.set(name, value);
       this.secrets.push({ name, stoodIn: `${label} ${key}` });
@@ -224,25 +306,30 @@ class Collected {
 
   /** Client spellings of references into ours; any other `${` is kept as the characters it is. */
   #translate(text: string, inputs: ReadonlyMap<string, boolean>, place: string): string {
-    return text.replaceAll(/\$\{([^{}]*)\}|(?<![${])\{env:([A-Za-z_][A-Za-z0-9_]*)\}|^\$([A-Z_][A-Z0-9_]*)$/g, (all, body: string | undefined, opencode: string | undefined, bare: string | undefined) => {
-      const variable = opencode ?? bare;
-      if (variable !== undefined) return `\${env:${variable}}`;
-      const inside = body ?? "";
-      const input = /^input:(.+)$/.exec(inside)?.[1];
-      if (input !== undefined) {
-        const plain = input.replaceAll(/[^A-Za-z0-9_.-]/g, "-");
-        if (inputs.get(input) === false && !looksSecret(input, "value")) return `\${env:${plain.toUpperCase().replaceAll(/[^A-Z0-9]/g, "_")}}`;
-        if (!this.secrets.some((one) => one.name === plain)) this.secrets.push({ name: plain, stoodIn: `an input that the client asked for (${place})` });
-        return `\${secret:${plain}}`;
-      }
-      if (/^(workspaceFolder|workspaceRoot)$/.test(inside)) return this.#machine.cwd;
-      if (/^(userHome|HOME)$/.test(inside)) return this.#machine.home;
-      if (inside === "pathSeparator" || inside === "/") return this.#machine.platform === "win32" ? "\\" : "/";
-      if (/^env:[A-Za-z_][A-Za-z0-9_]*(:-.*)?$/s.test(inside)) return all;
-      if (/^[A-Za-z_][A-Za-z0-9_]*(:-.*)?$/s.test(inside)) return `\${env:${inside}}`;
-      this.notes.push(`${place}: \${${inside}} is a reference that only the client knows; replace it.`);
-      return `$${all}`;
-    });
+    return text.replaceAll(
+      /\$\{([^{}]*)\}|(?<![${])\{env:([A-Za-z_][A-Za-z0-9_]*)\}|^\$([A-Z_][A-Z0-9_]*)$/g,
+      (all, body: string | undefined, opencode: string | undefined, bare: string | undefined) => {
+        const variable = opencode ?? bare;
+        if (variable !== undefined) return `\${env:${variable}}`;
+        const inside = body ?? "";
+        const input = /^input:(.+)$/.exec(inside)?.[1];
+        if (input !== undefined) {
+          const plain = input.replaceAll(/[^A-Za-z0-9_.-]/g, "-");
+          if (inputs.get(input) === false && !looksSecret(input, "value"))
+            return `\${env:${plain.toUpperCase().replaceAll(/[^A-Z0-9]/g, "_")}}`;
+          if (!this.secrets.some((one) => one.name === plain))
+            this.secrets.push({ name: plain, stoodIn: `an input that the client asked for (${place})` });
+          return `\${secret:${plain}}`;
+        }
+        if (/^(workspaceFolder|workspaceRoot)$/.test(inside)) return this.#machine.cwd;
+        if (/^(userHome|HOME)$/.test(inside)) return this.#machine.home;
+        if (inside === "pathSeparator" || inside === "/") return this.#machine.platform === "win32" ? "\\" : "/";
+        if (/^env:[A-Za-z_][A-Za-z0-9_]*(:-.*)?$/s.test(inside)) return all;
+        if (/^[A-Za-z_][A-Za-z0-9_]*(:-.*)?$/s.test(inside)) return `\${env:${inside}}`;
+        this.notes.push(`${place}: \${${inside}} is a reference that only the client knows; replace it.`);
+        return `$${all}`;
+      },
+    );
   }
 }
 
@@ -251,7 +338,8 @@ function commandOf(entry: Record<string, unknown>): string[] | undefined {
   const args = Array.isArray(entry["args"]) ? entry["args"].map(String) : [];
   if (Array.isArray(command)) return [...command.map(String), ...args];
   // Older Zed: { "command": { "path": …, "args": […], "env": … } }.
-  if (isRecord(command) && typeof command["path"] === "string") return [command["path"], ...(Array.isArray(command["args"]) ? command["args"].map(String) : []), ...args];
+  if (isRecord(command) && typeof command["path"] === "string")
+    return [command["path"], ...(Array.isArray(command["args"]) ? command["args"].map(String) : []), ...args];
   return typeof command === "string" && command.trim() !== "" ? [command, ...args] : undefined;
 }
 
@@ -261,7 +349,8 @@ function floatingVersion(command: readonly string[]): string | undefined {
   const words = command.slice(1).filter((word) => !word.startsWith("-") && !/^(dlx|x|exec|run|tool|-y)$/.test(word));
   const first = words[0];
   if (first === undefined) return undefined;
-  if (/^(npx|bunx|pnpx|pnpm|yarn|npm)(\.cmd)?$/.test(program)) return /.@(\^|~|latest|next|\*|>|<)?[^@]*$/.test(first) && /.@\d/.test(first) ? undefined : first;
+  if (/^(npx|bunx|pnpx|pnpm|yarn|npm)(\.cmd)?$/.test(program))
+    return /.@(\^|~|latest|next|\*|>|<)?[^@]*$/.test(first) && /.@\d/.test(first) ? undefined : first;
   if (/^(uvx|pipx|uv)$/.test(program)) return /==|@\d/.test(first) ? undefined : first;
   if (/^(docker|podman)$/.test(program)) {
     const image = command.find((word) => /^[a-z0-9][\w.-]*(\/[\w.-]+)+(:[\w.-]+)?(@sha256:\w+)?$/.test(word)) ?? first;

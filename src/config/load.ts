@@ -1,11 +1,32 @@
 /** Reads the settings: YAML, references, schema, and what must agree. All problems at once, each with its place in the file. */
 import { readFile } from "node:fs/promises";
 import { dirname, isAbsolute, resolve } from "node:path";
-import { type Document, isAlias, isMap, isScalar, isSeq, LineCounter, type Node, type ParsedNode, parseDocument, type YAMLError } from "yaml";
+import {
+  type Document,
+  isAlias,
+  isMap,
+  isScalar,
+  isSeq,
+  LineCounter,
+  type Node,
+  type ParsedNode,
+  parseDocument,
+  type YAMLError,
+} from "yaml";
 import { z } from "zod";
 import { Secret, secretField } from "../core/secret.ts";
 import { crossCheck, insecureOptions, type SoundParts } from "./checks.ts";
-import { type Finding, findingsOf, isRecord, optionsOf, type SettingsPath, type SettingsProblem, SettingsProblems, schemaAt, valueAt } from "./problems.ts";
+import {
+  type Finding,
+  findingsOf,
+  isRecord,
+  optionsOf,
+  type SettingsPath,
+  type SettingsProblem,
+  SettingsProblems,
+  schemaAt,
+  valueAt,
+} from "./problems.ts";
 import { type Environment, type ReadSecret, resolveReferences, secretReader } from "./references.ts";
 import { type Settings, settingsSchema } from "./schema.ts";
 
@@ -41,7 +62,12 @@ export async function loadSettings(file: string, options: LoadOptions): Promise<
 
 /** Checks settings that were built by the program itself, for `serve -- command` and `serve --url`. */
 export async function settleSettings(raw: unknown, folder: string, options: LoadOptions): Promise<LoadedSettings> {
-  return settle({ raw, scalars: [], locate: () => nowhere, written: (path) => String(valueAt(raw, path)), problems: [] }, folder, undefined, options);
+  return settle(
+    { raw, scalars: [], locate: () => nowhere, written: (path) => String(valueAt(raw, path)), problems: [] },
+    folder,
+    undefined,
+    options,
+  );
 }
 
 interface Place {
@@ -61,7 +87,12 @@ interface Source {
   readonly problems: readonly SettingsProblem[];
 }
 
-async function settle(source: Source, folder: string, file: string | undefined, options: LoadOptions): Promise<LoadedSettings> {
+async function settle(
+  source: Source,
+  folder: string,
+  file: string | undefined,
+  options: LoadOptions,
+): Promise<LoadedSettings> {
   const warnings: string[] = [];
   const readSecret = options.readSecret ?? secretReader(folder, options.env, (message) => warnings.push(message));
   const findings: Finding[] = [];
@@ -78,7 +109,12 @@ async function settle(source: Source, folder: string, file: string | undefined, 
   for (const [, { path, value }] of overridden) setAt(raw, path, value);
 
   const parsed = settingsSchema.safeParse(raw);
-  if (!parsed.success) findings.push(...findingsOf(parsed.error.issues, raw, settingsSchema, source.written).filter((one) => !failed.some((path) => startsWith(one.path, path))));
+  if (!parsed.success)
+    findings.push(
+      ...findingsOf(parsed.error.issues, raw, settingsSchema, source.written).filter(
+        (one) => !failed.some((path) => startsWith(one.path, path)),
+      ),
+    );
   const parts = parsed.success ? absolute(parsed.data, folder) : soundParts(without(raw, findings), folder);
   findings.push(...crossCheck(parts, raw));
 
@@ -95,7 +131,11 @@ async function settle(source: Source, folder: string, file: string | undefined, 
 }
 
 /** A reference stands for what its place expects: `port: ${env:PORT}` is a number, a token from the environment is a secret. */
-function fitted(resolved: { value: string | Secret; fromEnvironment: boolean; whole: boolean }, plain: boolean, schema: z.ZodType | undefined): unknown {
+function fitted(
+  resolved: { value: string | Secret; fromEnvironment: boolean; whole: boolean },
+  plain: boolean,
+  schema: z.ZodType | undefined,
+): unknown {
   const { value, fromEnvironment, whole } = resolved;
   if (value instanceof Secret || !fromEnvironment) return value;
   const options = optionsOf(schema);
@@ -112,7 +152,10 @@ function without(raw: unknown, findings: readonly Finding[]): unknown {
   const copy = (value: unknown, path: SettingsPath): unknown => {
     if (Array.isArray(value)) return value.map((one, index) => copy(one, [...path, index]));
     if (!isRecord(value)) return value;
-    const kept = Object.entries(value).filter(([key]) => !findings.some((one) => one.unknown === true && samePath(one.path.map(String), [...path, key].map(String))));
+    const kept = Object.entries(value).filter(
+      ([key]) =>
+        !findings.some((one) => one.unknown === true && samePath(one.path.map(String), [...path, key].map(String))),
+    );
     return Object.fromEntries(kept.map(([key, one]) => [key, copy(one, [...path, key])]));
   };
   return copy(raw, []);
@@ -124,7 +167,9 @@ function soundParts(raw: unknown, folder: string): SoundParts {
   for (const [key, schema] of Object.entries(settingsSchema.shape)) {
     let value = valueAt(raw, [key]);
     if ((key === "servers" || key === "roles") && isRecord(value)) {
-      value = Object.fromEntries(Object.entries(value).filter(([name, entry]) => (schema as z.ZodType).safeParse({ [name]: entry }).success));
+      value = Object.fromEntries(
+        Object.entries(value).filter(([name, entry]) => (schema as z.ZodType).safeParse({ [name]: entry }).success),
+      );
     }
     const parsed = (schema as z.ZodType).safeParse(value);
     if (parsed.success && parsed.data !== undefined) parts[key] = parsed.data;
@@ -139,25 +184,44 @@ function absolute<P extends SoundParts>(parts: P, folder: string): P {
   const documents = clients?.metadataDocuments;
   return {
     ...parts,
-    ...(store?.startsWith("sqlite:") && store !== "sqlite::memory:" ? { store: `sqlite:${from(store.slice("sqlite:".length))}` } : {}),
+    ...(store?.startsWith("sqlite:") && store !== "sqlite::memory:"
+      ? { store: `sqlite:${from(store.slice("sqlite:".length))}` }
+      : {}),
     ...(tls === undefined ? {} : { tls: { certificate: from(tls.certificate), key: from(tls.key) } }),
     ...(clients === undefined || documents?.trustedCertificates === undefined
       ? {}
-      : { clients: { ...clients, metadataDocuments: { ...documents, trustedCertificates: from(documents.trustedCertificates) } } }),
+      : {
+          clients: {
+            ...clients,
+            metadataDocuments: { ...documents, trustedCertificates: from(documents.trustedCertificates) },
+          },
+        }),
     ...(servers === undefined
       ? {}
-      : { servers: Object.fromEntries(Object.entries(servers).map(([name, server]) => [name, "command" in server ? { ...server, cwd: from(server.cwd ?? ".") } : server])) }),
+      : {
+          servers: Object.fromEntries(
+            Object.entries(servers).map(([name, server]) => [
+              name,
+              "command" in server ? { ...server, cwd: from(server.cwd ?? ".") } : server,
+            ]),
+          ),
+        }),
   };
 }
 
 async function readText(file: string): Promise<string> {
-  const problem = (message: string) => new SettingsProblems([{ file, line: 0, column: 0, path: "", message, suggestion: undefined }]);
+  const problem = (message: string) =>
+    new SettingsProblems([{ file, line: 0, column: 0, path: "", message, suggestion: undefined }]);
   let bytes: Buffer;
   try {
     bytes = await readFile(file);
   } catch (thrown) {
     const code = (thrown as NodeJS.ErrnoException).code;
-    throw problem(code === "ENOENT" ? "there is no such file; `drawbridge import` writes one, and `drawbridge serve -- <command>` needs none" : `cannot be read (${code ?? "unknown"})`);
+    throw problem(
+      code === "ENOENT"
+        ? "there is no such file; `drawbridge import` writes one, and `drawbridge serve -- <command>` needs none"
+        : `cannot be read (${code ?? "unknown"})`,
+    );
   }
   if (bytes.length > MAX_FILE_BYTES) throw problem(`is larger than ${MAX_FILE_BYTES} bytes`);
   try {
@@ -172,21 +236,36 @@ async function readText(file: string): Promise<string> {
  * `{ clientSecret: ${secret:idp} }` needs no quotes and every position stays what it was.
  */
 const HIDDEN = { open: "\uE000", close: "\uE001" };
-const hideBraces = (text: string) => text.replaceAll(/\$\{((?:env|secret):[^{}\n]*)\}/g, (_, body: string) => `$${HIDDEN.open}${body}${HIDDEN.close}`);
+const hideBraces = (text: string) =>
+  text.replaceAll(/\$\{((?:env|secret):[^{}\n]*)\}/g, (_, body: string) => `$${HIDDEN.open}${body}${HIDDEN.close}`);
 const showBraces = (text: string) => text.replaceAll(HIDDEN.open, "{").replaceAll(HIDDEN.close, "}");
 
 function readYaml(file: string, text: string): Source {
   const lines = new LineCounter();
-  const document = parseDocument(hideBraces(text), { lineCounter: lines, prettyErrors: false, uniqueKeys: true, version: "1.2", strict: true });
+  const document = parseDocument(hideBraces(text), {
+    lineCounter: lines,
+    prettyErrors: false,
+    uniqueKeys: true,
+    version: "1.2",
+    strict: true,
+  });
   const at = (offset: number): Place => {
     const { line, col } = lines.linePos(offset);
     return { file, line: Math.max(line, 1), column: Math.max(col, 1) };
   };
-  const problem = (offset: number, path: SettingsPath, message: string): SettingsProblem => ({ ...at(offset), path: path.join("."), message, suggestion: undefined });
+  const problem = (offset: number, path: SettingsPath, message: string): SettingsProblem => ({
+    ...at(offset),
+    path: path.join("."),
+    message,
+    suggestion: undefined,
+  });
   // The first syntax error brings others with it that only confuse; duplicate keys are all worth telling.
   const syntax = document.errors.filter((error) => error.code !== "DUPLICATE_KEY").slice(0, 1);
   const duplicates = document.errors.filter((error) => error.code === "DUPLICATE_KEY");
-  if (syntax.length > 0) throw new SettingsProblems([...syntax, ...duplicates].map((error) => problem(error.pos[0], [], yamlSentence(error))));
+  if (syntax.length > 0)
+    throw new SettingsProblems(
+      [...syntax, ...duplicates].map((error) => problem(error.pos[0], [], yamlSentence(error))),
+    );
 
   const problems = duplicates.map((error) => problem(error.pos[0], [], yamlSentence(error)));
   const scalars: { path: SettingsPath; text: string; plain: boolean }[] = [];
@@ -200,7 +279,12 @@ function readYaml(file: string, text: string): Source {
     if (isAlias(node)) {
       aliases++;
       const target = node.resolve(document as Document.Parsed);
-      const message = target === undefined ? "this alias refers to nothing before it" : aliases > MAX_ALIASES ? `more than ${MAX_ALIASES} aliases` : undefined;
+      const message =
+        target === undefined
+          ? "this alias refers to nothing before it"
+          : aliases > MAX_ALIASES
+            ? `more than ${MAX_ALIASES} aliases`
+            : undefined;
       if (message !== undefined) {
         if (aliases <= MAX_ALIASES + 1) problems.push(problem(start, path, message));
         return null;
@@ -216,24 +300,34 @@ function readYaml(file: string, text: string): Source {
       for (const pair of node.items) {
         const key = pair.key as ParsedNode | null;
         const offset = key?.range?.[0] ?? start;
-        const name = isScalar(key) && (typeof key.value === "string" || typeof key.value === "number") ? showBraces(String(key.value)) : undefined;
-        if (name === undefined || name === "__proto__") problems.push(problem(offset, path, "a key must be a plain word"));
+        const name =
+          isScalar(key) && (typeof key.value === "string" || typeof key.value === "number")
+            ? showBraces(String(key.value))
+            : undefined;
+        if (name === undefined || name === "__proto__")
+          problems.push(problem(offset, path, "a key must be a plain word"));
         else map[name] = visit(pair.value as Node | null, [...path, name], offset);
       }
       return map;
     }
     if (isSeq(node)) return node.items.map((item, index) => visit(item as Node | null, [...path, index], start));
     if (!isScalar(node)) return null;
-    if (node.tag !== undefined && !node.tag.startsWith("tag:yaml.org,2002:")) problems.push(problem(start, path, "tags are not used in this file"));
+    if (node.tag !== undefined && !node.tag.startsWith("tag:yaml.org,2002:"))
+      problems.push(problem(start, path, "tags are not used in this file"));
     const value = typeof node.value === "string" ? showBraces(node.value) : node.value;
     known.written = String(value);
-    if (typeof value === "string" && value.includes("${")) scalars.push({ path, text: value, plain: node.type === "PLAIN" });
+    if (typeof value === "string" && value.includes("${"))
+      scalars.push({ path, text: value, plain: node.type === "PLAIN" });
     return value;
   };
 
   const root = visit(document.contents, [], 0);
-  if (root !== null && !isRecord(root)) problems.push(problem(document.contents?.range?.[0] ?? 0, [], "expected a mapping of settings at the top of the file"));
-  const nearestPlace = (path: SettingsPath): { key: number; value: number } => places.get(path.join("\0")) ?? (path.length === 0 ? { key: 0, value: 0 } : nearestPlace(path.slice(0, -1)));
+  if (root !== null && !isRecord(root))
+    problems.push(
+      problem(document.contents?.range?.[0] ?? 0, [], "expected a mapping of settings at the top of the file"),
+    );
+  const nearestPlace = (path: SettingsPath): { key: number; value: number } =>
+    places.get(path.join("\0")) ?? (path.length === 0 ? { key: 0, value: 0 } : nearestPlace(path.slice(0, -1)));
   return {
     raw: isRecord(root) ? root : {},
     scalars,

@@ -53,11 +53,22 @@ type Issue = z.core.$ZodIssue;
  * Turns what zod found into findings. `raw` is the value that was checked. Values are quoted only where the valid ones are a
  * closed list, and then as they stand in the file (`written`): a reference stays a reference.
  */
-export function findingsOf(issues: readonly Issue[], raw: unknown, schema: z.ZodType, written: (path: SettingsPath) => string): Finding[] {
+export function findingsOf(
+  issues: readonly Issue[],
+  raw: unknown,
+  schema: z.ZodType,
+  written: (path: SettingsPath) => string,
+): Finding[] {
   return issues.flatMap((issue) => finding(issue, [], raw, schema, written));
 }
 
-function finding(issue: Issue, base: SettingsPath, raw: unknown, schema: z.ZodType, written: (path: SettingsPath) => string): Finding[] {
+function finding(
+  issue: Issue,
+  base: SettingsPath,
+  raw: unknown,
+  schema: z.ZodType,
+  written: (path: SettingsPath) => string,
+): Finding[] {
   const path: SettingsPath = [...base, ...issue.path.map((key) => (typeof key === "symbol" ? String(key) : key))];
   const value = valueAt(raw, path);
   switch (issue.code) {
@@ -72,10 +83,24 @@ function finding(issue: Issue, base: SettingsPath, raw: unknown, schema: z.ZodTy
       const valid = issue.values.map(String);
       if (value === undefined) return [{ path, message: `is missing; expected one of ${valid.join(", ")}` }];
       const text = written(path);
-      return [{ path, message: `${JSON.stringify(text)} is not one of ${valid.join(", ")}`, suggestion: nearest(text, valid) }];
+      return [
+        {
+          path,
+          message: `${JSON.stringify(text)} is not one of ${valid.join(", ")}`,
+          suggestion: nearest(text, valid),
+        },
+      ];
     }
     case "invalid_type":
-      return [{ path, message: value === undefined ? `is missing; expected ${article(issue.expected)}` : `expected ${article(issue.expected)}, found ${kindOf(value)}` }];
+      return [
+        {
+          path,
+          message:
+            value === undefined
+              ? `is missing; expected ${article(issue.expected)}`
+              : `expected ${article(issue.expected)}, found ${kindOf(value)}`,
+        },
+      ];
     case "too_small":
     case "too_big": {
       const bound = issue.code === "too_small" ? `at least ${issue.minimum}` : `at most ${issue.maximum}`;
@@ -88,7 +113,13 @@ function finding(issue: Issue, base: SettingsPath, raw: unknown, schema: z.ZodTy
     }
     case "invalid_key": {
       const reason = issue.issues[0]?.message ?? "is not allowed here";
-      return [{ path, atKey: true, message: `the name is not allowed: ${reason.replace(/^Invalid string: must match pattern/, "must match")}` }];
+      return [
+        {
+          path,
+          atKey: true,
+          message: `the name is not allowed: ${reason.replace(/^Invalid string: must match pattern/, "must match")}`,
+        },
+      ];
     }
     case "invalid_union":
       return unionFindings(issue, path, raw, schema, written);
@@ -107,13 +138,23 @@ function unionFindings(
 ): Finding[] {
   const value = valueAt(raw, path);
   const branches = issue.errors.map((issues, index) => {
-    const missing = issues.filter((one) => one.code === "invalid_type" && valueAt(value, one.path) === undefined).map((one) => one.path.join("."));
+    const missing = issues
+      .filter((one) => one.code === "invalid_type" && valueAt(value, one.path) === undefined)
+      .map((one) => one.path.join("."));
     return { issues, index, missing };
   });
-  const best = [...branches].sort((a, b) => a.missing.length - b.missing.length || a.issues.length - b.issues.length)[0];
+  const best = [...branches].sort(
+    (a, b) => a.missing.length - b.missing.length || a.issues.length - b.issues.length,
+  )[0];
   if (best === undefined) return [{ path, message: issue.message }];
   if (best.missing.length > 0 && isRecord(value)) {
-    return [{ path, atKey: true, message: `needs one of the keys ${branches.flatMap((branch) => branch.missing).join(", ")}` }];
+    return [
+      {
+        path,
+        atKey: true,
+        message: `needs one of the keys ${branches.flatMap((branch) => branch.missing).join(", ")}`,
+      },
+    ];
   }
   const options = optionsOf(schemaAt(schema, path));
   const branchSchema = options[best.index];
@@ -125,7 +166,15 @@ function unionFindings(
 }
 
 function article(expected: string): string {
-  const names: Record<string, string> = { int: "a whole number", number: "a number", boolean: "true or false", array: "a list", object: "a mapping", record: "a mapping", string: "a text" };
+  const names: Record<string, string> = {
+    int: "a whole number",
+    number: "a number",
+    boolean: "true or false",
+    array: "a list",
+    object: "a mapping",
+    record: "a mapping",
+    string: "a text",
+  };
   return names[expected] ?? expected;
 }
 
@@ -143,13 +192,22 @@ export function isRecord(value: unknown): value is Record<string, unknown> {
 
 /** The value at a path; own properties only. */
 export function valueAt(root: unknown, path: readonly PropertyKey[]): unknown {
-  return path.reduce<unknown>((value, key) => (typeof value === "object" && value !== null && Object.hasOwn(value, key) ? Reflect.get(value, key) : undefined), root);
+  return path.reduce<unknown>(
+    (value, key) =>
+      typeof value === "object" && value !== null && Object.hasOwn(value, key) ? Reflect.get(value, key) : undefined,
+    root,
+  );
 }
 
 /** The schema without its defaults and optionality. */
 function bare(schema: z.ZodType): z.ZodType {
   let current = schema;
-  while (current instanceof z.ZodOptional || current instanceof z.ZodDefault || current instanceof z.ZodPrefault || current instanceof z.ZodNullable) {
+  while (
+    current instanceof z.ZodOptional ||
+    current instanceof z.ZodDefault ||
+    current instanceof z.ZodPrefault ||
+    current instanceof z.ZodNullable
+  ) {
     current = current.unwrap() as z.ZodType;
   }
   return current;
@@ -165,12 +223,14 @@ export function optionsOf(schema: z.ZodType | undefined): readonly z.ZodType[] {
 export function schemaAt(schema: z.ZodType, path: SettingsPath): z.ZodType | undefined {
   let here: readonly z.ZodType[] = [schema];
   for (const key of path) {
-    here = here.flatMap((one) => optionsOf(one)).flatMap((one) => {
-      if (one instanceof z.ZodObject) return Object.hasOwn(one.shape, key) ? [one.shape[key] as z.ZodType] : [];
-      if (one instanceof z.ZodRecord) return [one.valueType as z.ZodType];
-      if (one instanceof z.ZodArray) return [one.element as z.ZodType];
-      return [];
-    });
+    here = here
+      .flatMap((one) => optionsOf(one))
+      .flatMap((one) => {
+        if (one instanceof z.ZodObject) return Object.hasOwn(one.shape, key) ? [one.shape[key] as z.ZodType] : [];
+        if (one instanceof z.ZodRecord) return [one.valueType as z.ZodType];
+        if (one instanceof z.ZodArray) return [one.element as z.ZodType];
+        return [];
+      });
   }
   return here.length > 1 ? z.union(here as [z.ZodType, ...z.ZodType[]]) : here[0];
 }
@@ -178,7 +238,11 @@ export function schemaAt(schema: z.ZodType, path: SettingsPath): z.ZodType | und
 /** Keys that the mapping at `path` may have; of a union, of the branches that fit what is there. */
 function knownKeys(schema: z.ZodType, path: SettingsPath, value: unknown): string[] {
   const objects = optionsOf(schemaAt(schema, path)).filter((one) => one instanceof z.ZodObject);
-  const fitting = objects.filter((one) => Object.entries(one.shape).every(([key, field]) => isOptional(field as z.ZodType) || valueAt(value, [key]) !== undefined));
+  const fitting = objects.filter((one) =>
+    Object.entries(one.shape).every(
+      ([key, field]) => isOptional(field as z.ZodType) || valueAt(value, [key]) !== undefined,
+    ),
+  );
   return [...new Set((fitting.length > 0 ? fitting : objects).flatMap((one) => Object.keys(one.shape)))];
 }
 
@@ -208,7 +272,8 @@ function editDistance(first: string, second: string): number {
     for (let j = 1; j <= b.length; j++) {
       const replaced = (last[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1);
       let best = Math.min(replaced, (last[j] ?? 0) + 1, (row[j - 1] ?? 0) + 1);
-      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]) best = Math.min(best, (before[j - 2] ?? 0) + 1);
+      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1])
+        best = Math.min(best, (before[j - 2] ?? 0) + 1);
       row.push(best);
     }
     before = last;

@@ -47,17 +47,25 @@ export async function resolveReferences(text: string, env: Environment, readSecr
     if (variable !== null) {
       fromEnvironment = true;
       const found = env[variable[1] ?? ""] ?? variable[2];
-      if (found === undefined) problems.push(`environment variable ${variable[1]} is not set; set it or write \${env:${variable[1]}:-default}`);
+      if (found === undefined)
+        problems.push(
+          `environment variable ${variable[1]} is not set; set it or write \${env:${variable[1]}:-default}`,
+        );
       out += found ?? "";
     } else if (named !== null) {
       secret = true;
       const name = named[1] ?? "";
       const found = await readSecret(name);
-      if (found === undefined) problems.push(`secret ${name} is not provided; put it in the file secrets/${name} beside the settings, in $CREDENTIALS_DIRECTORY/${name} or in the environment variable ${secretVariable(name)}`);
+      if (found === undefined)
+        problems.push(
+          `secret ${name} is not provided; put it in the file secrets/${name} beside the settings, in $CREDENTIALS_DIRECTORY/${name} or in the environment variable ${secretVariable(name)}`,
+        );
       else if (found === "") problems.push(`secret ${name} is empty`);
       out += found ?? "";
     } else {
-      problems.push("not a reference this file can have; write ${env:NAME}, ${env:NAME:-default} or ${secret:name}, or $${ for the characters themselves");
+      problems.push(
+        "not a reference this file can have; write ${env:NAME}, ${env:NAME:-default} or ${secret:name}, or $${ for the characters themselves",
+      );
     }
   }
   out += text.slice(end);
@@ -74,7 +82,9 @@ export function secretVariable(name: string): string {
  * secrets), the file `secrets/<name>` beside the settings, `DRAWBRIDGE_SECRET_<NAME>`. One newline at the end of a file is dropped.
  */
 export function secretReader(folder: string, env: Environment, warn: (message: string) => void): ReadSecret {
-  const folders = [env["CREDENTIALS_DIRECTORY"], join(folder, "secrets")].filter((one) => one !== undefined && one !== "");
+  const folders = [env["CREDENTIALS_DIRECTORY"], join(folder, "secrets")].filter(
+    (one) => one !== undefined && one !== "",
+  );
   return async (name) => {
     for (const place of folders) {
       const file = join(place ?? "", name);
@@ -85,11 +95,16 @@ export function secretReader(folder: string, env: Environment, warn: (message: s
   };
 }
 
-async function readSecretFile(file: string, name: string, warn: (message: string) => void): Promise<string | undefined> {
+async function readSecretFile(
+  file: string,
+  name: string,
+  warn: (message: string) => void,
+): Promise<string | undefined> {
   try {
     const facts = await stat(file);
     if (!facts.isFile() || facts.size > MAX_SECRET_BYTES) return undefined;
-    if (process.platform !== "win32" && (facts.mode & 0o007) !== 0) warn(`secret ${name}: its file can be read by everyone on this machine; chmod 600 it`);
+    if (process.platform !== "win32" && (facts.mode & 0o007) !== 0)
+      warn(`secret ${name}: its file can be read by everyone on this machine; chmod 600 it`);
     return (await readFile(file, "utf8")).replace(/\r?\n$/, "");
   } catch {
     // Absent or unreadable: the next place may have it; when none has, the reference is reported with all places named.

@@ -11,7 +11,9 @@ export const settingsSchema = z.strictObject({
   publicUrl: z
     .url({ protocol: /^https?$/ })
     .optional()
-    .describe("Where clients reach the gateway: the OAuth issuer, and with /mcp the protected resource. Default: http://127.0.0.1:<port>."),
+    .describe(
+      "Where clients reach the gateway: the OAuth issuer, and with /mcp the protected resource. Default: http://127.0.0.1:<port>.",
+    ),
   listen: listenSettings,
   tls: tlsSettings.optional(),
   store: z

@@ -3,12 +3,12 @@ import { readFile } from "node:fs/promises";
 import { type Journal, openJournal } from "../audit/journal.ts";
 import type { LoadedSettings } from "../config/load.ts";
 import type { Environment } from "../config/references.ts";
-import type { JsonObject } from "../core/call.ts";
+import type { JsonObject, Principal } from "../core/call.ts";
 import { systemClock } from "../core/clock.ts";
 import { newId } from "../core/ids.ts";
 import { openSessions } from "../mcp/sessions.ts";
 import { protectedResourceMetadata } from "../oauth/metadata.ts";
-import { authorizationServer } from "../oauth/server.ts";
+import { authorizationServer, type OAuthEvent } from "../oauth/server.ts";
 import { createLogger, type Logger } from "../observe/logger.ts";
 import { createTelemetry } from "../observe/telemetry.ts";
 import { compilePolicy } from "../policy/engine.ts";
@@ -92,6 +92,11 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
   const journal = openJournal({ log: store.audit, settings: settings.audit, logger: log, clock: systemClock });
   undo.push(() => journal.close());
 
+  const identities = new Map<string, UpstreamIdentity>();
+  const upstreams = new Map<string, Upstream>();
+  const streams = openStreams(upstreams, log);
+  undo.push(() => streams.close());
+
   // The port is bound first: with port 0 the public URL, which every token and document names, is known only then.
   const listener = await listen(settings.listen, settings.tls, log);
   undo.push(() => listener.close(0));
@@ -103,14 +108,13 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
     tokens: settings.tokens,
     records: store.records,
     log,
-    onEvent: (event) => journal.append(oauthRecord(event, replica, systemClock())),
+    onEvent: (event) => {
+      if (event.type === "revoked") streams.sweep((principal) => revokes(event, principal));
+      return journal.append(oauthRecord(event, replica, systemClock()));
+    },
   });
   undo.push(() => authority.close());
 
-  const identities = new Map<string, UpstreamIdentity>();
-  const upstreams = new Map<string, Upstream>();
-  const streams = openStreams(upstreams, log);
-  undo.push(() => streams.close());
   for (const [name, server] of Object.entries(settings.servers)) {
     const events = {
       listChanged: (list: ListName) => catalogue.changed(name, list),
@@ -250,6 +254,15 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
       return closing;
     },
   };
+}
+
+/** Whether a revocation ends what the principal may do. */
+function revokes(event: OAuthEvent & { type: "revoked" }, principal: Principal): boolean {
+  if (event.what === "token") return principal.tokenId === event.token;
+  if (event.what === "grant") return principal.grant === event.grant;
+  const sameUser = event.user === undefined || principal.subject === event.user;
+  const sameClient = event.client === undefined || principal.client === event.client;
+  return (event.user ?? event.client) !== undefined && sameUser && sameClient;
 }
 
 /** What `auto` means: on loopback nobody but this machine's programs can register, and each still needs the user's consent. */

@@ -263,7 +263,10 @@ async function call(
   };
   response.once("close", onClose);
   if (response.destroyed) gone.abort();
-  if (session !== undefined) (session.calls ??= new Map()).set(inbound.id, gone);
+  if (session !== undefined) {
+    session.calls ??= new Map();
+    session.calls.set(inbound.id, gone);
+  }
   const span = parts.telemetry.begin(
     `${inbound.method} ${target.kind === "resource" ? "" : target.name}`.trim(),
     "client",
@@ -297,7 +300,14 @@ async function call(
     response.off("close", onClose);
     session?.calls?.delete(inbound.id);
   }
-  await record.answered(outcome);
+  try {
+    await record.answered(outcome);
+  } catch (thrown) {
+    // Nothing is answered that is not recorded; a stream that has begun is told so in band.
+    if (!answering.streaming) throw thrown;
+    answering.finish(errorText(inbound.id, DrawbridgeError.from(thrown, "audit_unavailable")));
+    return;
+  }
   answering.finish(answerText(inbound.id, inbound.method, mcpCall.revision, outcome));
 }
 

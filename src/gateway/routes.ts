@@ -93,6 +93,10 @@ export function createRoutes(publicUrl: URL, settings: ListenSettings, routes: R
         if (request.method === "OPTIONS") return preflight(request, response);
         return sendJson(request, response, 200, routes.resourceMetadata(), "public, max-age=300");
       }
+      if (path === "/" && request.method === "GET") {
+        response.writeHead(303, { location: `${base}/account`, "content-length": 0 }).end();
+        return;
+      }
       if (routes.oauth.owns(pathname)) return await routes.oauth.answer(request, response, pathname);
       if (path.startsWith("/admin")) return await routes.admin(request, response, path);
       throw new DrawbridgeError(

@@ -110,7 +110,8 @@ async function exporting(settings: TelemetrySettings, endpoint: string, logger: 
               traceId: from.traceId,
               spanId: from.spanId,
               traceFlags: from.sampled ? api.TraceFlags.SAMPLED : api.TraceFlags.NONE,
-              isRemote: from === parent,
+              isRemote: from !== parent,
+              ...(from.tracestate === undefined ? undefined : { traceState: api.createTraceState(from.tracestate) }),
             });
       const span = tracer.startSpan(name, { kind: kinds[kind], attributes: attributes as Attributes }, context);
       const { traceId, spanId, traceFlags } = span.spanContext();

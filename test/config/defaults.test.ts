@@ -34,7 +34,18 @@ test.each([
 });
 
 test("whatever a command is called, its name is one that settings accept", () => {
-  for (const word of ["---", "…", "@/", "9".repeat(80), "a".repeat(80), "Ümläut", "mcp", "server", "x--y", "-mcp-server-"]) {
+  for (const word of [
+    "---",
+    "…",
+    "@/",
+    "9".repeat(80),
+    "a".repeat(80),
+    "Ümläut",
+    "mcp",
+    "server",
+    "x--y",
+    "-mcp-server-",
+  ]) {
     expect(serverName.safeParse(nameOfCommand([word])).success, word).toBe(true);
     expect(simpleName(word).length).toBeLessThanOrEqual(40);
   }
@@ -42,7 +53,11 @@ test("whatever a command is called, its name is one that settings accept", () =>
 
 test("a command gets safe defaults: loopback, local users, a store in the current folder", async () => {
   const overrides = { "--port": { path: ["listen", "port"], value: 0 } };
-  const { settings, file, warnings } = await settingsForCommand(["npx", "-y", "some-mcp", "${kept}"], import.meta.dirname, { env: {}, overrides });
+  const { settings, file, warnings } = await settingsForCommand(
+    ["npx", "-y", "some-mcp", "${kept}"],
+    import.meta.dirname,
+    { env: {}, overrides },
+  );
   expect(file).toBeUndefined();
   expect(warnings).toEqual([]);
   expect(settings).toMatchObject({
@@ -55,5 +70,7 @@ test("a command gets safe defaults: loopback, local users, a store in the curren
 });
 
 test("a URL that is none is refused with a sentence", async () => {
-  await expect(settingsForUrl("nonsense", process.cwd(), { env: {} })).rejects.toThrow("servers.server.url: expected a URL that starts with http:// or https://");
+  await expect(settingsForUrl("nonsense", process.cwd(), { env: {} })).rejects.toThrow(
+    "servers.server.url: expected a URL that starts with http:// or https://",
+  );
 });

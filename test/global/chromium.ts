@@ -2,7 +2,13 @@
 import { existsSync } from "node:fs";
 import { delimiter, join } from "node:path";
 
-export const CHROMIUM_NAMES = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome"] as const;
+export const CHROMIUM_NAMES = [
+  "chromium",
+  "chromium-browser",
+  "google-chrome",
+  "google-chrome-stable",
+  "chrome",
+] as const;
 
 /** The path of an installed Chromium or Chrome: `CHROMIUM`, then the search path, then where macOS keeps it. */
 export function findChromium(env: Readonly<Record<string, string | undefined>> = process.env): string | undefined {

@@ -2,18 +2,28 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { DrawbridgeError, type ErrorCode, ERRORS } from "../../src/core/errors.ts";
+import { DrawbridgeError, ERRORS, type ErrorCode } from "../../src/core/errors.ts";
 import { verifies } from "../requirements.ts";
 import { root } from "./sources.ts";
 
 const rows = readFileSync(join(root, "docs/errors.md"), "utf8")
   .split("\n")
   .filter((line) => line.startsWith("| `"))
-  .map((line) => line.split("|").slice(1, -1).map((cell) => cell.trim().replaceAll("`", "")));
+  .map((line) =>
+    line
+      .split("|")
+      .slice(1, -1)
+      .map((cell) => cell.trim().replaceAll("`", "")),
+  );
 
 test("docs/errors.md has one row for each error, with its codes, in the order of the table", () => {
   const documented = rows.map(([code, http, rpc, oauth]) => ({ code, http, rpc, oauth }));
-  const expected = Object.entries(ERRORS).map(([code, row]) => ({ code, http: String(row.http), rpc: String(row.rpc), oauth: row.oauth ?? "–" }));
+  const expected = Object.entries(ERRORS).map(([code, row]) => ({
+    code,
+    http: String(row.http),
+    rpc: String(row.rpc),
+    oauth: row.oauth ?? "–",
+  }));
   expect(documented).toEqual(expected);
 });
 

@@ -34,7 +34,10 @@ const LAYERS: Readonly<Record<string, Layer>> = {
   audit: { folders: ["core", "observe", "net", "store", "policy"], packages: ["zod", "canonicalize"] },
   upstream: { folders: ["core", "observe", "net", "store", "mcp"], packages: ["zod", "undici"] },
   oauth: { folders: ["core", "observe", "net", "store"], packages: ["zod", "oidc-provider", "jose", "hono"] },
-  config: { folders: ["core", "observe", "net", "store", "contract", "policy", "mcp", "audit", "upstream", "oauth", "gateway"], packages: ["zod", "yaml", "jsonc-parser"] },
+  config: {
+    folders: ["core", "observe", "net", "store", "contract", "policy", "mcp", "audit", "upstream", "oauth", "gateway"],
+    packages: ["zod", "yaml", "jsonc-parser"],
+  },
   gateway: {
     folders: ["core", "observe", "net", "store", "contract", "policy", "mcp", "audit", "upstream", "oauth", "config"],
     packages: ["zod", "hono", "rate-limiter-flexible"],
@@ -50,20 +53,33 @@ const builtin = new Set([...builtinModules, "sqlite", "test"].map((name) => name
 /** Every module a file names: `import`, `export … from`, `import()`, `require()`, types too. */
 function imports(text: string): { specifier: string; line: number }[] {
   const code = withoutComments(text);
-  const patterns = [/\b(?:import|export)\b[^"';]*?\bfrom\s*["']([^"']+)["']/g, /\bimport\s*["']([^"']+)["']/g, /\b(?:import|require)\s*\(\s*["']([^"']+)["']/g];
-  return patterns.flatMap((pattern) => [...code.matchAll(pattern)].map((match) => ({ specifier: match[1] ?? "", line: lineOf(code, match.index) })));
+  const patterns = [
+    /\b(?:import|export)\b[^"';]*?\bfrom\s*["']([^"']+)["']/g,
+    /\bimport\s*["']([^"']+)["']/g,
+    /\b(?:import|require)\s*\(\s*["']([^"']+)["']/g,
+  ];
+  return patterns.flatMap((pattern) =>
+    [...code.matchAll(pattern)].map((match) => ({ specifier: match[1] ?? "", line: lineOf(code, match.index) })),
+  );
 }
 
 export function offences(path: string, text: string): string[] {
   const [, own = ""] = path.split("/");
   const layer = LAYERS[own];
-  if (layer === undefined) return path.split("/").length > 2 ? [`${path}: the folder ${own} is not in the table of layers`] : [];
+  if (layer === undefined)
+    return path.split("/").length > 2 ? [`${path}: the folder ${own} is not in the table of layers`] : [];
   return imports(text).flatMap(({ specifier, line }) => {
     const at = `${path}:${line}: `;
-    if (specifier.startsWith("node:")) return builtin.has((specifier.slice("node:".length).split("/")[0] ?? "")) ? [] : [`${at}${specifier} is no module of Node`];
+    if (specifier.startsWith("node:"))
+      return builtin.has(specifier.slice("node:".length).split("/")[0] ?? "")
+        ? []
+        : [`${at}${specifier} is no module of Node`];
     if (!specifier.startsWith(".")) {
       if (builtin.has(specifier)) return [`${at}write node:${specifier}`];
-      const name = specifier.split("/").slice(0, specifier.startsWith("@") ? 2 : 1).join("/");
+      const name = specifier
+        .split("/")
+        .slice(0, specifier.startsWith("@") ? 2 : 1)
+        .join("/");
       return layer.packages.includes(name) ? [] : [`${at}${own} may not use the package ${name}`];
     }
     const target = posix.join(posix.dirname(path), specifier);
@@ -71,7 +87,8 @@ export function offences(path: string, text: string): string[] {
     const [, folder = ""] = target.split("/");
     if (folder === own) return [];
     if (!layer.folders.includes(folder)) return [`${at}${own} may not import ${folder} (${specifier})`];
-    if (ONLY_SETTINGS[own]?.includes(folder) === true && !target.endsWith("/settings.ts")) return [`${at}${own} may import only the settings of ${folder} (${specifier})`];
+    if (ONLY_SETTINGS[own]?.includes(folder) === true && !target.endsWith("/settings.ts"))
+      return [`${at}${own} may import only the settings of ${folder} (${specifier})`];
     return [];
   });
 }
@@ -93,5 +110,10 @@ test("the layers test sees static, dynamic, type-only, re-exported and bare impo
     'import {\n  e,\n} from "../gateway/gateway.ts";',
   ];
   for (const line of wrong) expect(offences("src/core/x.ts", line), line).toHaveLength(1);
-  expect(offences("src/core/x.ts", '// import { a } from "../gateway/gateway.ts";\nimport { hash } from "node:crypto";\nimport { z } from "zod";')).toEqual([]);
+  expect(
+    offences(
+      "src/core/x.ts",
+      '// import { a } from "../gateway/gateway.ts";\nimport { hash } from "node:crypto";\nimport { z } from "zod";',
+    ),
+  ).toEqual([]);
 });

@@ -21,7 +21,10 @@ test("every requirement is verified by a test or known to be pending", () => {
 });
 
 test("the list of pending requirements only shrinks", () => {
-  expect(pending.filter((id) => verified.has(id)), "verified now: take them out of `pending` in test/requirements.ts").toEqual([]);
+  expect(
+    pending.filter((id) => verified.has(id)),
+    "verified now: take them out of `pending` in test/requirements.ts",
+  ).toEqual([]);
   expect(new Set(pending).size).toBe(pending.length);
 });
 

@@ -5,18 +5,28 @@ import { expect, test } from "vitest";
 import { filesIn, lineOf, root, withoutComments } from "./sources.ts";
 
 const sources = filesIn(["src"], [".ts"]);
-const everything = [...sources, ...filesIn(["test", "scripts", "bench", "examples", "docs", "bin", ".ci", ".github", ".changeset"], [".ts", ".js", ".md", ".yaml", ".yml", ".json", "run"])];
+const everything = [
+  ...sources,
+  ...filesIn(
+    ["test", "scripts", "bench", "examples", "docs", "bin", ".ci", ".github", ".changeset"],
+    [".ts", ".js", ".md", ".yaml", ".yml", ".json", "run"],
+  ),
+];
 
 function matches(files: readonly { path: string; text: string }[], pattern: RegExp, code = true): string[] {
   return files.flatMap(({ path, text }) => {
     const searched = code ? withoutComments(text) : text;
-    return [...searched.matchAll(pattern)].map((match) => `${path}:${lineOf(searched, match.index)}: ${match[0].trim()}`);
+    return [...searched.matchAll(pattern)].map(
+      (match) => `${path}:${lineOf(searched, match.index)}: ${match[0].trim()}`,
+    );
   });
 }
 
 test("nothing is typed any, silenced or asserted away", () => {
   expect(matches(sources, /(?<=[:<|&,(]\s*)any(?=\s*[;,)>|&=\][{]|\s*$)|\bas any\b/gm)).toEqual([]);
-  expect(matches(sources, /@ts-(ignore|expect-error|nocheck)|biome-ignore(?!-all)\s+lint\S*\s*:?\s*$/gm, false)).toEqual([]);
+  expect(
+    matches(sources, /@ts-(ignore|expect-error|nocheck)|biome-ignore(?!-all)\s+lint\S*\s*:?\s*$/gm, false),
+  ).toEqual([]);
 });
 
 test("modules export names, never a default and never everything", () => {
@@ -30,22 +40,44 @@ test("only cli/ and config/ read the environment", () => {
 
 test("only net/ and upstream/ open outbound connections", () => {
   const elsewhere = sources.filter(({ path }) => !/^src\/(net|upstream|observe)\//.test(path));
-  expect(matches(elsewhere, /(?:\b(?:await|return|void)\s+|[=(,?:>]\s*|globalThis\.)fetch\(|\bhttps?\.request\(|from "undici"/g)).toEqual([]);
+  expect(
+    matches(
+      elsewhere,
+      /(?:\b(?:await|return|void)\s+|[=(,?:>]\s*|globalThis\.)fetch\(|\bhttps?\.request\(|from "undici"/g,
+    ),
+  ).toEqual([]);
 });
 
 test("no file is an attic", () => {
-  expect(everything.map(({ path }) => path).filter((path) => /(^|\/)(utils?|helpers?|misc|common|shared)(\/|\.ts$)/.test(path))).toEqual([]);
+  expect(
+    everything
+      .map(({ path }) => path)
+      .filter((path) => /(^|\/)(utils?|helpers?|misc|common|shared)(\/|\.ts$)/.test(path)),
+  ).toEqual([]);
 });
 
 test("no file names a machine, a home folder or a workplace", () => {
   // Put together here, so that this file does not contain what it looks for.
-  const places = ["work/(main|shared|\\.)", "root/", "home/[a-z]+/", "Users/[A-Za-z]+/", "tmp/[a-z-]*helper"].map((place) => `/${place}`);
+  const places = ["work/(main|shared|\\.)", "root/", "home/[a-z]+/", "Users/[A-Za-z]+/", "tmp/[a-z-]*helper"].map(
+    (place) => `/${place}`,
+  );
   const allowed = /^test\/(config|cli)\/|^docs\//;
-  expect(matches(everything.filter(({ path }) => !allowed.test(path)), new RegExp(`(?<![\\w.:/-])(${places.join("|")})`, "g"), false)).toEqual([]);
+  expect(
+    matches(
+      everything.filter(({ path }) => !allowed.test(path)),
+      new RegExp(`(?<![\\w.:/-])(${places.join("|")})`, "g"),
+      false,
+    ),
+  ).toEqual([]);
 });
 
 test("dependencies are pinned exactly", () => {
-  const manifest = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as Record<string, Record<string, string> | undefined>;
-  const loose = ["dependencies", "devDependencies", "optionalDependencies"].flatMap((kind) => Object.entries(manifest[kind] ?? {}).filter(([, version]) => !/^\d+\.\d+\.\d+(-[\w.]+)?$/.test(version)));
+  const manifest = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as Record<
+    string,
+    Record<string, string> | undefined
+  >;
+  const loose = ["dependencies", "devDependencies", "optionalDependencies"].flatMap((kind) =>
+    Object.entries(manifest[kind] ?? {}).filter(([, version]) => !/^\d+\.\d+\.\d+(-[\w.]+)?$/.test(version)),
+  );
   expect(loose).toEqual([]);
 });

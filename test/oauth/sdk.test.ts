@@ -48,7 +48,7 @@ async function mcp(request: IncomingMessage, response: ServerResponse, authoriza
 
 /** What an MCP host keeps for its SDK, the same for both SDKs. */
 function provider(documentUrl: string | undefined) {
-  const kept: { client?: unknown; tokens?: { refresh_token?: string }; verifier?: string; redirected?: URL } = {};
+  const kept: { client?: unknown; tokens?: { refresh_token?: string }; verifier?: string; discovery?: unknown; redirected?: URL } = {};
   const methods = {
     redirectUrl: REDIRECT,
     clientMetadataUrl: documentUrl,
@@ -67,6 +67,8 @@ function provider(documentUrl: string | undefined) {
     redirectToAuthorization: (url: URL) => void (kept.redirected = url),
     saveCodeVerifier: (verifier: string) => void (kept.verifier = verifier),
     codeVerifier: () => kept.verifier ?? "",
+    saveDiscoveryState: (state: unknown) => void (kept.discovery = state),
+    discoveryState: () => kept.discovery,
   };
   return { kept, methods };
 }

@@ -1,6 +1,8 @@
+import { spawn } from "node:child_process";
 import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
 import { DatabaseSync } from "node:sqlite";
 import { afterAll, describe, expect, test } from "vitest";
 import type { AuditRow } from "../../src/store/ports.ts";
@@ -93,6 +95,41 @@ describe("the file", () => {
     expect(await reader.audit.read({ limit: 9 })).toHaveLength(1);
     await expect(reader.audit.append([row("r2")])).rejects.toMatchObject({ code: "internal" });
   });
+});
+
+test("what was acknowledged is there after the process is killed", async () => {
+  const file = newFile();
+  const module = new URL("../../src/store/sqlite/sqlite.ts", import.meta.url).href;
+  const bare = row("");
+  const script = `
+    import { writeSync } from "node:fs";
+    import { sqliteStore } from ${JSON.stringify(module)};
+    const store = sqliteStore(${JSON.stringify(file)});
+    for (let n = 0; ; n++) {
+      const id = "r" + n;
+      await Promise.all([
+        store.audit.append([{ ...${JSON.stringify(bare)}, id }]),
+        store.records.put("thing", id, n),
+      ]);
+      writeSync(1, id + "\\n");
+    }`;
+  const child = spawn(process.execPath, ["--input-type=module", "-e", script], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  const acknowledged: string[] = [];
+  try {
+    for await (const line of createInterface(child.stdout)) {
+      acknowledged.push(line);
+      if (acknowledged.length === 50) child.kill("SIGKILL");
+    }
+  } finally {
+    child.kill("SIGKILL");
+  }
+  await using store = sqliteStore(file);
+  const kept = (await store.audit.read({ limit: 1000 })).length;
+  expect(acknowledged.length).toBeGreaterThanOrEqual(50);
+  expect(kept).toBeGreaterThanOrEqual(acknowledged.length);
+  for (const id of acknowledged) expect(await store.records.get("thing", id)).toBeDefined();
 });
 
 describe("the log in the file", () => {

@@ -1,0 +1,187 @@
+import { createHash } from "node:crypto";
+import { describe, expect, test } from "vitest";
+import { openJournal } from "../../src/audit/journal.ts";
+import {
+  type AuditRecord,
+  field,
+  recordedCall,
+  recordedDecision,
+  recordedError,
+  recordedPrincipal,
+  recordText,
+  rowOf,
+} from "../../src/audit/record.ts";
+import { followRecords, searchRecords } from "../../src/audit/search.ts";
+import type { McpCall } from "../../src/core/call.ts";
+import { DrawbridgeError } from "../../src/core/errors.ts";
+import { silentLogger } from "../../src/observe/logger.ts";
+import { memoryStore } from "../../src/store/memory/memory.ts";
+
+const bare: AuditRecord = { id: "r1", kind: "call", at: 0, durationMs: 0, outcome: "permitted", replica: "one" };
+const principal = {
+  subject: "local|7",
+  client: "https://client.test/meta.json",
+  actors: ["agent"],
+  groups: ["owner", "staff"],
+  scopes: ["mcp"],
+  claims: { email: "someone@mail.test" },
+  grant: "g1",
+  tokenId: "t1",
+  expiresAt: 1,
+};
+const call: McpCall = {
+  id: 17,
+  method: "tools/call",
+  target: { server: "orders", kind: "tool", name: "orders_lookup", upstreamName: "lookup", pin: "abc" },
+  params: {},
+  forward: new Map(),
+  meta: {},
+  progressToken: undefined,
+  logLevel: undefined,
+  revision: "2025-11-25",
+  trace: { traceId: "a".repeat(32), spanId: "b".repeat(16), sampled: true, tracestate: undefined },
+  session: "session-credential",
+};
+const full: AuditRecord = {
+  ...bare,
+  at: Date.UTC(2026, 0, 2, 3, 4, 5, 6),
+  durationMs: 12.345678,
+  error: { code: "upstream_failed", message: "The server failed.", detail: "ECONNRESET" },
+  principal: recordedPrincipal(principal),
+  call: recordedCall(call),
+  arguments: { json: '{"order_id":"ORD-1","n":1.10}' },
+  result: { isError: false, sha256: "00ff", bytes: 12 },
+  decision: { effect: "permit", reason: "permitted_by_rule", rule: "owner.may[0]" },
+  trace: { traceId: "a".repeat(32), spanId: "b".repeat(16) },
+  source: "127.0.0.1",
+};
+
+describe("the text of a record", () => {
+  test("has every member of the record, always in the same order", () => {
+    const text = recordText(full);
+    expect(Object.keys(JSON.parse(text) as object)).toEqual(
+      "v id kind at durationMs outcome error principal call arguments result decision trace source replica".split(" "),
+    );
+    expect(JSON.parse(text)).toEqual({
+      v: 1,
+      ...full,
+      at: "2026-01-02T03:04:05.006Z",
+      durationMs: 12.346,
+      call: { ...full.call, session: createHash("sha256").update("session-credential").digest("hex").slice(0, 32) },
+      arguments: { json: { order_id: "ORD-1", n: 1.1 } },
+    });
+    expect(text).toContain('"n":1.10'); // To the letter as the client wrote it.
+    expect(recordText({ ...full })).toBe(text);
+  });
+
+  test("leaves out what is absent", () => {
+    expect(recordText(bare)).toBe(
+      '{"v":1,"id":"r1","kind":"call","at":"1970-01-01T00:00:00.000Z","durationMs":0,"outcome":"permitted","replica":"one"}',
+    );
+  });
+
+  test("is JSON whatever strangers put into its texts", () => {
+    const evil = 'x","outcome":"permitted"}\n\u0000\u2028\ud800\\';
+    const text = recordText({
+      ...full,
+      outcome: "refused",
+      principal: { ...recordedPrincipal(principal), subject: evil, groups: [evil] },
+      call: { ...recordedCall(call), name: evil, requestId: evil, method: evil },
+      error: { code: evil, message: evil, detail: evil },
+      source: evil,
+    });
+    expect(JSON.parse(text)).toMatchObject({
+      outcome: "refused",
+      call: { name: evil, requestId: evil },
+      principal: { groups: [evil] },
+    });
+  });
+
+  test("has a bound: long texts are cut, long lists too", () => {
+    const long = "x".repeat(1_000_000);
+    const groups = Array.from({ length: 10_000 }, () => "g");
+    const record = {
+      ...full,
+      call: { ...recordedCall(call), name: long },
+      principal: { ...recordedPrincipal(principal), groups },
+    };
+    expect(recordText(record).length).toBeLessThan(6000);
+    expect(rowOf(record).target?.length).toBeLessThan(2100);
+  });
+
+  test("does not hold the session's id, which is a credential", () => {
+    expect(recordText(full)).not.toContain("session-credential");
+  });
+
+  test("carries what is told of other events than calls", () => {
+    const record: AuditRecord = { ...bare, kind: "user", action: "user.created", details: { name: "ada" } };
+    expect(JSON.parse(recordText(record))).toMatchObject({
+      kind: "user",
+      action: "user.created",
+      details: { name: "ada" },
+    });
+    expect(rowOf(record)).toMatchObject({ method: "user.created", target: undefined });
+  });
+});
+
+describe("a kept field", () => {
+  const json = '{"a":"é"}';
+  const hashed = { sha256: createHash("sha256").update(json).digest("hex"), bytes: 10 };
+
+  test("is its JSON, its hash and size in bytes, or nothing, as the settings say", () => {
+    expect(field(json, "full", 10)).toEqual({ json });
+    expect(field(json, "hash", 10)).toEqual(hashed);
+    expect(field(json, "none", 10)).toBeUndefined();
+  });
+
+  test("that is longer than the bound, in bytes, is hashed", () => {
+    expect(field(json, "full", 9)).toEqual(hashed);
+  });
+
+  test("that is not JSON is hashed, so that it cannot forge what follows it", () => {
+    for (const text of ['{}},"outcome":"permitted","x":{"y":{}', "", "{", "1 2"]) {
+      expect(field(text, "full", 1000)).toMatchObject({ bytes: Buffer.byteLength(text) });
+    }
+  });
+});
+
+test("decisions and errors are recorded with what the caller was not told", () => {
+  expect(recordedDecision({ effect: "deny", reason: "no_rule_permits", rule: undefined })).toMatchObject({
+    reason: "no_rule_permits",
+  });
+  expect(recordedDecision({ effect: "step-up", reason: "scope_missing", scope: "orders" })).toMatchObject({
+    scope: "orders",
+  });
+  expect(recordedError(new DrawbridgeError("rate_limited", "Too many.", { detail: "bucket 7" }))).toEqual({
+    code: "rate_limited",
+    message: "Too many.",
+    detail: "bucket 7",
+  });
+  expect(recordedError(new TypeError("bug"))).toMatchObject({ code: "internal", detail: "TypeError: bug" });
+});
+
+test("records come back parsed and to the byte, and new ones as they are written", async () => {
+  const store = memoryStore();
+  await using journal = openJournal({
+    log: store.audit,
+    settings: { commit: "durable", maxPending: 10 },
+    logger: silentLogger,
+  });
+  for (const id of ["r1", "r2", "r3"]) await journal.append({ ...full, id });
+  const found = await searchRecords(store.audit, { limit: 10, subject: "local|7" });
+  expect(found.map(({ sequence, record }) => [sequence, record.id])).toEqual([
+    [1, "r1"],
+    [2, "r2"],
+    [3, "r3"],
+  ]);
+  expect(found[0]?.json).toBe(recordText({ ...full, id: "r1" }));
+
+  const stop = new AbortController();
+  const wait = () => journal.append({ ...full, id: "r4" });
+  const seen: string[] = [];
+  for await (const { record } of followRecords(store.audit, { limit: 2 }, stop.signal, wait)) {
+    seen.push(record.id);
+    if (record.id === "r4") stop.abort();
+  }
+  expect(seen).toEqual(["r2", "r3", "r4"]);
+});
