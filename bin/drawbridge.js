@@ -48,9 +48,9 @@ function start() {
 
 function newerNode() {
   const require = createRequire(import.meta.url);
-  for (const name of PACKAGES[process.platform + "-" + process.arch] || []) {
+  for (const name of PACKAGES[`${process.platform}-${process.arch}`] || []) {
     try {
-      return require.resolve(name + "/bin/node" + (process.platform === "win32" ? ".exe" : ""));
+      return require.resolve(`${name}/bin/node${process.platform === "win32" ? ".exe" : ""}`);
     } catch {
       // Not installed: the next name, or the message.
     }
@@ -69,7 +69,7 @@ function again(node) {
   };
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, forward(signal));
   child.on("error", () => {
-    console.error("drawbridge: " + node + " could not be started.");
+    console.error(`drawbridge: ${node} could not be started.`);
     process.exitCode = 78;
   });
   child.on("exit", (code, signal) => {

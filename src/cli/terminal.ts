@@ -20,6 +20,9 @@ export interface Terminal {
   readonly startGateway: typeof startGateway;
 }
 
+/** Ctrl-C reaches a process twice when npm or a shell passes on what the terminal has sent already: within this time it is one wish. */
+const SAME_WISH_MS = 1000;
+
 /** The process's own. A first SIGINT or SIGTERM resolves `stopped`, a second ends the process at once. */
 export function processTerminal(): Terminal {
   return {
@@ -31,12 +34,13 @@ export function processTerminal(): Terminal {
     platform: process.platform,
     stopped: () =>
       new Promise((resolve) => {
-        let asked = false;
+        let askedAt: number | undefined;
         const codes = { SIGINT: 130, SIGTERM: 143 } as const;
         for (const [signal, code] of Object.entries(codes)) {
           process.on(signal, () => {
-            if (asked) process.exit(code);
-            asked = true;
+            const now = performance.now();
+            if (askedAt !== undefined && now - askedAt > SAME_WISH_MS) process.exit(code);
+            askedAt ??= now;
             resolve();
           });
         }

@@ -140,8 +140,10 @@ function policyFindings({ roles, assign }: SoundParts, raw: unknown): Finding[] 
     }
   };
   for (const [name, role] of Object.entries(roles ?? {})) {
-    role.may.forEach((pattern, index) => compile(["roles", name, "may", index], () => compilePattern(pattern)));
-    role.deny.forEach((pattern, index) => compile(["roles", name, "deny", index], () => compilePattern(pattern)));
+    for (const list of ["may", "deny"] as const) {
+      for (const [index, pattern] of role[list].entries())
+        compile(["roles", name, list, index], () => compilePattern(pattern));
+    }
     if (role.when !== undefined) compile(["roles", name, "when"], () => compileCallCondition(role.when ?? ""));
   }
   const declared = valueAt(raw, ["roles"]);
@@ -195,7 +197,7 @@ export function insecureOptions(settings: Settings, schema: z.ZodType): string[]
       const description =
         optionsOf(schemaAt(schema, path))[0]?.description ?? schemaAt(schema, path)?.description ?? "";
       if (description.startsWith("Insecure:")) warnings.push(`${path.join(".")} is on. ${description}`);
-    } else if (Array.isArray(value)) value.forEach((one, index) => visit(one, [...path, index]));
+    } else if (Array.isArray(value)) for (const [index, one] of value.entries()) visit(one, [...path, index]);
     else if (isRecord(value)) for (const [key, one] of Object.entries(value)) visit(one, [...path, key]);
   };
   visit(settings, []);

@@ -40,6 +40,8 @@ export interface Catalogue {
   entry(target: Target): Entry | undefined;
   /** Definitions that are not served, and why. */
   withheld(): readonly Withheld[];
+  /** Why a list of the server could not be read the last time; undefined when all could. */
+  problem(server: string): string | undefined;
   /** Marks a list of a server as old. */
   changed(server: string, list: ListName): void;
   /** Resolves when each upstream was read once or has failed. */
@@ -71,6 +73,7 @@ interface Shelf {
       definitions: readonly (Definition & { readonly pin: string | undefined })[];
       withheld: readonly Withheld[];
       reading: Promise<void> | undefined;
+      problem: string | undefined;
     }
   >;
 }
@@ -92,7 +95,7 @@ export function openCatalogue(
     (upstream): Shelf => ({
       upstream,
       lists: Object.fromEntries(
-        LISTS.map((list) => [list, { readAt: 0, definitions: [], withheld: [], reading: undefined }]),
+        LISTS.map((list) => [list, { readAt: 0, definitions: [], withheld: [], reading: undefined, problem: undefined }]),
       ) as unknown as Shelf["lists"],
     }),
   );
@@ -122,6 +125,7 @@ export function openCatalogue(
         definitions.every((definition, at) => definition.text === slot.definitions[at]?.text);
       slot.readAt = started;
       slot.withheld = withheld;
+      slot.problem = undefined;
       if (same) return;
       slot.definitions = definitions;
       index = buildIndex(shelves, prefixed, log);
@@ -129,6 +133,7 @@ export function openCatalogue(
       onChange(list);
     } catch (error) {
       log.warn({ server: shelf.upstream.name, list, error }, "a list of the upstream could not be read");
+      slot.problem = error instanceof Error ? error.message : String(error);
       // Ask again soon, but not with every request.
       slot.readAt = Math.max(slot.readAt, started - MAX_AGE_MS[list] + 1000);
     }
@@ -171,6 +176,10 @@ export function openCatalogue(
       ...shelves.flatMap((shelf) => LISTS.flatMap((list) => shelf.lists[list].withheld)),
       ...index.collisions,
     ],
+    problem(server) {
+      const shelf = shelves.find((candidate) => candidate.upstream.name === server);
+      return shelf && LISTS.map((list) => shelf.lists[list].problem).find((problem) => problem !== undefined);
+    },
     changed(server, list) {
       const shelf = shelves.find((candidate) => candidate.upstream.name === server);
       if (shelf === undefined) return;

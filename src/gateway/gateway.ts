@@ -224,7 +224,8 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
     servers: () =>
       [...upstreams.values()].map((upstream) => {
         const mine = (list: ListName) => catalogue.now(list).filter((entry) => entry.target.server === upstream.name);
-        const { state, problem } = upstream.state();
+        const { state, ...rest } = upstream.state();
+        const problem = rest.problem ?? catalogue.problem(upstream.name);
         return {
           name: upstream.name,
           state,

@@ -6,7 +6,8 @@ import type { Outbound, OutboundLimits } from "./outbound.ts";
 export interface CachedDocuments {
   /**
    * The document's bytes: from the cache, or fetched. Callers that ask at the same time share one request. A failure is
-   * remembered for 30 s and thrown again. Rejects with `outbound_refused` or `rate_limited`.
+   * remembered for 30 s and thrown again; while a server is down, its last document serves for up to a day. Rejects as
+   * `Outbound.getJson` does, or with `rate_limited`.
    */
   get(url: string): Promise<Buffer>;
 }
@@ -25,6 +26,8 @@ interface Entry {
   readonly error: unknown;
   readonly etag: string | undefined;
   readonly until: number;
+  /** When its server last vouched for it. */
+  readonly fetchedAt: number;
 }
 
 export function cachedDocuments(outbound: Outbound, bounds: CacheBounds, clock: Clock = systemClock): CachedDocuments {
@@ -59,15 +62,22 @@ export function cachedDocuments(outbound: Outbound, bounds: CacheBounds, clock: 
       const body = answer.status === 304 && stale?.body !== undefined ? stale.body : answer.body;
       const seconds = Math.min(maxSeconds, Math.max(minSeconds, maxAge(answer.cacheControl)));
       const etag = answer.etag ?? (answer.status === 304 ? stale?.etag : undefined);
-      remember(entries, url, { body, error: undefined, etag, until: clock() + seconds * 1000 }, maxEntries);
-      return body;
-    } catch (error) {
+      const fetchedAt = clock();
       remember(
         entries,
         url,
-        { body: undefined, error, etag: undefined, until: clock() + failureSeconds * 1000 },
+        { body, error: undefined, etag, until: fetchedAt + seconds * 1000, fetchedAt },
         maxEntries,
       );
+      return body;
+    } catch (error) {
+      const until = clock() + failureSeconds * 1000;
+      // A client must not lose its users because its site is down for a minute. A document that was withdrawn is refused.
+      if (stale?.body !== undefined && passing(error) && clock() - stale.fetchedAt < maxSeconds * 1000) {
+        remember(entries, url, { ...stale, until }, maxEntries);
+        return stale.body;
+      }
+      remember(entries, url, { body: undefined, error, etag: undefined, until, fetchedAt: 0 }, maxEntries);
       throw error;
     }
   }
@@ -86,6 +96,14 @@ export function cachedDocuments(outbound: Outbound, bounds: CacheBounds, clock: 
       return loading;
     },
   };
+}
+
+/** A failure that says nothing of the document. */
+function passing(error: unknown): boolean {
+  return (
+    error instanceof DrawbridgeError &&
+    ["upstream_unavailable", "upstream_timeout", "rate_limited"].includes(error.code)
+  );
 }
 
 /** Seconds that an answer may be kept (RFC 9111 §5.2.2); 0 when its server does not say or forbids it. */

@@ -6,7 +6,7 @@ import { type LookupAddress, lookup as systemLookup } from "node:dns";
 import { isIP } from "node:net";
 import { getCACertificates } from "node:tls";
 import { Agent, request } from "undici";
-import { DrawbridgeError } from "../core/errors.ts";
+import { DrawbridgeError, type ErrorOptions } from "../core/errors.ts";
 import { publicAddress } from "./addresses.ts";
 
 export interface OutboundOptions {
@@ -40,7 +40,8 @@ export type Resolve = (host: string) => Promise<readonly LookupAddress[]>;
 export interface Outbound {
   /**
    * Gets a JSON document over https. Rejects with `outbound_refused`: a URL, address or port that is not allowed (nothing
-   * is sent), a redirect, another status than 200, another content type than JSON, a compressed body, one over the limits.
+   * is sent), a redirect, another status than 200, another content type than JSON, a compressed body, a body too large. Rejects
+   * with `upstream_unavailable` or `upstream_timeout` when the other side may do better later.
    */
   getJson(url: string, limits: OutboundLimits, etag?: string): Promise<OutboundAnswer>;
   close(): Promise<void>;
@@ -107,6 +108,7 @@ export function outbound(options: OutboundOptions = {}, resolve: Resolve = resol
         try {
           const facts = { etag: header("etag"), cacheControl: header("cache-control") };
           if (answer.statusCode === 304 && etag !== undefined) return { status: 304, body: Buffer.alloc(0), ...facts };
+          if (answer.statusCode >= 500) throw unavailable(`${url.host} answered with status ${answer.statusCode}.`);
           if (answer.statusCode !== 200) throw refused(`${url.host} answered with status ${answer.statusCode}.`);
           if (!/^application\/(?:[\w.-]+\+)?json *(?:;|$)/i.test(header("content-type") ?? "")) {
             throw refused(`${url.host} answered with another content type than application/json.`);
@@ -158,11 +160,15 @@ function translated(thrown: unknown, host: string, timeoutMs: number): Drawbridg
   if (thrown instanceof DrawbridgeError) return thrown;
   const { name, message } = thrown instanceof Error ? thrown : { name: "", message: String(thrown) };
   if (name === "TimeoutError" || name === "AbortError") {
-    return new DrawbridgeError("outbound_refused", `${host} did not answer within ${timeoutMs / 1000} s.`, {
+    return new DrawbridgeError("upstream_timeout", `${host} did not answer within ${timeoutMs / 1000} s.`, {
       cause: thrown,
     });
   }
-  return new DrawbridgeError("outbound_refused", `${host} could not be reached.`, { cause: thrown, detail: message });
+  return unavailable(`${host} could not be reached.`, { cause: thrown, detail: message });
+}
+
+function unavailable(message: string, options: ErrorOptions = {}): DrawbridgeError {
+  return new DrawbridgeError("upstream_unavailable", message, options);
 }
 
 function refused(message: string): DrawbridgeError {

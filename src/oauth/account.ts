@@ -54,7 +54,12 @@ const DONE: Readonly<Record<string, string>> = {
   password: "The password is changed. Your other browsers were signed out.",
 };
 
-async function show(site: Site, exchange: Exchange, user: User, { problems = [] }: { problems?: readonly string[] }): Promise<void> {
+async function show(
+  site: Site,
+  exchange: Exchange,
+  user: User,
+  { problems = [] }: { problems?: readonly string[] },
+): Promise<void> {
   const { browsers, grants, place } = site;
   const token = formToken(browsers.formToken(exchange, `account ${user.id}`));
   const to = (action: string) => `${place.prefix}/account/${action}`;
@@ -87,7 +92,11 @@ ${field({ name: "again", label: "New password, once more", type: "password", aut
   showPage(exchange.response, { title: "Your account", body, wide: true }, { prefix: place.prefix, status });
 }
 
-function card({ client, clientName, clientHost, scopes, firstAt, lastAt, until }: Consent, token: Html, action: string): Html {
+function card(
+  { client, clientName, clientHost, scopes, firstAt, lastAt, until }: Consent,
+  token: Html,
+  action: string,
+): Html {
   const may = scopes.map((scope) => SCOPES[scope as keyof typeof SCOPES]?.title ?? scope).join(" · ");
   return html`<article class="card">
 <header><h3>${clientName}</h3><span class="tag">${clientHost ?? "registered client"}</span></header>

@@ -47,6 +47,15 @@ export function browsers(options: BrowsersOptions): Browsers {
     response.appendHeader("set-cookie", text);
   }
 
+  async function begin(exchange: Exchange, user: User): Promise<void> {
+    // Always a new one: an id planted before sign-in must not become a signed-in one.
+    const cookie = newToken();
+    const expiresAt = clock() + sessionHours * 3_600_000;
+    const value = { user: user.id, startedAt: clock() };
+    await records.put(SESSION, rowId(cookie), value, { expiresAt, index: { user: user.id } });
+    setCookie(exchange, sessionCookie, cookie, Math.floor(sessionHours * 3600));
+  }
+
   return {
     async user(request) {
       const cookie = cookieOf(request, sessionCookie);
@@ -55,14 +64,7 @@ export function browsers(options: BrowsersOptions): Browsers {
       const user = session === undefined ? undefined : await users.find(session.value.user);
       return user?.disabled === false ? user : undefined;
     },
-    async signIn(exchange, user) {
-      // Always a new one: an id planted before sign-in must not become a signed-in one.
-      const cookie = newToken();
-      const expiresAt = clock() + sessionHours * 3_600_000;
-      const value = { user: user.id, startedAt: clock() };
-      await records.put(SESSION, rowId(cookie), value, { expiresAt, index: { user: user.id } });
-      setCookie(exchange, sessionCookie, cookie, Math.floor(sessionHours * 3600));
-    },
+    signIn: begin,
     async signOut(exchange) {
       const cookie = cookieOf(exchange.request, sessionCookie);
       if (cookie !== undefined) await records.delete(SESSION, rowId(cookie));
@@ -70,7 +72,7 @@ export function browsers(options: BrowsersOptions): Browsers {
     },
     async signOutOthers(exchange, user) {
       await records.deleteWhere("user", user.id, SESSION);
-      await this.signIn(exchange, user);
+      await begin(exchange, user);
     },
     formToken(exchange, purpose) {
       const known = cookieOf(exchange.request, browserCookie);

@@ -11,12 +11,13 @@ import type { ClientsSettings } from "./settings.ts";
 export type Trust = "preregistered" | "allowed" | "asked" | "registered";
 
 export interface ClientPolicy {
-  /** Throws `outbound_refused` when no document may be fetched from this client id. Nothing is sent. */
-  checkDocumentUrl(clientId: string): void;
   trustOf(clientId: string): Trust;
   /** Which redirect URIs are refused, in words; undefined: all are fine. */
   redirectProblem(uris: unknown): string | undefined;
-  /** Loads a client's document and puts it right. Rejects with `outbound_refused` when it is not one, or not its own. */
+  /**
+   * Loads a client's document and puts it right. Rejects with `outbound_refused` when none may be fetched from there (nothing
+   * is sent then), when it is not one, or not its own; with what the fetch said when that failed.
+   */
   loadDocument(clientId: string): Promise<ClientMetadata>;
   /** Puts right what a client wants to register. */
   normalise(metadata: Record<string, unknown>): ClientMetadata;
@@ -25,6 +26,7 @@ export interface ClientPolicy {
 export type ClientMetadata = Record<string, unknown>;
 
 const LOOPBACK = new Set(["localhost", "127.0.0.1", "[::1]"]);
+const MAX_ID_LENGTH = 1024;
 const MAX_REDIRECTS = 100;
 const MAX_NAME = 80;
 
@@ -64,47 +66,54 @@ export function clientPolicy(settings: ClientsSettings, documents: CachedDocumen
     return metadata;
   }
 
+  function checkDocumentUrl(clientId: string): URL {
+    const url = URL.parse(clientId);
+    if (!metadataDocuments.enabled) throw refused("Client ID metadata documents are switched off here.");
+    const plain =
+      url !== null && url.href === clientId && url.pathname !== "/" && url.hash === "" && url.username === "";
+    if (!plain || clientId.length > MAX_ID_LENGTH) {
+      throw refused("This client id is not the URL of a document, in its plain spelling with a path.");
+    }
+    if (matches(metadataDocuments.deny, url)) throw refused(`Clients of ${url.host} are not allowed here.`);
+    if (metadataDocuments.others === "deny" && !matches(metadataDocuments.allow, url)) {
+      throw refused(`Clients of ${url.host} are not on the list of those allowed here. Ask your operator to add it.`);
+    }
+    return url;
+  }
+
+  function problemOf(uris: unknown): string | undefined {
+    if (!Array.isArray(uris) || uris.length === 0) return "redirect_uris must be a list with at least one URI.";
+    if (uris.length > MAX_REDIRECTS) return `redirect_uris has more than ${MAX_REDIRECTS} entries.`;
+    for (const uri of uris) {
+      const problem = redirectProblem(uri, schemes);
+      if (problem !== undefined) return `${JSON.stringify(String(uri).slice(0, 200))} in redirect_uris ${problem}.`;
+    }
+    return undefined;
+  }
+
   return {
     normalise,
+    redirectProblem: problemOf,
     trustOf(clientId) {
       if (preregistered.has(clientId)) return "preregistered";
       if (!isDocumentUrl(clientId)) return "registered";
       return matches(metadataDocuments.allow, new URL(clientId)) ? "allowed" : "asked";
     },
-    checkDocumentUrl(clientId) {
-      const url = URL.parse(clientId);
-      if (!metadataDocuments.enabled) throw refused("Client ID metadata documents are switched off here.");
-      if (url === null || url.href !== clientId || url.pathname === "/" || url.hash !== "" || url.username !== "" || clientId.length > 1024) {
-        throw refused("This client id is not the URL of a document, in its plain spelling with a path.");
-      }
-      if (matches(metadataDocuments.deny, url)) throw refused(`Clients of ${url.host} are not allowed here.`);
-      if (metadataDocuments.others === "deny" && !matches(metadataDocuments.allow, url)) {
-        throw refused(`Clients of ${url.host} are not on the list of those allowed here. Ask your operator to add it.`);
-      }
-    },
-    redirectProblem(uris) {
-      if (!Array.isArray(uris) || uris.length === 0) return "redirect_uris must be a list with at least one URI.";
-      if (uris.length > MAX_REDIRECTS) return `redirect_uris has more than ${MAX_REDIRECTS} entries.`;
-      for (const uri of uris) {
-        const problem = redirectProblem(uri, schemes);
-        if (problem !== undefined) return `${JSON.stringify(String(uri).slice(0, 200))} in redirect_uris ${problem}.`;
-      }
-      return undefined;
-    },
     async loadDocument(clientId) {
-      this.checkDocumentUrl(clientId);
-      const host = new URL(clientId).host;
+      const { host } = checkDocumentUrl(clientId);
       const document = jsonObject(await documents.get(clientId));
       if (document === undefined) throw refused(`The document at ${clientId} is not a JSON object.`);
-      if (document["client_id"] !== clientId) throw refused(`The document at ${clientId} is not its own: its client_id differs.`);
+      if (document["client_id"] !== clientId)
+        throw refused(`The document at ${clientId} is not its own: its client_id differs.`);
       if ("client_secret" in document || String(document["token_endpoint_auth_method"]).startsWith("client_secret")) {
         throw refused(`The document at ${clientId} relies on a secret, which a public document cannot.`);
       }
-      const problem = this.redirectProblem(document["redirect_uris"]);
+      const problem = problemOf(document["redirect_uris"]);
       if (problem !== undefined) throw refused(`The document of ${host} cannot be used: ${problem}`);
       const metadata = normalise(document);
       // RFC 7591's default, client_secret_basic, cannot be meant by a public document.
-      metadata["token_endpoint_auth_method"] ??= "jwks" in metadata || "jwks_uri" in metadata ? "private_key_jwt" : "none";
+      metadata["token_endpoint_auth_method"] ??=
+        "jwks" in metadata || "jwks_uri" in metadata ? "private_key_jwt" : "none";
       return metadata;
     },
   };
@@ -130,7 +139,11 @@ export function readableHost(url: URL): string {
 /** A name that strangers gave themselves: no markup is interpreted later, but line breaks and text-direction tricks end here. */
 export function displayName(given: unknown): string {
   if (typeof given !== "string") return "";
-  const plain = given.normalize("NFKC").replace(/[\p{C}\p{Zl}\p{Zp}]/gu, " ").replace(/\s+/g, " ").trim();
+  const plain = given
+    .normalize("NFKC")
+    .replace(/[\p{C}\p{Zl}\p{Zp}]/gu, " ")
+    .replace(/\s+/g, " ")
+    .trim();
   return plain.length > MAX_NAME ? `${plain.slice(0, MAX_NAME - 1)}…` : plain;
 }
 
@@ -143,7 +156,8 @@ function redirectProblem(uri: unknown, schemes: ReadonlySet<string>): string | u
   if (url.username !== "" || url.password !== "") return "has a user name";
   if (uri.includes("*")) return "has a wildcard";
   if (url.protocol === "https:" || schemes.has(url.protocol)) return undefined;
-  if (url.protocol === "http:") return LOOPBACK.has(url.hostname) ? undefined : "is plain http and not on this computer";
+  if (url.protocol === "http:")
+    return LOOPBACK.has(url.hostname) ? undefined : "is plain http and not on this computer";
   return `has the scheme ${url.protocol.slice(0, -1)}, which is not allowed here (clients.customSchemes)`;
 }
 
@@ -157,7 +171,9 @@ function matches(patterns: readonly string[], url: URL): boolean {
 function jsonObject(body: Buffer): Record<string, unknown> | undefined {
   try {
     const value: unknown = JSON.parse(body.toString("utf8"));
-    return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Record<string, unknown>) : undefined;
+    return typeof value === "object" && value !== null && !Array.isArray(value)
+      ? (value as Record<string, unknown>)
+      : undefined;
   } catch {
     return undefined;
   }

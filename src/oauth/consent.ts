@@ -61,7 +61,16 @@ async function allow(
 
   const { client, source } = { client: clientId, source: exchange.source };
   try {
-    await report({ type: "consent-granted", asked: true, user: user.id, client, grant: grantId, scopes, refused, source });
+    await report({
+      type: "consent-granted",
+      asked: true,
+      user: user.id,
+      client,
+      grant: grantId,
+      scopes,
+      refused,
+      source,
+    });
   } catch (unrecorded) {
     await records.deleteWhere("grant", grantId);
     throw unrecorded;
@@ -98,7 +107,13 @@ function requestedScopes(pending: Pending): readonly Scope[] {
   return ALL_SCOPES.filter((scope) => pending.scopes.includes(scope));
 }
 
-async function show(site: Site, exchange: Exchange, pending: Pending, user: User, problems: readonly string[]): Promise<void> {
+async function show(
+  site: Site,
+  exchange: Exchange,
+  pending: Pending,
+  user: User,
+  problems: readonly string[],
+): Promise<void> {
   const { place, grants, policy, tokens, browsers } = site;
   const { client, clientName, redirectUri } = pending;
   const earlier = await grants.consents.find(user.id, client.clientId);
@@ -111,11 +126,14 @@ async function show(site: Site, exchange: Exchange, pending: Pending, user: User
 <p class="lead">It asks to act for you, with no more than you may do yourself.</p>
 ${alert(problems)}
 ${changed && html`<div class="notice warn"><p>This client has changed since you allowed it on ${day(earlier.lastAt)}: its name, its addresses or its keys. Look again before you allow it.</p></div>`}
-${(trust === "registered" || local) && html`<div class="notice warn">
+${
+  (trust === "registered" || local) &&
+  html`<div class="notice warn">
 ${trust === "registered" && html`<p><strong>Nobody has verified who this is.</strong> It registered itself, and anyone can choose this name.</p>`}
 ${local && html`<p>The answer goes to <strong>a program on this computer</strong>. Any program that runs here can pretend to be ${clientName}.</p>`}
 <p>Go on only if you have just started it yourself.</p>
-</div>`}
+</div>`
+}
 <dl class="facts">
 <div><dt>Who asks</dt><dd><strong>${clientName}</strong> <span class="quiet">(the name it gives itself)</span>${identity(trust, client.clientId)}</dd></div>
 <div><dt>Answer goes to</dt><dd>${destination(redirectUri)}</dd></div>
@@ -133,17 +151,26 @@ ${requestedScopes(pending).map((scope) => scopeChoice(scope, earlier, changed))}
 <button name="answer" value="allow">Allow</button>
 </div>
 </form>`;
-  showPage(exchange.response, { title: `Let ${clientName} in?`, body }, {
-    prefix: place.prefix,
-    leadsToClient: true,
-    status: problems.length === 0 ? 200 : 422,
-  });
+  showPage(
+    exchange.response,
+    { title: `Let ${clientName} in?`, body },
+    {
+      prefix: place.prefix,
+      leadsToClient: true,
+      status: problems.length === 0 ? 200 : 422,
+    },
+  );
 }
 
 function scopeChoice(scope: Scope, earlier: Consent | undefined, changed: boolean): Html {
   const { title, description } = SCOPES[scope];
   const had = earlier?.scopes.includes(scope) === true;
-  const tag = earlier === undefined || changed ? undefined : had ? html`<span class="tag">allowed before</span>` : html`<span class="tag warn">new</span>`;
+  const tag =
+    earlier === undefined || changed
+      ? undefined
+      : had
+        ? html`<span class="tag">allowed before</span>`
+        : html`<span class="tag warn">new</span>`;
   return html`<label class="scope"><input type="checkbox" name="scope" value="${scope}" checked><span><b>${title}</b> ${tag}<span>${description}</span></span></label>`;
 }
 

@@ -56,7 +56,11 @@ export function endpoints(options: EndpointsOptions): (exchange: Exchange) => Pr
   async function tokenId(token: string): Promise<string> {
     if (token.split(".").length !== 3) return token;
     try {
-      const { payload } = await jwtVerify(token, keySet, { issuer: place.issuer, typ: "at+jwt", currentDate: new Date(site.clock()) });
+      const { payload } = await jwtVerify(token, keySet, {
+        issuer: place.issuer,
+        typ: "at+jwt",
+        currentDate: new Date(site.clock()),
+      });
       return payload.jti ?? "unknown";
     } catch {
       // Forged or expired: unknown, which is what both endpoints answer for it.
@@ -83,13 +87,18 @@ export function endpoints(options: EndpointsOptions): (exchange: Exchange) => Pr
       cors: false,
       async prepare({ query, path }) {
         const mode = query.get("response_mode");
-        if (mode !== null && mode !== "query") throw new DrawbridgeError("invalid_request", "The only response_mode here is query.");
+        if (mode !== null && mode !== "query")
+          throw new DrawbridgeError("invalid_request", "The only response_mode here is query.");
         // What was pushed before was put right then.
         return { url: `${path}?${query.has("request_uri") ? query : putRight(query, true)}` };
       },
     },
     [ENDPOINTS.token]: { method: "POST", cors: true, prepare: form },
-    [ENDPOINTS.pushed_authorization_request]: { method: "POST", cors: false, prepare: (exchange) => form(exchange, true) },
+    [ENDPOINTS.pushed_authorization_request]: {
+      method: "POST",
+      cors: false,
+      prepare: (exchange) => form(exchange, true),
+    },
     [ENDPOINTS.revocation]: { method: "POST", cors: true, prepare: aboutToken },
     [ENDPOINTS.introspection]: { method: "POST", cors: false, prepare: aboutToken },
     ...(registration.open && {
@@ -102,12 +111,6 @@ export function endpoints(options: EndpointsOptions): (exchange: Exchange) => Pr
           }
           const metadata = registration.checked(await readBody(request, MAX_REGISTRATION_BYTES), site.policy);
           await registration.admit(source);
-          await site.report({
-            type: "client-registered",
-            name: String(metadata["client_name"] ?? ""),
-            redirectUris: metadata["redirect_uris"] as readonly string[],
-            source,
-          });
           return { body: Buffer.from(JSON.stringify(metadata)) };
         },
       } satisfies Endpoint,

@@ -18,11 +18,20 @@ export type OAuthEvent = About &
     | { readonly type: "password-changed" }
     | { readonly type: "client-registered"; readonly name: string; readonly redirectUris: readonly string[] }
     | { readonly type: "client-refused"; readonly reason: string }
-    | { readonly type: "consent-granted"; readonly scopes: readonly string[]; readonly refused: readonly string[]; readonly asked: boolean }
+    | {
+        readonly type: "consent-granted";
+        readonly scopes: readonly string[];
+        readonly refused: readonly string[];
+        readonly asked: boolean;
+      }
     | { readonly type: "consent-denied" }
     | { readonly type: "token-issued" | "token-refreshed"; readonly token: string; readonly scopes: readonly string[] }
     | { readonly type: "token-refused"; readonly error: string; readonly reason: string }
-    | { readonly type: "revoked"; readonly what: "token" | "grant" | "client-of-user" | "user" | "client"; readonly token?: string }
+    | {
+        readonly type: "revoked";
+        readonly what: "token" | "grant" | "client-of-user" | "user" | "client";
+        readonly token?: string;
+      }
   );
 
 /**

@@ -115,7 +115,11 @@ export function grantsIn(records: Records, report: Report): Grants {
 
 /** What a consent was given to, as one comparable text. */
 export function fingerprintOf(client: { name: string; redirectUris: readonly string[]; keys: unknown }): string {
-  return hash("sha256", JSON.stringify([client.name, [...client.redirectUris].sort(), client.keys ?? null]), "base64url");
+  return hash(
+    "sha256",
+    JSON.stringify([client.name, [...client.redirectUris].sort(), client.keys ?? null]),
+    "base64url",
+  );
 }
 
 /** An id for a consent page's answer, so that the same question is answered once. */

@@ -37,7 +37,8 @@ export async function readBody(request: IncomingMessage, maxBytes = 32_768): Pro
   let size = 0;
   for await (const part of request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
     size += part.length;
-    if (size > maxBytes) throw new DrawbridgeError("body_too_large", `A request body here has at most ${maxBytes} bytes.`);
+    if (size > maxBytes)
+      throw new DrawbridgeError("body_too_large", `A request body here has at most ${maxBytes} bytes.`);
     parts.push(part);
   }
   return Buffer.concat(parts);
@@ -74,8 +75,17 @@ export function replay(exchange: Exchange, place: Place, url: string, body?: Buf
   return copy;
 }
 
-export function answerJson(response: ServerResponse, status: number, body: unknown, headers: Record<string, string> = {}): void {
-  response.writeHead(status, { "content-type": "application/json; charset=utf-8", "cache-control": "no-store", ...headers });
+export function answerJson(
+  response: ServerResponse,
+  status: number,
+  body: unknown,
+  headers: Record<string, string> = {},
+): void {
+  response.writeHead(status, {
+    "content-type": "application/json; charset=utf-8",
+    "cache-control": "no-store",
+    ...headers,
+  });
   response.end(JSON.stringify(body));
 }
 

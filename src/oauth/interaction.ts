@@ -48,7 +48,8 @@ export function interactions(provider: Provider, records: Records, place: Place)
   return {
     async pending(exchange, id, prompt) {
       const interaction = await find(exchange);
-      if (interaction.uid !== id || interaction.prompt.name !== prompt || interaction.result !== undefined) throw over();
+      if (interaction.uid !== id || interaction.prompt.name !== prompt || interaction.result !== undefined)
+        throw over();
       const { params, session } = interaction;
       const text = (name: string) => (typeof params[name] === "string" ? params[name] : undefined);
       const client = await provider.Client.find(text("client_id") ?? "");
@@ -67,7 +68,9 @@ export function interactions(provider: Provider, records: Records, place: Place)
         loginHint: text("login_hint"),
         async finish(result) {
           const request = replay(exchange, place, exchange.path);
-          const next = await provider.interactionResult(request, exchange.response, result, { mergeWithLastSubmission: false });
+          const next = await provider.interactionResult(request, exchange.response, result, {
+            mergeWithLastSubmission: false,
+          });
           seeOther(exchange.response, next);
         },
         async restart() {

@@ -44,7 +44,12 @@ const ID = "current";
 export async function loadKeys(records: Records, clock: Clock = systemClock): Promise<Keys> {
   const stored = await records.get<Stored>(KIND, ID);
   if (stored !== undefined) return keysFrom(stored.value);
-  const made: Stored = { signing: [await newSigningKey()], cookies: [newToken()], forms: newToken(), createdAt: clock() };
+  const made: Stored = {
+    signing: [await newSigningKey()],
+    cookies: [newToken()],
+    forms: newToken(),
+    createdAt: clock(),
+  };
   if (await records.put(KIND, ID, made, { ifVersion: 0 })) return keysFrom(made);
   const others = await records.get<Stored>(KIND, ID);
   if (others === undefined) {
@@ -66,7 +71,11 @@ function keysFrom({ signing, cookies, forms }: Stored): Keys {
 }
 
 async function newSigningKey(): Promise<SigningKey> {
-  const { x = "", y = "", d = "" } = generateKeyPairSync("ec", { namedCurve: "P-256" }).privateKey.export({ format: "jwk" });
+  const {
+    x = "",
+    y = "",
+    d = "",
+  } = generateKeyPairSync("ec", { namedCurve: "P-256" }).privateKey.export({ format: "jwk" });
   const key = { kty: "EC", crv: "P-256", x, y } as const;
   return { ...key, d, kid: await calculateJwkThumbprint(key), alg: "ES256", use: "sig" };
 }

@@ -51,7 +51,13 @@ export interface PageOptions {
 }
 
 export function pageHeaders({ leadsToClient = false }: Pick<PageOptions, "leadsToClient">): Record<string, string> {
-  const policy = ["default-src 'none'", "style-src 'self'", "img-src 'self' data:", "frame-ancestors 'none'", "base-uri 'none'"];
+  const policy = [
+    "default-src 'none'",
+    "style-src 'self'",
+    "img-src 'self' data:",
+    "frame-ancestors 'none'",
+    "base-uri 'none'",
+  ];
   if (!leadsToClient) policy.push("form-action 'self'");
   return {
     "content-type": "text/html; charset=utf-8",
@@ -60,7 +66,7 @@ export function pageHeaders({ leadsToClient = false }: Pick<PageOptions, "leadsT
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
-    "cross-origin-opener-policy": "same-origin",
+    // No Cross-Origin-Opener-Policy: a web client that opened this page in a window waits for that window to come back.
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=()",
   };
@@ -129,7 +135,17 @@ export interface Field {
   readonly minLength?: number;
 }
 
-export function field({ name, label, type = "text", autocomplete, value, hint, required = true, focus, minLength }: Field): Html {
+export function field({
+  name,
+  label,
+  type = "text",
+  autocomplete,
+  value,
+  hint,
+  required = true,
+  focus,
+  minLength,
+}: Field): Html {
   return html`<div class="field">
 <label for="${name}">${label}${!required && html` <span class="quiet">(optional)</span>`}</label>
 <input id="${name}" name="${name}" type="${type}" autocomplete="${autocomplete}" value="${value ?? ""}" maxlength="256"${

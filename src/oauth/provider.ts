@@ -1,6 +1,12 @@
 /** The settings of `oidc-provider` for an MCP gateway: everything it must be told so that its defaults do no harm. */
 import type { EventEmitter } from "node:events";
-import Provider, { type Adapter, type Configuration, errors, interactionPolicy, type KoaContextWithOIDC } from "oidc-provider";
+import Provider, {
+  type Adapter,
+  type Configuration,
+  errors,
+  interactionPolicy,
+  type KoaContextWithOIDC,
+} from "oidc-provider";
 import { type Clock, systemClock } from "../core/clock.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import type { CachedDocuments } from "../net/cached.ts";
@@ -33,7 +39,10 @@ export interface ProviderOptions {
   readonly report: Report;
   readonly log: Logger;
   /** Shows an error in a browser. */
-  readonly showError: (ctx: KoaContextWithOIDC, error: { readonly error: string; readonly description: string }) => void;
+  readonly showError: (
+    ctx: KoaContextWithOIDC,
+    error: { readonly error: string; readonly description: string },
+  ) => void;
   readonly clock?: Clock;
 }
 
@@ -58,18 +67,28 @@ export function createProvider(options: ProviderOptions): Provider {
   const days = (count: number) => Math.max(1, Math.floor(count * 86_400));
   const cookie = { signed: true, httpOnly: true, sameSite: "lax", secure: place.secure } as const;
   const names = place.secure
-    ? { session: "__Host-drawbridge-oauth", interaction: "__Secure-drawbridge-ask", resume: "__Secure-drawbridge-resume" }
+    ? {
+        session: "__Host-drawbridge-oauth",
+        interaction: "__Secure-drawbridge-ask",
+        resume: "__Secure-drawbridge-resume",
+      }
     : { session: "drawbridge-oauth", interaction: "drawbridge-ask", resume: "drawbridge-resume" };
   /** Documents that `allowFetch` loaded, put right, for the fetch that follows it. */
   const loaded = new Map<string, ClientMetadata>();
+  const refusedIn = new WeakMap<object, Error>();
 
   const prompts = interactionPolicy.base();
   // Our own session is the one that counts: signed out or disabled there, nothing is granted here.
   prompts.get("login")?.checks.add(
-    new interactionPolicy.Check("not_signed_in", "End-User authentication is required", "login_required", async (ctx) => {
-      const user = await browsers.user(ctx.req);
-      return user === undefined || user.id !== ctx.oidc.session?.accountId;
-    }),
+    new interactionPolicy.Check(
+      "not_signed_in",
+      "End-User authentication is required",
+      "login_required",
+      async (ctx) => {
+        const user = await browsers.user(ctx.req);
+        return user === undefined || user.id !== ctx.oidc.session?.accountId;
+      },
+    ),
   );
 
   const resourceServer = {
@@ -170,7 +189,8 @@ export function createProvider(options: ProviderOptions): Provider {
       revocation: { enabled: true, allowedPolicy: (_ctx, client, token) => token.clientId === client.clientId },
       introspection: {
         enabled: true,
-        allowedPolicy: (_ctx, client, token) => client.clientAuthMethod !== "none" && token.clientId === client.clientId,
+        allowedPolicy: (_ctx, client, token) =>
+          client.clientAuthMethod !== "none" && token.clientId === client.clientId,
       },
       clientIdMetadataDocument: {
         enabled: clients.metadataDocuments.enabled,
@@ -178,6 +198,9 @@ export function createProvider(options: ProviderOptions): Provider {
         // Our own cache knows ETag, failures and limits; this one only joins the lookups of one request.
         cacheDuration: { min: 1, max: 1 },
         async allowFetch(ctx, clientId) {
+          const before = ctx === undefined ? undefined : refusedIn.get(ctx);
+          // A refused request looks its client up once more, to see where it may send the refusal.
+          if (before !== undefined) throw before;
           try {
             const document = await policy.loadDocument(clientId);
             loaded.delete(clientId);
@@ -187,8 +210,15 @@ export function createProvider(options: ProviderOptions): Provider {
           } catch (thrown) {
             const { message, detail } = DrawbridgeError.from(thrown);
             log.info({ clientId, message, detail }, "client document refused");
-            await report({ type: "client-refused", client: clientId.slice(0, 1024), reason: message, ...sourceOf(ctx) });
-            throw new errors.InvalidClient(message);
+            await report({
+              type: "client-refused",
+              client: clientId.slice(0, 1024),
+              reason: message,
+              ...sourceOf(ctx),
+            });
+            const refusal = new errors.InvalidClient(message);
+            if (ctx !== undefined) refusedIn.set(ctx, refusal);
+            throw refusal;
           }
         },
         allowClient: () => true,
@@ -198,7 +228,8 @@ export function createProvider(options: ProviderOptions): Provider {
         defaultResource: () => place.resource,
         useGrantedResource: () => true,
         getResourceServerInfo(_ctx, resource) {
-          if (resource !== place.resource) throw new errors.InvalidTarget(`the only resource here is ${place.resource}`);
+          if (resource !== place.resource)
+            throw new errors.InvalidTarget(`the only resource here is ${place.resource}`);
           return resourceServer;
         },
       },
@@ -280,28 +311,44 @@ interface Shadow {
   readonly gty?: string;
 }
 
-function sourceOf(ctx: { readonly req?: { readonly socket?: { readonly remoteAddress?: string | undefined } } } | undefined) {
+function sourceOf(
+  ctx: { readonly req?: { readonly socket?: { readonly remoteAddress?: string | undefined } } } | undefined,
+) {
   const source = ctx?.req?.socket?.remoteAddress;
   return source === undefined ? {} : { source };
 }
 
 /** What a client is told is a code; why it was refused is what an operator needs. */
 function logFailures(provider: EventEmitter, report: Report, log: Logger): void {
+  provider.on("error", (error: Error) => log.error({ error: error.message }, "answer could not be sent"));
   provider.on("server_error", (_ctx: KoaContextWithOIDC, error: Error) => {
     log.error({ error: error.message, stack: error.stack }, "authorization server error");
   });
-  for (const endpoint of ["authorization", "grant", "pushed_authorization_request", "registration_create", "revocation", "introspection"]) {
-    provider.on(`${endpoint}.error`, (ctx: KoaContextWithOIDC, failure: Error & { error_detail?: string; error?: string }) => {
-      const asked = ctx.oidc?.client?.clientId ?? ctx.oidc?.params?.["client_id"];
-      const client = typeof asked === "string" ? { client: asked.slice(0, 1024) } : {};
-      const error = failure.error ?? failure.message;
-      const reason = failure.error_detail ?? failure.message;
-      log.info({ ...client, endpoint, error, reason, cause: failure.cause && String(failure.cause) }, "request refused");
-      if (endpoint !== "grant") return;
-      // Nothing was granted, so nothing has to be taken back when this is not recorded.
-      report({ type: "token-refused", error, reason, ...client, ...sourceOf(ctx) }).catch((thrown: unknown) =>
-        log.error({ error: DrawbridgeError.from(thrown).detail }, "a refusal could not be recorded"),
-      );
-    });
+  for (const endpoint of [
+    "authorization",
+    "grant",
+    "pushed_authorization_request",
+    "registration_create",
+    "revocation",
+    "introspection",
+  ]) {
+    provider.on(
+      `${endpoint}.error`,
+      (ctx: KoaContextWithOIDC, failure: Error & { error_detail?: string; error?: string }) => {
+        const asked = ctx.oidc?.client?.clientId ?? ctx.oidc?.params?.["client_id"];
+        const client = typeof asked === "string" ? { client: asked.slice(0, 1024) } : {};
+        const error = failure.error ?? failure.message;
+        const reason = failure.error_detail ?? failure.message;
+        log.info(
+          { ...client, endpoint, error, reason, cause: failure.cause && String(failure.cause) },
+          "request refused",
+        );
+        if (endpoint !== "grant") return;
+        // Nothing was granted, so nothing has to be taken back when this is not recorded.
+        report({ type: "token-refused", error, reason, ...client, ...sourceOf(ctx) }).catch((thrown: unknown) =>
+          log.error({ error: DrawbridgeError.from(thrown).detail }, "a refusal could not be recorded"),
+        );
+      },
+    );
   }
 }

@@ -6,6 +6,7 @@ import { hash } from "node:crypto";
 import { type Adapter, type AdapterFactory, type AdapterPayload, errors } from "oidc-provider";
 import type { Clock } from "../core/clock.ts";
 import type { Records, Row } from "../store/ports.ts";
+import type { Report } from "./events.ts";
 import type { Grants } from "./grants.ts";
 
 /** Ids that are no secret. All others are bearer secrets and are stored as their hash, so that a stolen database opens nothing. */
@@ -18,9 +19,14 @@ export interface RecordsAdapterOptions {
   readonly refreshGraceSeconds: number;
   /** Until when a dynamically registered client is kept. */
   readonly clientExpiresAt: () => number;
+  readonly report: Report;
   readonly clock: Clock;
 }
 
+interface RegisteredClient {
+  readonly client_name?: string;
+  readonly redirect_uris?: readonly string[];
+}
 type Stored = AdapterPayload & { readonly consumedAtMs?: number };
 
 /** The record kind of an `oidc-provider` model. */
@@ -29,7 +35,7 @@ export function kindOf(model: string): string {
 }
 
 export function recordsAdapter(options: RecordsAdapterOptions): AdapterFactory {
-  const { records, grants, refreshGraceSeconds, clock } = options;
+  const { records, grants, refreshGraceSeconds, report, clock } = options;
 
   return (model: string): Adapter => {
     const kind = kindOf(model);
@@ -54,8 +60,16 @@ export function recordsAdapter(options: RecordsAdapterOptions): AdapterFactory {
     return {
       async upsert(id, given, expiresInSeconds) {
         const { jti: _, ...rest } = given;
+        if (model === "Client") {
+          const { client_name: name = "", redirect_uris: redirectUris = [] } = given as RegisteredClient;
+          await report({ type: "client-registered", client: id, name, redirectUris });
+        }
         const expiresAt =
-          model === "Client" ? options.clientExpiresAt() : expiresInSeconds ? clock() + expiresInSeconds * 1000 : undefined;
+          model === "Client"
+            ? options.clientExpiresAt()
+            : expiresInSeconds
+              ? clock() + expiresInSeconds * 1000
+              : undefined;
         const written = await records.put(kind, keyOf(id), PUBLIC_IDS.has(model) ? given : rest, {
           ...(expiresAt === undefined ? {} : { expiresAt }),
           // A proof or assertion is new, or it is a replay (RFC 9449 §11.1, RFC 7523 §3).
@@ -83,7 +97,8 @@ export function recordsAdapter(options: RecordsAdapterOptions): AdapterFactory {
           }
           const consumed: Stored = { ...row.value, consumedAtMs: clock() };
           const kept = { ...(row.expiresAt === undefined ? {} : { expiresAt: row.expiresAt }), ifVersion: row.version };
-          if (await records.put(kind, keyOf(id), consumed, { ...kept, index: indexOf(model, id, row.value, grants) })) return;
+          if (await records.put(kind, keyOf(id), consumed, { ...kept, index: indexOf(model, id, row.value, grants) }))
+            return;
         }
       },
       async destroy(id) {

@@ -46,16 +46,21 @@ export function registration(settings: ClientsSettings, records: Records, clock:
         });
       }
       if (await full()) {
-        throw new DrawbridgeError("overloaded", "No more clients can be registered here. Use a client ID metadata document.", {
-          retryAfterSeconds: 3600,
-        });
+        throw new DrawbridgeError(
+          "overloaded",
+          "No more clients can be registered here. Use a client ID metadata document.",
+          {
+            retryAfterSeconds: 3600,
+          },
+        );
       }
     },
     checked(body, policy) {
       const given = parsed(body);
       const problem = policy.redirectProblem(given["redirect_uris"]);
       if (problem !== undefined) throw refused("invalid_redirect_uri", problem);
-      if ("jwks" in given && "jwks_uri" in given) throw refused("invalid_client_metadata", "Give jwks or jwks_uri, not both.");
+      if ("jwks" in given && "jwks_uri" in given)
+        throw refused("invalid_client_metadata", "Give jwks or jwks_uri, not both.");
       const responses = given["response_types"];
       if (Array.isArray(responses) && !responses.includes("code")) {
         throw refused("invalid_client_metadata", "The only response_type here is code.");

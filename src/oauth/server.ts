@@ -19,7 +19,7 @@ import { answerJson, type Exchange, placeOf } from "./http.ts";
 import { interactions } from "./interaction.ts";
 import { loadKeys } from "./keys.ts";
 import { ALL_SCOPES } from "./metadata.ts";
-import { errorPage, type Page, pageHeaders, pageText, showPage, showStyleSheet, STYLE_PATH } from "./pages.ts";
+import { errorPage, type Page, pageHeaders, pageText, STYLE_PATH, showPage, showStyleSheet } from "./pages.ts";
 import { createProvider } from "./provider.ts";
 import { recordsAdapter } from "./records.ts";
 import { registration } from "./registration.ts";
@@ -47,7 +47,7 @@ export interface AuthorizationServer {
    */
   verify(token: string): Authenticated | Promise<Authenticated>;
   /**
-   * The one-time link that makes the first user, or undefined when there is one. Valid for 24 h; each call makes a new one
+   * The one-time link that makes the first user, or undefined when there is one, or when local users are switched off. Valid for 24 h; each call makes a new one
    * and voids the old one.
    */
   setupLink(): Promise<string | undefined>;
@@ -108,6 +108,7 @@ export async function authorizationServer(options: AuthorizationServerOptions): 
     grants,
     refreshGraceSeconds: tokens.refreshGraceSeconds,
     clientExpiresAt: registering.expiresAt,
+    report,
     clock,
   });
   const provider = createProvider({
@@ -140,6 +141,7 @@ export async function authorizationServer(options: AuthorizationServerOptions): 
     grants,
     policy,
     interactions: interactions(provider, records, place),
+    signIn,
     tokens,
     report,
     log,
@@ -167,11 +169,11 @@ export async function authorizationServer(options: AuthorizationServerOptions): 
   return {
     owns: (pathname) => pathBelow(pathname, place.prefix) !== undefined,
     async handle(request, response) {
-      const url = new URL(request.url ?? "/", "http://drawbridge.invalid");
-      const path = pathBelow(url.pathname, place.prefix) ?? "";
+      const [pathname = "/", query = ""] = (request.url ?? "/").split("?", 2);
+      const path = pathBelow(pathname, place.prefix) ?? "";
       const source = request.socket.remoteAddress ?? "";
       try {
-        await answer({ request, response, path, query: url.searchParams, source });
+        await answer({ request, response, path, query: new URLSearchParams(query), source });
       } catch (thrown) {
         const failure = DrawbridgeError.from(thrown);
         const level = failure.http >= 500 ? log.error : log.info;
@@ -181,7 +183,7 @@ export async function authorizationServer(options: AuthorizationServerOptions): 
     },
     verify,
     async setupLink() {
-      return (await users.none()) ? `${place.issuer}/setup/${await users.newSetupToken()}` : undefined;
+      return signIn.local && (await users.none()) ? `${place.issuer}/setup/${await users.newSetupToken()}` : undefined;
     },
     metadata: { issuer: place.issuer, resource: place.resource, scopes: ALL_SCOPES },
     revokeGrant: (grantId) => grants.end(grantId),
@@ -198,10 +200,16 @@ export async function authorizationServer(options: AuthorizationServerOptions): 
 function checkPublicUrl(publicUrl: URL): void {
   const loopback = ["localhost", "127.0.0.1", "[::1]"].includes(publicUrl.hostname);
   if (publicUrl.protocol !== "https:" && !(publicUrl.protocol === "http:" && loopback)) {
-    throw new DrawbridgeError("settings_invalid", `publicUrl ${publicUrl.href} must be https, or http on a loopback address.`);
+    throw new DrawbridgeError(
+      "settings_invalid",
+      `publicUrl ${publicUrl.href} must be https, or http on a loopback address.`,
+    );
   }
   if (publicUrl.search !== "" || publicUrl.hash !== "" || publicUrl.username !== "" || publicUrl.password !== "") {
-    throw new DrawbridgeError("settings_invalid", `publicUrl ${publicUrl.href} must be an origin, with a path at most.`);
+    throw new DrawbridgeError(
+      "settings_invalid",
+      `publicUrl ${publicUrl.href} must be an origin, with a path at most.`,
+    );
   }
 }
 
@@ -222,12 +230,18 @@ function pathBelow(pathname: string, prefix: string): string | undefined {
 function answerFailure(response: ServerResponse, path: string, failure: DrawbridgeError, prefix: string): void {
   if (response.headersSent) return void response.destroy();
   const { http: status, message, retryAfterSeconds } = failure;
-  const headers: Record<string, string> = retryAfterSeconds === undefined ? {} : { "retry-after": String(retryAfterSeconds) };
+  const headers: Record<string, string> =
+    retryAfterSeconds === undefined ? {} : { "retry-after": String(retryAfterSeconds) };
   // Nothing more is read of a body that was too large, so the connection cannot go on.
   if (failure.code === "body_too_large") headers["connection"] = "close";
   if (path.startsWith("/oauth/") && path !== "/oauth/authorize") {
     const special = failure.data as { readonly error?: string } | undefined;
-    return answerJson(response, status, { error: special?.error ?? failure.oauth ?? "invalid_request", error_description: message }, headers);
+    return answerJson(
+      response,
+      status,
+      { error: special?.error ?? failure.oauth ?? "invalid_request", error_description: message },
+      headers,
+    );
   }
   const title = status === 404 ? "Nothing here" : status >= 500 ? "Something went wrong" : "This cannot go on";
   showPage(response, errorPage(title, message), { prefix, status, headers });
@@ -235,10 +249,20 @@ function answerFailure(response: ServerResponse, path: string, failure: Drawbrid
 
 /** What a person in front of a browser can make of an OAuth error. */
 function refusalPage(error: string, description: string): Page {
-  const message = REFUSALS[error] ?? (/[.!?]$/.test(description) ? description : `The program that sent you here asked for something that is not possible: ${description || error}.`);
-  return errorPage("This request cannot go on", message, "Go back to the program that sent you here and start again.", error);
+  const message =
+    REFUSALS[error] ??
+    (/[.!?]$/.test(description)
+      ? description
+      : `The program that sent you here asked for something that is not possible: ${description || error}.`);
+  return errorPage(
+    "This request cannot go on",
+    message,
+    "Go back to the program that sent you here and start again.",
+    error,
+  );
 }
 
 const REFUSALS: Readonly<Record<string, string>> = {
-  invalid_redirect_uri: "The answer would go to an address that this client has not declared as its own. Nothing was sent there.",
+  invalid_redirect_uri:
+    "The answer would go to an address that this client has not declared as its own. Nothing was sent there.",
 };

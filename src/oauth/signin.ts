@@ -1,12 +1,18 @@
 /** Signing in with a name and password, on the way to a client or to the account page. */
-import type { Exchange } from "./http.ts";
-import { readForm, seeOther } from "./http.ts";
+import { DrawbridgeError } from "../core/errors.ts";
+import { type Exchange, readForm, seeOther } from "./http.ts";
 import type { Pending } from "./interaction.ts";
 import { alert, field, formToken, html, type Page, showPage } from "./pages.ts";
 import type { Site } from "./site.ts";
 
 /** `/sign-in` and `/sign-in/<id of a waiting request>`. */
 export async function handleSignIn(site: Site, exchange: Exchange, id: string | undefined): Promise<void> {
+  if (!site.signIn.local) {
+    throw new DrawbridgeError(
+      "not_found",
+      "Nobody can sign in here: local users are switched off (signIn.local), and there is nothing else.",
+    );
+  }
   const pending = id === undefined ? undefined : await site.interactions.pending(exchange, id, "login");
   if (exchange.request.method === "POST") return signIn(site, exchange, pending);
 
@@ -40,7 +46,12 @@ async function signIn(site: Site, exchange: Exchange, pending: Pending | undefin
 }
 
 /** On to the client's request, or to the account page when there is none. */
-async function goOn({ place }: Site, { response }: Exchange, pending: Pending | undefined, user: string): Promise<void> {
+async function goOn(
+  { place }: Site,
+  { response }: Exchange,
+  pending: Pending | undefined,
+  user: string,
+): Promise<void> {
   if (pending === undefined) return seeOther(response, `${place.prefix}/account`);
   // Someone else was signed in when the request began: it begins again, as this person's.
   if (pending.user !== undefined && pending.user !== user) return pending.restart();

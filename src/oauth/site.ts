@@ -8,7 +8,7 @@ import type { Report } from "./events.ts";
 import type { Grants } from "./grants.ts";
 import type { Place } from "./http.ts";
 import type { Interactions } from "./interaction.ts";
-import type { TokensSettings } from "./settings.ts";
+import type { SignInSettings, TokensSettings } from "./settings.ts";
 import type { Users } from "./users.ts";
 
 export interface Site {
@@ -19,6 +19,7 @@ export interface Site {
   readonly grants: Grants;
   readonly policy: ClientPolicy;
   readonly interactions: Interactions;
+  readonly signIn: SignInSettings;
   readonly tokens: TokensSettings;
   readonly report: Report;
   readonly log: Logger;

@@ -15,7 +15,10 @@ export interface ThrottleOptions {
   readonly maxKeys?: number;
 }
 
-export function throttle({ burst, secondsPerTry, maxKeys = 10_000 }: ThrottleOptions, clock: Clock = systemClock): Throttle {
+export function throttle(
+  { burst, secondsPerTry, maxKeys = 10_000 }: ThrottleOptions,
+  clock: Clock = systemClock,
+): Throttle {
   /** When a key will have all its tries back (the "theoretical arrival time" of GCRA). */
   const fullAt = new Map<string, number>();
   const step = secondsPerTry * 1000;

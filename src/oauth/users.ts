@@ -91,11 +91,13 @@ export function usersIn(records: Records, clock: Clock = systemClock): Users {
       if (!/^[\p{L}\p{N}][\p{L}\p{N}._@+-]{0,99}$/u.test(name.trim())) {
         found.push("Choose a name of letters, digits and . _ @ + -, up to 100 characters.");
       }
-      if (email !== undefined && !/^[^\s@]{1,64}@[^\s@]{1,190}$/.test(email)) found.push("This is not an e-mail address.");
+      if (email !== undefined && !/^[^\s@]{1,64}@[^\s@]{1,190}$/.test(email))
+        found.push("This is not an e-mail address.");
       if (password.length < MIN_PASSWORD_LENGTH) {
         found.push(`Choose a password of at least ${MIN_PASSWORD_LENGTH} characters. A few words in a row do well.`);
       }
-      if (password.length > MAX_PASSWORD_LENGTH) found.push(`A password has at most ${MAX_PASSWORD_LENGTH} characters.`);
+      if (password.length > MAX_PASSWORD_LENGTH)
+        found.push(`A password has at most ${MAX_PASSWORD_LENGTH} characters.`);
       if (name !== "" && normal(password) === normal(name)) found.push("The password may not be the name.");
       return found;
     },
@@ -147,7 +149,12 @@ export function usersIn(records: Records, clock: Clock = systemClock): Users {
       const row = await records.get<{ key: string }>(SETUP, "link");
       if (row?.value.key !== setupKey(token)) return false;
       // Spent by a write that only one can win, so that a link made meanwhile by a new start is not the one deleted.
-      const spent = await records.put(SETUP, "link", { key: "" }, { ifVersion: row.version, expiresAt: clock() + 1000 });
+      const spent = await records.put(
+        SETUP,
+        "link",
+        { key: "" },
+        { ifVersion: row.version, expiresAt: clock() + 1000 },
+      );
       return spent;
     },
   };

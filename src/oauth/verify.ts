@@ -122,5 +122,7 @@ function endedFor({ token, grant, user, client }: Ended, principal: Principal): 
 }
 
 function unauthenticated(detail: string): DrawbridgeError {
-  return new DrawbridgeError("unauthenticated", "The access token is not valid, or no longer. Sign in again.", { detail });
+  return new DrawbridgeError("unauthenticated", "The access token is not valid, or no longer. Sign in again.", {
+    detail,
+  });
 }

@@ -1,5 +1,14 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { authorize, authorizeUrl, type Browser, REDIRECT, type Running, register, running, setUp } from "../oauth/support.ts";
+import {
+  authorize,
+  authorizeUrl,
+  type Browser,
+  REDIRECT,
+  type Running,
+  register,
+  running,
+  setUp,
+} from "../oauth/support.ts";
 
 let live: Running;
 let browser: Browser;
@@ -16,7 +25,10 @@ beforeAll(async () => {
 afterAll(() => live[Symbol.asyncDispose]());
 
 /** What the client is told, when it is told anything. */
-async function errorFor(more: Record<string, string>, base: Partial<Parameters<typeof authorizeUrl>[1]> = {}): Promise<string | null> {
+async function errorFor(
+  more: Record<string, string>,
+  base: Partial<Parameters<typeof authorizeUrl>[1]> = {},
+): Promise<string | null> {
   const end = await browser.go(authorizeUrl(live, { client, ...base, more }));
   // A response type with tokens in it is answered in the fragment, the refusal too (OAuth 2.0 Multiple Response Types §3).
   return end?.searchParams.get("error") ?? (end && new URLSearchParams(end.hash.slice(1)).get("error")) ?? null;
@@ -25,7 +37,11 @@ async function errorFor(more: Record<string, string>, base: Partial<Parameters<t
 test("a good request is answered, so that the refusals below mean something", async () => {
   const end = await authorize(live, browser, { client: web, redirect: WEB, state: "~state/1" });
   expect(`${end.origin}${end.pathname}`).toBe(WEB);
-  expect(Object.fromEntries(end.searchParams)).toMatchObject({ code: expect.any(String), state: "~state/1", iss: live.base });
+  expect(Object.fromEntries(end.searchParams)).toMatchObject({
+    code: expect.any(String),
+    state: "~state/1",
+    iss: live.base,
+  });
 });
 
 test("an unknown client is never redirected", async () => {
@@ -81,18 +97,24 @@ test.each(["token", "id_token", "code token", "none"])("the response type %s is 
   expect(await errorFor({ response_type })).toMatch(/unsupported_response_type|invalid_request|unauthorized_client/);
 });
 
-test.each(["fragment", "form_post", "query.jwt", "web_message"])("the response mode %s is refused", async (response_mode) => {
-  expect(await errorFor({ response_mode })).toBeNull();
-  expect(browser.last.status).toBe(400);
-});
+test.each(["fragment", "form_post", "query.jwt", "web_message"])(
+  "the response mode %s is refused",
+  async (response_mode) => {
+    expect(await errorFor({ response_mode })).toBeNull();
+    expect(browser.last.status).toBe(400);
+  },
+);
 
-test.each(["client_id", "redirect_uri", "scope", "state", "code_challenge"])("%s given twice is refused", async (name) => {
-  const url = new URL(authorizeUrl(live, { client }));
-  url.searchParams.append(name, "again");
-  const end = await browser.go(url.href);
-  if (end === undefined) expect(browser.last.status).toBe(400);
-  else expect(end.searchParams.get("error")).toMatch(/invalid_request|invalid_redirect_uri/);
-});
+test.each(["client_id", "redirect_uri", "scope", "state", "code_challenge"])(
+  "%s given twice is refused",
+  async (name) => {
+    const url = new URL(authorizeUrl(live, { client }));
+    url.searchParams.append(name, "again");
+    const end = await browser.go(url.href);
+    if (end === undefined) expect(browser.last.status).toBe(400);
+    else expect(end.searchParams.get("error")).toMatch(/invalid_request|invalid_redirect_uri/);
+  },
+);
 
 test("request objects are refused and nothing is fetched", async () => {
   expect(await errorFor({ request: "a.b.c" })).toBe("request_not_supported");
@@ -136,7 +158,10 @@ describe("registration", () => {
 
   test("is bounded in size, in number and per source, and forgets what nobody uses", async () => {
     let now = Date.now();
-    await using here = await running({ clients: { registration: "open", maxRegistered: 3, registeredUnusedDays: 2 }, clock: () => now });
+    await using here = await running({
+      clients: { registration: "open", maxRegistered: 3, registeredUnusedDays: 2 },
+      clock: () => now,
+    });
     const large = await fetch(`${here.base}/oauth/register`, {
       method: "POST",
       headers: { "content-type": "application/json" },

@@ -1,12 +1,12 @@
 import type { LookupAddress } from "node:dns";
-import { createServer } from "node:net";
 import type { AddressInfo } from "node:net";
+import { createServer } from "node:net";
 import { gzipSync } from "node:zlib";
 import { describe, expect, test } from "vitest";
 import { publicAddress } from "../../src/net/addresses.ts";
 import { cachedDocuments } from "../../src/net/cached.ts";
 import { outbound } from "../../src/net/outbound.ts";
-import { authorizeUrl, Browser, documentHost, type Running, running, setUp } from "../oauth/support.ts";
+import { authorizeUrl, type Browser, documentHost, type Running, running, setUp } from "../oauth/support.ts";
 
 const LIMITS = { maxBytes: 5 * 1024, timeoutMs: 3000 };
 
@@ -81,7 +81,10 @@ describe("a client id whose host is not on the public internet", () => {
     expect(hosts.length).toBeGreaterThan(40);
     for (const host of hosts) {
       const started = Date.now();
-      expect(await browser.go(authorizeUrl(live, { client: `https://${host}:${port}/client.json` })), host).toBeUndefined();
+      expect(
+        await browser.go(authorizeUrl(live, { client: `https://${host}:${port}/client.json` })),
+        host,
+      ).toBeUndefined();
       expect(browser.last.status, host).toBe(400);
       expect(Date.now() - started, host).toBeLessThan(3000);
     }
@@ -94,8 +97,14 @@ describe("a client id whose host is not on the public internet", () => {
     const answers: LookupAddress[][] = [
       [{ address: "127.0.0.1", family: 4 }],
       [{ address: "::1", family: 6 }],
-      [{ address: "93.184.215.14", family: 4 }, { address: "127.0.0.1", family: 4 }],
-      [{ address: "127.0.0.1", family: 4 }, { address: "93.184.215.14", family: 4 }],
+      [
+        { address: "93.184.215.14", family: 4 },
+        { address: "127.0.0.1", family: 4 },
+      ],
+      [
+        { address: "127.0.0.1", family: 4 },
+        { address: "93.184.215.14", family: 4 },
+      ],
       [{ address: "169.254.169.254", family: 4 }],
       [{ address: "::ffff:127.0.0.1", family: 6 }],
       [],
@@ -106,7 +115,9 @@ describe("a client id whose host is not on the public internet", () => {
         asked++;
         return answer;
       });
-      await expect(net.getJson(`https://rebinding.example:${port}/c.json`, LIMITS)).rejects.toMatchObject({ code: "outbound_refused" });
+      await expect(net.getJson(`https://rebinding.example:${port}/c.json`, LIMITS)).rejects.toMatchObject({
+        code: "outbound_refused",
+      });
       // Asked once: what was checked is what would have been connected to.
       expect(asked).toBe(1);
       await net.close();
@@ -135,7 +146,14 @@ describe("a client id whose host is not on the public internet", () => {
   });
 
   test("a public address is public, so that the refusals above mean something", () => {
-    for (const address of ["1.1.1.1", "93.184.215.14", "172.15.0.1", "172.32.0.1", "2606:4700:4700::1111", "2a00:1450::1"]) {
+    for (const address of [
+      "1.1.1.1",
+      "93.184.215.14",
+      "172.15.0.1",
+      "172.32.0.1",
+      "2606:4700:4700::1111",
+      "2a00:1450::1",
+    ]) {
       expect(publicAddress(address), address).toBe(true);
     }
     for (const address of ["", "localhost", "127.0.0.1", "::ffff:1.1.1.1", "2001::1", "3fff::1"]) {
@@ -148,7 +166,9 @@ describe("a client document", () => {
   /** What the person in front of the browser is told. */
   async function refusal(live: Running, browser: Browser, client: string): Promise<string> {
     expect(await browser.go(authorizeUrl(live, { client }))).toBeUndefined();
-    return browser.last.status === 400 ? (/<p>(.*?)<\/p>/s.exec(browser.last.text)?.[1] ?? "") : `${browser.last.status}`;
+    return browser.last.status === 400
+      ? (/<p>(.*?)<\/p>/s.exec(browser.last.text)?.[1] ?? "")
+      : `${browser.last.status}`;
   }
 
   test("that is hostile is refused, with the reason, soon, and without following it anywhere", async () => {
@@ -158,15 +178,26 @@ describe("a client document", () => {
     const json = { "content-type": "application/json" };
     const id = (path: string) => `https://localhost:${host.port}${path}`;
     const text = (path: string, more = {}) =>
-      JSON.stringify({ client_id: id(path), client_name: "x", redirect_uris: ["http://127.0.0.1:49152/callback"], ...more });
+      JSON.stringify({
+        client_id: id(path),
+        client_name: "x",
+        redirect_uris: ["http://127.0.0.1:49152/callback"],
+        ...more,
+      });
     host.serve("/moved", (_request, response) => response.writeHead(302, { location: id("/target") }).end());
-    host.serve("/html", (_request, response) => response.writeHead(200, { "content-type": "text/html" }).end(text("/html")));
+    host.serve("/html", (_request, response) =>
+      response.writeHead(200, { "content-type": "text/html" }).end(text("/html")),
+    );
     host.serve("/error", (_request, response) => response.writeHead(500, json).end(text("/error")));
     host.serve("/broken", (_request, response) => response.writeHead(200, json).end('{"client_id":'));
     host.serve("/list", (_request, response) => response.writeHead(200, json).end("[]"));
-    host.serve("/large", (_request, response) => response.writeHead(200, json).end(text("/large", { padding: "x".repeat(6000) })));
+    host.serve("/large", (_request, response) =>
+      response.writeHead(200, json).end(text("/large", { padding: "x".repeat(6000) })),
+    );
     host.serve("/bomb", (_request, response) => {
-      response.writeHead(200, { ...json, "content-encoding": "gzip" }).end(gzipSync(text("/bomb", { padding: "x".repeat(10_000_000) })));
+      response
+        .writeHead(200, { ...json, "content-encoding": "gzip" })
+        .end(gzipSync(text("/bomb", { padding: "x".repeat(10_000_000) })));
     });
     host.serve("/endless", (_request, response) => {
       response.writeHead(200, json);
@@ -179,7 +210,23 @@ describe("a client document", () => {
     host.publish("/nowhere", { redirect_uris: [] });
     host.publish("/script", { redirect_uris: ["javascript:alert(1)"] });
     host.publish("/plain-http", { redirect_uris: ["http://shop.example/cb"] });
-    const paths = ["/moved", "/html", "/error", "/broken", "/list", "/large", "/bomb", "/endless", "/other", "/secret", "/basic", "/nowhere", "/script", "/plain-http", "/missing"];
+    const paths = [
+      "/moved",
+      "/html",
+      "/error",
+      "/broken",
+      "/list",
+      "/large",
+      "/bomb",
+      "/endless",
+      "/other",
+      "/secret",
+      "/basic",
+      "/nowhere",
+      "/script",
+      "/plain-http",
+      "/missing",
+    ];
     for (const path of paths) {
       const started = Date.now();
       const reason = await refusal(live, browser, id(path));
@@ -199,7 +246,16 @@ describe("a client document", () => {
     await using live = await running({ clients: { metadataDocuments: host.settings } });
     const browser = await setUp(live);
     const base = `https://localhost:${host.port}`;
-    for (const client of [base, `${base}/`, `${base}/a/../b`, `${base}/a/%2e%2e/b`, `${base}/a#b`, `${base}/a b`, `${base}/${"x".repeat(1100)}`, `HTTPS://localhost:${host.port}/a`]) {
+    for (const client of [
+      base,
+      `${base}/`,
+      `${base}/a/../b`,
+      `${base}/a/%2e%2e/b`,
+      `${base}/a#b`,
+      `${base}/a b`,
+      `${base}/${"x".repeat(1100)}`,
+      `HTTPS://localhost:${host.port}/a`,
+    ]) {
       await browser.go(authorizeUrl(live, { client }));
       expect(browser.last.status, client).toBe(400);
     }
@@ -208,7 +264,12 @@ describe("a client document", () => {
 
   test("of a denied domain, or of one not on the list where there is a list, is not fetched", async () => {
     await using host = await documentHost();
-    for (const more of [{ deny: ["localhost"] }, { deny: [`localhost:${host.port}`] }, { others: "deny", allow: ["shop.example"] }, { enabled: false }]) {
+    for (const more of [
+      { deny: ["localhost"] },
+      { deny: [`localhost:${host.port}`] },
+      { others: "deny", allow: ["shop.example"] },
+      { enabled: false },
+    ]) {
       await using live = await running({ clients: { metadataDocuments: { ...host.settings, ...more } } });
       const browser = await setUp(live);
       await browser.go(authorizeUrl(live, { client: host.publish("/denied.json") }));
@@ -219,7 +280,10 @@ describe("a client document", () => {
 
   test("of an allowed domain is shown as allowed, of any other as unknown", async () => {
     await using host = await documentHost();
-    for (const [allow, words] of [[["localhost"], "allowed by your operator"], [["shop.example"], "Not known to your operator"]] as const) {
+    for (const [allow, words] of [
+      [["localhost"], "allowed by your operator"],
+      [["shop.example"], "Not known to your operator"],
+    ] as const) {
       await using live = await running({ clients: { metadataDocuments: { ...host.settings, allow } } });
       const browser = await setUp(live);
       await browser.go(authorizeUrl(live, { client: host.publish("/trust.json") }));
@@ -236,7 +300,11 @@ describe("a client document", () => {
       if (request.headers["if-none-match"] === '"v1"') response.writeHead(304, headers).end();
       else response.writeHead(200, headers).end("{}");
     });
-    const net = outbound({ allowPrivateAddresses: true, extraPorts: [host.port], trustedCertificates: await pem(host.settings) });
+    const net = outbound({
+      allowPrivateAddresses: true,
+      extraPorts: [host.port],
+      trustedCertificates: await pem(host.settings),
+    });
     const documents = cachedDocuments(net, LIMITS, () => now);
     await Promise.all(Array.from({ length: 50 }, () => documents.get(url)));
     expect(host.requests).toHaveLength(1);
@@ -249,7 +317,8 @@ describe("a client document", () => {
     expect(host.requests).toHaveLength(2);
 
     const missing = `https://localhost:${host.port}/missing`;
-    for (let i = 0; i < 5; i++) await expect(documents.get(missing)).rejects.toMatchObject({ code: "outbound_refused" });
+    for (let i = 0; i < 5; i++)
+      await expect(documents.get(missing)).rejects.toMatchObject({ code: "outbound_refused" });
     expect(host.requests).toHaveLength(3);
     now += 31_000;
     await expect(documents.get(missing)).rejects.toMatchObject({ code: "outbound_refused" });
@@ -257,7 +326,37 @@ describe("a client document", () => {
 
     for (let i = 0; i < 40; i++) await documents.get(`https://localhost:${host.port}/many/${i}`).catch(() => {});
     expect(host.requests.length).toBeLessThan(40);
-    await expect(documents.get(`https://localhost:${host.port}/one-more`)).rejects.toMatchObject({ code: "rate_limited" });
+    await expect(documents.get(`https://localhost:${host.port}/one-more`)).rejects.toMatchObject({
+      code: "rate_limited",
+    });
+    await net.close();
+  });
+
+  test("serves on while its server is down, and not after it was withdrawn", async () => {
+    await using host = await documentHost();
+    let now = Date.now();
+    let status = 200;
+    const url = host.serve("/app.json", (_request, response) => {
+      response.writeHead(status, { "content-type": "application/json" }).end("{}");
+    });
+    const net = outbound({
+      allowPrivateAddresses: true,
+      extraPorts: [host.port],
+      trustedCertificates: await pem(host.settings),
+    });
+    const documents = cachedDocuments(net, LIMITS, () => now);
+    await documents.get(url);
+    status = 503;
+    now += 61_000;
+    expect((await documents.get(url)).toString()).toBe("{}");
+    now += 24 * 3_600_000;
+    await expect(documents.get(url)).rejects.toMatchObject({ code: "upstream_unavailable" });
+    status = 200;
+    now += 31_000;
+    await documents.get(url);
+    status = 404;
+    now += 61_000;
+    await expect(documents.get(url)).rejects.toMatchObject({ code: "outbound_refused" });
     await net.close();
   });
 
@@ -265,7 +364,7 @@ describe("a client document", () => {
     await using host = await documentHost();
     const net = outbound({ allowPrivateAddresses: true, extraPorts: [host.port] });
     const url = host.publish("/untrusted.json");
-    await expect(net.getJson(url, LIMITS)).rejects.toMatchObject({ code: "outbound_refused" });
+    await expect(net.getJson(url, LIMITS)).rejects.toMatchObject({ code: "upstream_unavailable" });
     expect(host.requests).toHaveLength(0);
     await net.close();
   });

@@ -1,5 +1,17 @@
 import { describe, expect, test } from "vitest";
-import { authorize, authorizeUrl, Browser, call, connect, documentHost, PASSWORD, type Running, register, running, setUp } from "../oauth/support.ts";
+import {
+  authorize,
+  authorizeUrl,
+  Browser,
+  call,
+  connect,
+  documentHost,
+  PASSWORD,
+  type Running,
+  register,
+  running,
+  setUp,
+} from "../oauth/support.ts";
 
 async function started(options: Parameters<typeof running>[0] = {}) {
   const live = await running({ ...options, clients: { registration: "open", ...options.clients } });
@@ -21,7 +33,10 @@ describe("a consent", () => {
     const { live, browser, client } = here;
     const url = await asked(live, browser, client);
     for (const form of ["", "A".repeat(43)]) {
-      const response = await browser.fetch(url, { method: "POST", body: new URLSearchParams({ form, answer: "allow", scope: "mcp:read" }) });
+      const response = await browser.fetch(url, {
+        method: "POST",
+        body: new URLSearchParams({ form, answer: "allow", scope: "mcp:read" }),
+      });
       expect(response.status).toBe(403);
     }
     await browser.go(url);
@@ -114,7 +129,9 @@ describe("a consent", () => {
     host.publish("/app.json", { redirect_uris: [redirect, "https://attacker.example/cb"] });
     now += 61_000;
     // The library's own copy of the document lives for a second of real time.
-    await expect.poll(() => browser.go(authorizeUrl(live, { client: id, redirect }), none), { timeout: 10_000, interval: 200 }).toBeUndefined();
+    await expect
+      .poll(() => browser.go(authorizeUrl(live, { client: id, redirect }), none), { timeout: 10_000, interval: 200 })
+      .toBeUndefined();
     expect(browser.last.text).toContain("This client has changed since you allowed it");
   });
 });
@@ -281,7 +298,11 @@ describe("the set-up link", () => {
     await using live = await running();
     const browser = new Browser(live.origin);
     await browser.go((await live.server.setupLink()) ?? "");
-    for (const [password, again] of [["short", "short"], ["four calm words", "four calm word"], ["x".repeat(300), "x".repeat(300)]]) {
+    for (const [password, again] of [
+      ["short", "short"],
+      ["four calm words", "four calm word"],
+      ["x".repeat(300), "x".repeat(300)],
+    ]) {
       await browser.submit({ name: "olive", password: password ?? "", again: again ?? "" });
       expect(browser.last.status).toBe(422);
     }
@@ -310,7 +331,10 @@ describe("the account page", () => {
     await other.go(`${live.base}/sign-in`);
     await other.submit({ name: "olive", password: PASSWORD });
     const change = (current: string) =>
-      browser.submit({ current, next: "five calm words over here", again: "five calm words over here" }, `${live.base}/account/password`);
+      browser.submit(
+        { current, next: "five calm words over here", again: "five calm words over here" },
+        `${live.base}/account/password`,
+      );
     await browser.go(`${live.base}/account`);
     await change("not the password");
     expect(browser.last.status).toBe(422);

@@ -78,7 +78,9 @@ describe("a code", () => {
   });
 
   test("is refused for another resource than it was given for", async () => {
-    expect((await redeem(await freshCode(), { resource: "https://other.example/mcp" })).body["error"]).toBe("invalid_target");
+    expect((await redeem(await freshCode(), { resource: "https://other.example/mcp" })).body["error"]).toBe(
+      "invalid_target",
+    );
   });
 
   test("is refused after a minute", async () => {
@@ -88,7 +90,13 @@ describe("a code", () => {
     const id = String((await register(here)).body["client_id"]);
     const code = (await authorize(here, someone, { client: id }, VERIFIER)).searchParams.get("code") ?? "";
     now += 61_000;
-    const late = { grant_type: "authorization_code", code, client_id: id, redirect_uri: REDIRECT, code_verifier: VERIFIER };
+    const late = {
+      grant_type: "authorization_code",
+      code,
+      client_id: id,
+      redirect_uri: REDIRECT,
+      code_verifier: VERIFIER,
+    };
     expect((await token(here, late)).body["error"]).toBe("invalid_grant");
   });
 });
@@ -121,7 +129,9 @@ describe("a refresh token", () => {
     const wider = await refresh(live, client, refresh_token, { scope: "mcp:read mcp:call" });
     expect(wider.body["error"] ?? wider.body["scope"]).toMatch(/^(invalid_scope|mcp:read)$/);
     const { refresh_token: another } = await connect(live, browser, { client });
-    expect((await refresh(live, client, another, { resource: "https://other.example" })).body["error"]).toBe("invalid_target");
+    expect((await refresh(live, client, another, { resource: "https://other.example" })).body["error"]).toBe(
+      "invalid_target",
+    );
   });
 
   test("is not in the store in a form that could be used", async () => {
@@ -204,7 +214,8 @@ describe("a bearer token", () => {
     const { access_token } = await connect(live, browser, { client });
     const [, payload] = access_token.split(".");
     const header = Buffer.from(JSON.stringify({ alg: "none", typ: "at+jwt" })).toString("base64url");
-    for (const signature of ["", "AAAA"]) expect((await call(live, `${header}.${payload}.${signature}`)).status).toBe(401);
+    for (const signature of ["", "AAAA"])
+      expect((await call(live, `${header}.${payload}.${signature}`)).status).toBe(401);
   });
 
   test("signed by HMAC with our public key as the secret is refused", async () => {
@@ -222,23 +233,35 @@ describe("a bearer token", () => {
     const { privateKey, publicKey } = await generateKeyPair("ES256", { extractable: true });
     const jwk = await crypto.subtle.exportKey("jwk", publicKey);
     const [key] = (await loadKeys(live.records)).public;
-    for (const header of [{ jwk }, { jku: "https://attacker.example/jwks" }, { kid: key?.kid }, { kid: key?.kid, jwk }]) {
+    for (const header of [
+      { jwk },
+      { jku: "https://attacker.example/jwks" },
+      { kid: key?.kid },
+      { kid: key?.kid, jwk },
+    ]) {
       const all = { alg: "ES256", typ: "at+jwt", ...header } as never;
       const token = await new SignJWT(decodeJwt(access_token)).setProtectedHeader(all).sign(privateKey);
       expect((await call(live, token)).status).toBe(401);
     }
     const rsa = generateKeyPairSync("rsa", { modulusLength: 2048 }).privateKey;
-    const other = await new SignJWT(decodeJwt(access_token)).setProtectedHeader({ alg: "RS256", typ: "at+jwt", kid: key?.kid ?? "" }).sign(rsa);
+    const other = await new SignJWT(decodeJwt(access_token))
+      .setProtectedHeader({ alg: "RS256", typ: "at+jwt", kid: key?.kid ?? "" })
+      .sign(rsa);
     expect((await call(live, other)).status).toBe(401);
   });
 
   test("that is huge or no token at all is refused", async () => {
-    for (const text of ["x".repeat(9000), "a.b.c", "..", "null", "%00"]) expect((await call(live, text)).status).toBe(401);
+    for (const text of ["x".repeat(9000), "a.b.c", "..", "null", "%00"])
+      expect((await call(live, text)).status).toBe(401);
   });
 
   test("that was cached ends when its time ends", async () => {
     let now = Date.now();
-    await using here = await running({ clients: { registration: "open" }, tokens: { accessTokenSeconds: 60 }, clock: () => now });
+    await using here = await running({
+      clients: { registration: "open" },
+      tokens: { accessTokenSeconds: 60 },
+      clock: () => now,
+    });
     const someone = await setUp(here);
     const id = String((await register(here)).body["client_id"]);
     const { access_token } = await connect(here, someone, { client: id });

@@ -220,10 +220,10 @@ describe("serve", () => {
   });
 
   test("colours appear on a terminal only, and not against NO_COLOR", async () => {
-    const escape = "\u001b[";
-    expect((await run(["serve", good], { cwd: folder, isTTY: true })).stdout).toContain(escape);
+    const style = "\u001b[";
+    expect((await run(["serve", good], { cwd: folder, isTTY: true })).stdout).toContain(style);
     expect((await run(["serve", good], { cwd: folder, isTTY: true, env: { NO_COLOR: "1" } })).stdout).not.toContain(
-      escape,
+      style,
     );
     const plain = (await run(["serve", good], { cwd: folder })).stdout;
     expect(plain).toBe(stripVTControlCharacters(plain));

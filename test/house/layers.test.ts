@@ -63,7 +63,7 @@ function imports(text: string): { specifier: string; line: number }[] {
   );
 }
 
-export function offences(path: string, text: string): string[] {
+function offences(path: string, text: string): string[] {
   const [, own = ""] = path.split("/");
   const layer = LAYERS[own];
   if (layer === undefined)

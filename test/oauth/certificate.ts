@@ -21,7 +21,10 @@ export async function selfSigned(): Promise<{ certificate: string; key: string }
     ],
   });
   const key = Buffer.from(await crypto.subtle.exportKey("pkcs8", keys.privateKey)).toString("base64");
-  return { certificate: certificate.toString("pem"), key: `-----BEGIN PRIVATE KEY-----\n${key}\n-----END PRIVATE KEY-----\n` };
+  return {
+    certificate: certificate.toString("pem"),
+    key: `-----BEGIN PRIVATE KEY-----\n${key}\n-----END PRIVATE KEY-----\n`,
+  };
 }
 
 /** Its dependency injection asks for `reflect-metadata` at load and needs nothing of it for what is used here. */

@@ -1,6 +1,8 @@
+import { randomUUID } from "node:crypto";
 import { request } from "node:http";
-import { decodeJwt, decodeProtectedHeader } from "jose";
+import { decodeJwt, decodeProtectedHeader, exportJWK, generateKeyPair, SignJWT } from "jose";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { memoryStore } from "../../src/store/memory/memory.ts";
 import {
   authorize,
   authorizeUrl,
@@ -66,7 +68,12 @@ describe("a client that nobody registered", () => {
     await using here = await running({
       clients: {
         preregistered: [
-          { id: "billing", name: "Billing", redirectUris: ["https://billing.example/cb"], secret: new Secret("s".repeat(40)) },
+          {
+            id: "billing",
+            name: "Billing",
+            redirectUris: ["https://billing.example/cb"],
+            secret: new Secret("s".repeat(40)),
+          },
         ],
       },
     });
@@ -88,13 +95,45 @@ describe("a client that nobody registered", () => {
     expect(right.status).toBe(200);
   });
 
+  test("with a key in its document authenticates with it, and not without", async () => {
+    const { privateKey, publicKey } = await generateKeyPair("ES256");
+    const jwk = { ...(await exportJWK(publicKey)), kid: "k1", use: "sig", alg: "ES256" };
+    const redirect = "https://agent.example/cb";
+    const client = host.publish("/keyed.json", { redirect_uris: [redirect], jwks: { keys: [jwk] } });
+    const verifier = "a".repeat(64);
+    const end = await authorize(live, browser, { client, redirect }, verifier);
+    const code = end.searchParams.get("code") ?? "";
+    const grant = {
+      grant_type: "authorization_code",
+      code,
+      code_verifier: verifier,
+      redirect_uri: redirect,
+      client_id: client,
+    };
+    expect((await token(live, grant)).body["error"]).toBe("invalid_client");
+    const assertion = await new SignJWT({})
+      .setProtectedHeader({ alg: "ES256", kid: "k1" })
+      .setIssuer(client)
+      .setSubject(client)
+      .setAudience(live.base)
+      .setJti(randomUUID())
+      .setIssuedAt()
+      .setExpirationTime("60s")
+      .sign(privateKey);
+    const type = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+    const signed = { ...grant, client_assertion: assertion, client_assertion_type: type };
+    expect((await token(live, signed)).status).toBe(200);
+    expect((await token(live, { ...signed, grant_type: "refresh_token" })).status).toBeGreaterThanOrEqual(400);
+  });
+
   test("is shown in the audit events from consent to token", async () => {
     const client = host.publish("/audited.json");
     live.events.length = 0;
     const { refresh_token } = await connect(live, browser, { client });
     await refresh(live, client, refresh_token);
     expect(live.events.map(({ type }) => type)).toEqual(["consent-granted", "token-issued", "token-refreshed"]);
-    for (const event of live.events) expect(event).toMatchObject({ client, grant: expect.any(String), user: expect.any(String) });
+    for (const event of live.events)
+      expect(event).toMatchObject({ client, grant: expect.any(String), user: expect.any(String) });
   });
 });
 
@@ -146,7 +185,11 @@ describe("what real clients send", () => {
 
   test("offline_access and openid do no harm", async () => {
     const client = host.publish("/oidc.json");
-    const tokens = await connect(live, browser, { client, scope: "openid offline_access mcp:read", more: { prompt: "consent" } });
+    const tokens = await connect(live, browser, {
+      client,
+      scope: "openid offline_access mcp:read",
+      more: { prompt: "consent" },
+    });
     expect(decodeJwt(tokens.access_token)).toMatchObject({ aud: live.resource, scope: "mcp:read" });
     expect(tokens.id_token).toBeDefined();
   });
@@ -162,7 +205,13 @@ describe("what real clients send", () => {
 
   test("a resource that is not ours is refused, to the client and with iss", async () => {
     const client = host.publish("/foreign.json");
-    for (const resource of ["https://other.example/mcp", `${live.resource}2`, `${live.resource}#x`, "mcp", `${live.base}/`]) {
+    for (const resource of [
+      "https://other.example/mcp",
+      `${live.resource}2`,
+      `${live.resource}#x`,
+      "mcp",
+      `${live.base}/`,
+    ]) {
       const end = await browser.go(authorizeUrl(live, { client, resource }));
       expect(end?.searchParams.get("error"), resource).toBe("invalid_target");
       expect(end?.searchParams.get("iss")).toBe(live.base);
@@ -173,7 +222,8 @@ describe("what real clients send", () => {
   test("a pushed authorization request is answered like any other", async () => {
     const client = host.publish("/par.json");
     const verifier = "p".repeat(64);
-    const query = new URL(authorizeUrl(live, { client, scope: null, resource: `${live.resource}/` }, verifier)).searchParams;
+    const query = new URL(authorizeUrl(live, { client, scope: null, resource: `${live.resource}/` }, verifier))
+      .searchParams;
     const pushed = await fetch(`${live.base}/oauth/par`, { method: "POST", body: query });
     expect(pushed.status).toBe(201);
     const { request_uri } = (await pushed.json()) as { request_uri: string };
@@ -194,7 +244,11 @@ describe("discovery", () => {
   test("tells everything an MCP client asks for, from the configured URL only", async () => {
     const forged = await new Promise<Record<string, unknown>>((resolve, reject) => {
       const { port } = new URL(live.origin);
-      const headers = { host: "attacker.example", "x-forwarded-host": "attacker.example", "x-forwarded-proto": "https" };
+      const headers = {
+        host: "attacker.example",
+        "x-forwarded-host": "attacker.example",
+        "x-forwarded-proto": "https",
+      };
       request({ host: "127.0.0.1", port, path: "/.well-known/oauth-authorization-server", headers }, (response) => {
         let text = "";
         response.on("data", (part) => (text += part)).on("end", () => resolve(JSON.parse(text)));
@@ -222,20 +276,32 @@ describe("discovery", () => {
   });
 
   test("and the keys may be read by any origin and kept for a while; authorize may not", async () => {
-    for (const path of ["/.well-known/oauth-authorization-server", "/.well-known/openid-configuration", "/oauth/jwks"]) {
+    for (const path of [
+      "/.well-known/oauth-authorization-server",
+      "/.well-known/openid-configuration",
+      "/oauth/jwks",
+    ]) {
       const response = await fetch(live.base + path, { headers: { origin: "https://inspector.example" } });
       expect(response.headers.get("access-control-allow-origin"), path).toBe("*");
       expect(response.headers.get("cache-control")).toBe("public, max-age=300");
       expect(await response.text()).not.toContain('"d"');
     }
-    const preflight = { method: "OPTIONS", headers: { origin: "https://a.example", "access-control-request-method": "POST" } };
+    const preflight = {
+      method: "OPTIONS",
+      headers: { origin: "https://a.example", "access-control-request-method": "POST" },
+    };
     for (const path of ["/oauth/token", "/oauth/register"]) {
       const response = await fetch(live.base + path, preflight);
       expect([response.status, response.headers.get("access-control-allow-methods")], path).toEqual([204, "POST"]);
     }
-    const never = await fetch(authorizeUrl(live, { client: "x" }), { headers: { origin: "https://a.example" }, redirect: "manual" });
+    const never = await fetch(authorizeUrl(live, { client: "x" }), {
+      headers: { origin: "https://a.example" },
+      redirect: "manual",
+    });
     expect(never.headers.get("access-control-allow-origin")).toBeNull();
-    expect((await fetch(`${live.base}/oauth/authorize`, preflight)).headers.get("access-control-allow-origin")).toBeNull();
+    expect(
+      (await fetch(`${live.base}/oauth/authorize`, preflight)).headers.get("access-control-allow-origin"),
+    ).toBeNull();
   });
 
   test("works below a path, in every spelling of the document's address", async () => {
@@ -261,9 +327,16 @@ describe("discovery", () => {
   test("a wrong method or an unknown endpoint is told so", async () => {
     expect((await fetch(`${live.base}/oauth/token`)).status).toBe(405);
     expect((await fetch(`${live.base}/oauth/userinfo`)).status).toBe(404);
-    const json = await fetch(`${live.base}/oauth/token`, { method: "POST", body: "{}", headers: { "content-type": "application/json" } });
+    const json = await fetch(`${live.base}/oauth/token`, {
+      method: "POST",
+      body: "{}",
+      headers: { "content-type": "application/json" },
+    });
     expect(json.status).toBe(415);
-    const large = await fetch(`${live.base}/oauth/token`, { method: "POST", body: new URLSearchParams({ code: "x".repeat(1_000_000) }) });
+    const large = await fetch(`${live.base}/oauth/token`, {
+      method: "POST",
+      body: new URLSearchParams({ code: "x".repeat(1_000_000) }),
+    });
     expect(large.status).toBe(413);
   });
 });
@@ -308,7 +381,8 @@ describe("tokens", () => {
     const client = host.publish("/revoke.json");
     const { access_token, refresh_token } = await connect(live, browser, { client });
     expect((await call(live, access_token)).status).toBe(200);
-    const revoke = (body: Record<string, string>) => fetch(`${live.base}/oauth/revoke`, { method: "POST", body: new URLSearchParams(body) });
+    const revoke = (body: Record<string, string>) =>
+      fetch(`${live.base}/oauth/revoke`, { method: "POST", body: new URLSearchParams(body) });
     const stranger = host.publish("/stranger.json");
     expect((await revoke({ token: access_token, client_id: stranger })).status).toBe(200);
     expect((await call(live, access_token)).status).toBe(200);
@@ -349,7 +423,12 @@ describe("tokens", () => {
 
   test("introspection tells a confidential client about its own tokens only", async () => {
     const { Secret } = await import("../../src/core/secret.ts");
-    const preregistered = ["alpha", "beta"].map((id) => ({ id, name: id, redirectUris: ["https://a.example/cb"], secret: new Secret(id.repeat(8)) }));
+    const preregistered = ["alpha", "beta"].map((id) => ({
+      id,
+      name: id,
+      redirectUris: ["https://a.example/cb"],
+      secret: new Secret(id.repeat(8)),
+    }));
     await using here = await running({ clients: { preregistered } });
     const someone = await setUp(here);
     const redirect = "https://a.example/cb";
@@ -357,10 +436,16 @@ describe("tokens", () => {
     const end = await authorize(here, someone, { client: "alpha", redirect }, verifier);
     const basic = (id: string) => ({ authorization: `Basic ${btoa(`${id}:${id.repeat(8)}`)}` });
     const code = end.searchParams.get("code") ?? "";
-    const { body } = await token(here, { grant_type: "authorization_code", code, code_verifier: verifier, redirect_uri: redirect }, basic("alpha"));
+    const { body } = await token(
+      here,
+      { grant_type: "authorization_code", code, code_verifier: verifier, redirect_uri: redirect },
+      basic("alpha"),
+    );
     const introspect = async (id: string) => {
       const params = new URLSearchParams({ token: String(body["access_token"]) });
-      return (await fetch(`${here.base}/oauth/introspect`, { method: "POST", body: params, headers: basic(id) })).json();
+      return (
+        await fetch(`${here.base}/oauth/introspect`, { method: "POST", body: params, headers: basic(id) })
+      ).json();
     };
     expect(await introspect("alpha")).toMatchObject({ active: true, scope: "mcp:read mcp:call", aud: here.resource });
     expect(await introspect("beta")).toEqual({ active: false });
@@ -386,13 +471,55 @@ describe("tokens", () => {
     expect((await refresh(here, client, tokens.refresh_token)).status).toBe(200);
   });
 
+  test("a store that fails at any one moment gives a clear error, and nothing works that should not", async () => {
+    const store = memoryStore().records;
+    let left = Number.POSITIVE_INFINITY;
+    const failing = new Proxy(store, {
+      get(target, name: keyof typeof store) {
+        return (...given: never[]) => {
+          if (--left === 0) throw new Error("the disk is full");
+          return (target[name] as (...all: never[]) => unknown).apply(target, given);
+        };
+      },
+    });
+    await using here = await running({
+      records: failing,
+      clients: { registration: "open" },
+      tokens: { refreshGraceSeconds: 0 },
+    });
+    const someone = await setUp(here);
+    const client = String((await register(here)).body["client_id"]);
+    let n = 1;
+    for (; n < 40; n++) {
+      left = Number.POSITIVE_INFINITY;
+      const tokens = await connect(here, someone, { client });
+      left = n;
+      const { status, body } = await refresh(here, client, tokens.refresh_token);
+      const over = left > 0;
+      left = Number.POSITIVE_INFINITY;
+      if (over) {
+        expect(status).toBe(200);
+        break;
+      }
+      expect([400, 500]).toContain(status);
+      expect(JSON.stringify(body)).not.toContain("disk");
+      // Spent or not, the old token gives one pair at most.
+      const again = await Promise.all([1, 2].map(() => refresh(here, client, tokens.refresh_token)));
+      expect(again.filter((answer) => answer.status === 200).length).toBeLessThanOrEqual(1);
+    }
+    expect(n).toBeGreaterThan(5);
+    expect(n).toBeLessThan(40);
+  });
+
   test("the same keys serve after a restart, and by two processes that start together", async () => {
     const client = host.publish("/restart.json");
     const clients = { metadataDocuments: host.settings };
     await using first = await running({ clients });
     const someone = await setUp(first);
     const tokens = await connect(first, someone, { client });
-    const others = await Promise.all([1, 2].map(() => running({ clients, records: first.records, publicUrl: first.base })));
+    const others = await Promise.all(
+      [1, 2].map(() => running({ clients, records: first.records, publicUrl: first.base })),
+    );
     for (const other of others) {
       await expect(other.server.verify(tokens.access_token)).resolves.toMatchObject({ client });
       await other[Symbol.asyncDispose]();

@@ -1,7 +1,10 @@
 import { randomUUID } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import * as modern from "@modelcontextprotocol/client";
-import { auth as classicAuth, type OAuthClientProvider as ClassicProvider } from "@modelcontextprotocol/sdk/client/auth.js";
+import {
+  type OAuthClientProvider as ClassicProvider,
+  auth as classicAuth,
+} from "@modelcontextprotocol/sdk/client/auth.js";
 import { Client as ClassicClient } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport as ClassicTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import { McpServer } from "@modelcontextprotocol/sdk/server/mcp.js";
@@ -9,7 +12,16 @@ import { StreamableHTTPServerTransport } from "@modelcontextprotocol/sdk/server/
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { DrawbridgeError } from "../../src/core/errors.ts";
 import type { AuthorizationServer } from "../../src/oauth/server.ts";
-import { Browser, type DocumentHost, documentHost, PASSWORD, REDIRECT, type Running, running, setUp } from "./support.ts";
+import {
+  Browser,
+  type DocumentHost,
+  documentHost,
+  PASSWORD,
+  REDIRECT,
+  type Running,
+  running,
+  setUp,
+} from "./support.ts";
 
 let host: DocumentHost;
 let live: Running;
@@ -25,7 +37,11 @@ afterAll(async () => {
 });
 
 /** A real MCP server behind `verify`, one per request. */
-async function mcp(request: IncomingMessage, response: ServerResponse, authorization: AuthorizationServer): Promise<void> {
+async function mcp(
+  request: IncomingMessage,
+  response: ServerResponse,
+  authorization: AuthorizationServer,
+): Promise<void> {
   try {
     const token = /^Bearer (.+)$/.exec(request.headers.authorization ?? "")?.[1];
     if (token === undefined) throw new DrawbridgeError("unauthenticated", "no token");
@@ -48,7 +64,13 @@ async function mcp(request: IncomingMessage, response: ServerResponse, authoriza
 
 /** What an MCP host keeps for its SDK, the same for both SDKs. */
 function provider(documentUrl: string | undefined) {
-  const kept: { client?: unknown; tokens?: { refresh_token?: string }; verifier?: string; discovery?: unknown; redirected?: URL } = {};
+  const kept: {
+    client?: unknown;
+    tokens?: { refresh_token?: string };
+    verifier?: string;
+    discovery?: unknown;
+    redirected?: URL;
+  } = {};
   const methods = {
     redirectUrl: REDIRECT,
     clientMetadataUrl: documentUrl,
@@ -94,7 +116,9 @@ describe.each(ways)("an SDK client that connects %s", (_way, documentUrl) => {
     const authProvider = methods as unknown as ClassicProvider;
     const connecting = new ClassicClient({ name: "paper-crane", version: "1.0.0" });
     const transport = new ClassicTransport(new URL(live.resource), { authProvider });
-    await expect(connecting.connect(transport as Parameters<typeof connecting.connect>[0])).rejects.toThrow(/Unauthorized/);
+    await expect(connecting.connect(transport as Parameters<typeof connecting.connect>[0])).rejects.toThrow(
+      /Unauthorized/,
+    );
     await transport.finishAuth((await person(kept.redirected)).get("code") ?? "");
 
     const client = new ClassicClient({ name: "paper-crane", version: "1.0.0" });

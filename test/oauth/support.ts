@@ -87,7 +87,12 @@ export async function running(options: RunningOptions = {}): Promise<Running> {
   };
 }
 
-async function route(server: AuthorizationServer, request: IncomingMessage, response: ServerResponse, options: RunningOptions) {
+async function route(
+  server: AuthorizationServer,
+  request: IncomingMessage,
+  response: ServerResponse,
+  options: RunningOptions,
+) {
   const { pathname } = new URL(request.url ?? "/", "http://test.invalid");
   if (server.owns(pathname)) return server.handle(request, response);
   const metadataPath = `/.well-known/oauth-protected-resource${new URL(server.metadata.resource).pathname}`;
@@ -144,7 +149,9 @@ export class Browser {
   async fetch(url: string, init: RequestInit = {}): Promise<Response> {
     const target = new URL(url, this.origin);
     const cookie = [...this.#cookies.values()]
-      .filter(({ path }) => target.pathname === path || target.pathname.startsWith(path.endsWith("/") ? path : `${path}/`))
+      .filter(
+        ({ path }) => target.pathname === path || target.pathname.startsWith(path.endsWith("/") ? path : `${path}/`),
+      )
       .map(({ name, value }) => `${name}=${value}`)
       .join("; ");
     const headers = new Headers(init.headers);
@@ -172,7 +179,11 @@ export class Browser {
   }
 
   /** Sends the form of the page that was loaded last. `fields` are added; `without` are left out. */
-  async submit(fields: Record<string, string>, action?: string, without: readonly string[] = []): Promise<URL | undefined> {
+  async submit(
+    fields: Record<string, string>,
+    action?: string,
+    without: readonly string[] = [],
+  ): Promise<URL | undefined> {
     return this.go(action ?? this.last.url, this.form(fields, without));
   }
 
@@ -192,7 +203,9 @@ export class Browser {
     const at = pair.indexOf("=");
     const name = pair.slice(0, at);
     const path = attributes.find((attribute) => /^path=/i.test(attribute))?.slice(5) ?? "/";
-    const gone = attributes.some((attribute) => /^max-age=0$/i.test(attribute) || /^expires=Thu, 01 Jan 1970/i.test(attribute));
+    const gone = attributes.some(
+      (attribute) => /^max-age=0$/i.test(attribute) || /^expires=Thu, 01 Jan 1970/i.test(attribute),
+    );
     if (gone) this.#cookies.delete(`${name} ${path}`);
     else this.#cookies.set(`${name} ${path}`, { name, path, value: pair.slice(at + 1) });
   }
@@ -244,7 +257,8 @@ export function authorizeUrl({ base, resource }: Running, ask: AskOptions, verif
 export async function authorize(running: Running, browser: Browser, ask: AskOptions, verifier?: string): Promise<URL> {
   const site = ask.site === undefined ? {} : { headers: { "sec-fetch-site": ask.site } };
   let end = await browser.go(authorizeUrl(running, ask, verifier), site);
-  if (end === undefined && /<h1>Sign in/.test(browser.last.text)) end = await browser.submit({ name: "olive", password: PASSWORD });
+  if (end === undefined && /<h1>Sign in/.test(browser.last.text))
+    end = await browser.submit({ name: "olive", password: PASSWORD });
   if (end === undefined && /<legend>/.test(browser.last.text)) {
     end = await browser.submit({ answer: ask.answer ?? "allow" }, undefined, ask.without);
   }
@@ -262,7 +276,11 @@ export interface Tokens {
 }
 
 /** From nothing to tokens. */
-export async function connect(running: Running, browser: Browser, ask: AskOptions): Promise<Tokens & { code: string; verifier: string }> {
+export async function connect(
+  running: Running,
+  browser: Browser,
+  ask: AskOptions,
+): Promise<Tokens & { code: string; verifier: string }> {
   const verifier = randomBytes(48).toString("base64url");
   const end = await authorize(running, browser, ask, verifier);
   const code = end.searchParams.get("code");
@@ -279,10 +297,22 @@ export async function connect(running: Running, browser: Browser, ask: AskOption
   return { ...(answer.body as unknown as Tokens), code, verifier };
 }
 
-export async function token({ origin, base }: Running, params: Record<string, string>, headers: Record<string, string> = {}) {
+export async function token(
+  { origin, base }: Running,
+  params: Record<string, string>,
+  headers: Record<string, string> = {},
+) {
   const url = new URL(`${base}/oauth/token`);
-  const response = await fetch(`${origin}${url.pathname}`, { method: "POST", body: new URLSearchParams(params), headers });
-  return { status: response.status, headers: response.headers, body: (await response.json()) as Record<string, unknown> };
+  const response = await fetch(`${origin}${url.pathname}`, {
+    method: "POST",
+    body: new URLSearchParams(params),
+    headers,
+  });
+  return {
+    status: response.status,
+    headers: response.headers,
+    body: (await response.json()) as Record<string, unknown>,
+  };
 }
 
 export function refresh(running: Running, client: string, refreshToken: string, more: Record<string, string> = {}) {
@@ -291,18 +321,33 @@ export function refresh(running: Running, client: string, refreshToken: string, 
 
 /** Calls the protected endpoint. */
 export async function call({ origin, resource }: Running, accessToken: string) {
-  const response = await fetch(`${origin}${new URL(resource).pathname}`, { headers: { authorization: `Bearer ${accessToken}` } });
+  const response = await fetch(`${origin}${new URL(resource).pathname}`, {
+    headers: { authorization: `Bearer ${accessToken}` },
+  });
   const detail = response.headers.get("x-detail");
-  return { status: response.status, detail, body: (response.status === 200 ? await response.json() : {}) as Partial<Principal> };
+  return {
+    status: response.status,
+    detail,
+    body: (response.status === 200 ? await response.json() : {}) as Partial<Principal>,
+  };
 }
 
 export async function register({ base }: Running, metadata: Record<string, unknown> = {}) {
   const response = await fetch(`${base}/oauth/register`, {
     method: "POST",
     headers: { "content-type": "application/json" },
-    body: JSON.stringify({ client_name: "Test client", redirect_uris: [REDIRECT], token_endpoint_auth_method: "none", ...metadata }),
+    body: JSON.stringify({
+      client_name: "Test client",
+      redirect_uris: [REDIRECT],
+      token_endpoint_auth_method: "none",
+      ...metadata,
+    }),
   });
-  return { status: response.status, headers: response.headers, body: (await response.json()) as Record<string, unknown> };
+  return {
+    status: response.status,
+    headers: response.headers,
+    body: (await response.json()) as Record<string, unknown>,
+  };
 }
 
 export interface DocumentHost extends AsyncDisposable {
