@@ -52,6 +52,11 @@ export function spread({ median, min, max }: Figure, digits: number): string {
   return `${median.toFixed(digits)} (${min.toFixed(digits)}–${max.toFixed(digits)})`;
 }
 
+/** `1.25`, or a dash when nothing was measured. */
+export function amount(value: number, digits: number): string {
+  return Number.isNaN(value) ? "–" : value.toFixed(digits);
+}
+
 /** `timeout ×3, WRONG-ANSWER ×1`. */
 export function kinds(failures: Readonly<Record<string, number>>): string {
   const listed = Object.entries(failures).map(([kind, count]) => `${kind} ×${count}`);

@@ -21,7 +21,10 @@ export interface LoadPlan {
   readonly endpoint: Endpoint;
   readonly connections: number;
   readonly shape: Shape;
-  /** Gives every call of every connection the same JSON-RPC id, as independent clients that count from 0 do. */
+  /**
+   * Gives the calls of all connections the same JSON-RPC id, as independent clients that count for themselves do. Within
+   * one session, where a client may not use an id again, each connection counts from 1.
+   */
   readonly sameId: boolean;
   readonly timeoutMs: number;
   /** Process trees whose CPU and memory are read, by name: all that this bench runs, or it counts as foreign. */
@@ -61,7 +64,8 @@ export async function load(plan: LoadPlan): Promise<LoadResult> {
     generator.stdin.end(JSON.stringify(plan));
     const [out, errors, code] = await Promise.all([text(generator.stdout), text(generator.stderr), ended]);
     if (code !== 0) throw new Error(`The load generator ended with ${code}: ${errors.trim() || "no message"}`);
-    return JSON.parse(out) as LoadResult;
+    // JSON has no NaN: latencies of a run without a single answer come as null.
+    return JSON.parse(out, (_, value) => (value === null ? Number.NaN : value)) as LoadResult;
   } finally {
     clearTimeout(longest);
     process.off("exit", stop);
@@ -89,10 +93,12 @@ async function run(plan: LoadPlan): Promise<LoadResult> {
   const sessions = await openSessions(plan, connections, meter);
   const prefix = `hello-${process.pid}-${Date.now().toString(36)}`;
   let calls = 0;
+  const callsOf = new Uint32Array(plan.connections);
   /** Makes one call on a connection that is free and tells when it is free again. */
   const call = (index: number, since: number, free: (reply: Reply) => void): void => {
     calls += 1;
-    const id = plan.sameId ? 1 : calls;
+    callsOf[index] = (callsOf[index] ?? 0) + 1;
+    const id = !plan.sameId ? calls : plan.endpoint.sessions ? (callsOf[index] ?? 1) : 1;
     const text = `${prefix}-${calls}-${PADDING}`;
     const connection = connections[index];
     if (connection === undefined) throw new Error(`There is no connection ${index}.`);
@@ -275,7 +281,7 @@ class Meter {
       seconds: round(seconds, 3),
       perSecond: round(this.#answered / seconds, 1),
       latency: { p50: at(0.5), p90: at(0.9), p99: at(0.99), max: at(1) },
-      cpuMsPerCall: mapValues(cpuSeconds, (spent) => round((spent * 1000) / Math.max(1, this.#answered), 5)),
+      cpuMsPerCall: mapValues(cpuSeconds, (spent) => round((spent * 1000) / this.#answered, 5)),
       rssBytes: mapValues(this.#peaks, (tree) => tree.rssBytes),
       processes: mapValues(this.#peaks, (tree) => tree.processes),
       generatorCores: round(own / seconds, 3),

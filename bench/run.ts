@@ -3,12 +3,13 @@
  * All servers are on loopback, each run is bounded in calls or seconds, and every process is stopped by its id.
  */
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { arch, availableParallelism, cpus, platform, release, totalmem } from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
 import { canPin } from "./cores.ts";
-import { type Figure, printed } from "./figures.ts";
+import { document, markdown } from "./document.ts";
+import { type Figure, printed, type Table } from "./figures.ts";
 import { judged } from "./marks.ts";
 import { RESULTS, stopAll, stopAtExit } from "./processes.ts";
 import { cold } from "./suites/cold.ts";
@@ -27,6 +28,8 @@ const { positionals, values } = parseArgs({
     seconds: { type: "string", default: "3" },
     /** One short round of everything, to see that it works. Its figures say little. */
     quick: { type: "boolean", default: false },
+    /** Puts the tables into docs/performance.md, too. */
+    document: { type: "boolean", default: false },
     help: { type: "boolean", default: false },
   },
 });
@@ -88,8 +91,27 @@ async function bench(): Promise<void> {
     JSON.stringify({ started, machine, settings, marks: marks.rows, figures, broken, results }, null, 2),
   );
   console.log(`\nEverything measured: ${path.relative(process.cwd(), file)}`);
+  if (values.document) document(sections(results, marks, machine, started));
   rmSync(path.join(RESULTS, "gateways"), { recursive: true, force: true });
   process.exit(Object.keys(broken).length > 0 ? 1 : 0);
+}
+
+/** One section for each suite, each with the command that made it; the marks only when nothing is missing from them. */
+function sections(
+  results: Readonly<Record<string, SuiteResult>>,
+  marks: Table,
+  machine: Readonly<Record<string, unknown>>,
+  started: Date,
+): Readonly<Record<string, string>> {
+  const facts = Object.entries(machine).map(([fact, value]) => `${fact} ${value}`);
+  const effortFlags = values.quick ? "--quick" : `--rounds ${effort.rounds} --seconds ${effort.seconds}`;
+  const origin = (names: string): string =>
+    `\`npm run bench -- ${names}${effortFlags}\`, ${started.toISOString().slice(0, 10)}: ${facts.join(", ")}.`;
+  const suites = Object.entries(results).map(([name, { tables }]) => {
+    return [name, [origin(`${name} `), ...tables.map(markdown)].join("\n\n")] as const;
+  });
+  const complete = SUITES.every(({ name }) => name in results);
+  return { ...Object.fromEntries(suites), ...(complete ? { marks: `${origin("")}\n\n${markdown(marks)}` } : {}) };
 }
 
 function describeMachine(): Readonly<Record<string, string | number | boolean>> {
@@ -97,7 +119,6 @@ function describeMachine(): Readonly<Record<string, string | number | boolean>> 
   return {
     node: process.version,
     drawbridge: commit(),
-    "runs from": existsSync(path.join(ROOT, "dist/cli/main.js")) ? "dist" : "sources",
     cpu: cpu?.model ?? "unknown",
     cores: availableParallelism(),
     "memory GB": Math.round(totalmem() / 2 ** 30),
@@ -124,5 +145,7 @@ function number(name: string, given: string, least: number, most: number): numbe
 function usage(): string {
   const width = Math.max(...SUITES.map(({ name }) => name.length));
   const suites = SUITES.map(({ name, question }) => `  ${name.padEnd(width)}  ${question}`);
-  return ["npm run bench [-- names…] [--rounds 5] [--seconds 3] [--quick]", "", "Suites:", ...suites].join("\n");
+  return ["npm run bench [-- names…] [--rounds 5] [--seconds 3] [--quick] [--document]", "", "Suites:", ...suites].join(
+    "\n",
+  );
 }

@@ -3,12 +3,13 @@
  * SQLite, and every trace exported to a local OTLP receiver. Only the limits' numbers are raised, and the token lives
  * for an hour, so that neither ends a run.
  */
-import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
+import { build } from "../../scripts/build.ts";
 import { type Endpoint, listTools } from "../client.ts";
 import { freePort, launch, portOpens, RESULTS, type Running } from "../processes.ts";
 import { type Account, fresh, signUp } from "../sign-in.ts";
-import { type Arm, LeftOut, type RunningArm } from "./arm.ts";
+import type { Arm, RunningArm } from "./arm.ts";
 import { runningArm } from "./http.ts";
 
 export interface DrawbridgeOptions {
@@ -41,7 +42,6 @@ export function drawbridge(options: DrawbridgeOptions): Drawbridge {
   let tool: string | undefined;
 
   const begin = async (core: number | undefined): Promise<Running> => {
-    if (!existsSync(PROGRAM)) throw new LeftOut("bin/drawbridge.js does not exist in this checkout.");
     if (port === undefined) {
       port = await freePort();
       rmSync(folder, { recursive: true, force: true });
@@ -49,7 +49,7 @@ export function drawbridge(options: DrawbridgeOptions): Drawbridge {
       writeFileSync(path.join(folder, "drawbridge.yaml"), settings(options, folder, port));
     }
     const file = path.join(folder, "drawbridge.yaml");
-    const command = [process.execPath, ...(options.nodeFlags ?? []), PROGRAM, "serve", file];
+    const command = [process.execPath, ...(options.nodeFlags ?? []), builtProgram(), "serve", file];
     return launch({ name: options.name, command, core, port });
   };
   const endpoint = (onPort: number): Endpoint => ({
@@ -87,8 +87,16 @@ export function drawbridge(options: DrawbridgeOptions): Drawbridge {
   };
 }
 
-const PROGRAM = path.resolve(import.meta.dirname, "../../bin/drawbridge.js");
 const TOKEN_SECONDS = 3600;
+const PACKAGE = path.join(RESULTS, "package");
+let built = false;
+
+/** What users run: the package as it is published, built from this checkout once in each run of the bench. */
+function builtProgram(): string {
+  if (!built) build(PACKAGE);
+  built = true;
+  return path.join(PACKAGE, "bin/drawbridge.js");
+}
 
 /** YAML, written as its subset JSON. */
 function settings(options: DrawbridgeOptions, folder: string, port: number): string {

@@ -4,7 +4,7 @@ import { bareProxy, direct, nodeServer, openEndpoint, warm } from "../arms/http.
 import { nginx } from "../arms/nginx.ts";
 import { GENERATOR_CORE, SERVER_CORE } from "../cores.ts";
 import { evidence } from "../evidence.ts";
-import { difference, each, failures, kinds, ratio, spread, type Table } from "../figures.ts";
+import { amount, difference, each, failures, kinds, ratio, spread, type Table } from "../figures.ts";
 import type { LoadResult } from "../load.ts";
 import { inTurns } from "../rounds.ts";
 import { AUDITS, armName, drawbridges, type Effort, type Suite, type SuiteResult } from "./suite.ts";
@@ -72,10 +72,10 @@ async function throughput(key: string, where: string, upstreamFile: string, effo
     spread(ratio(runs, base("direct"), perSecond), 2),
     spread(ratio(runs, base("nginx"), perSecond), 2),
     spread(each(runs, cpuOf(name)), 4),
-    each(runs, (run) => run.latency.p50).median.toFixed(2),
-    each(runs, (run) => run.latency.p99).median.toFixed(2),
+    amount(each(runs, (run) => run.latency.p50).median, 2),
+    amount(each(runs, (run) => run.latency.p99).median, 2),
     kinds(failures(runs)),
-    each(runs, (run) => run.foreignCores).max.toFixed(2),
+    amount(each(runs, (run) => run.foreignCores).max, 2),
   ]);
   const table: Table = {
     title: `Throughput ${where}, ${CONNECTIONS} connections, ${effort.rounds} rounds of ${effort.seconds} s`,

@@ -5,7 +5,7 @@ import { mcpProxy, supergateway } from "../arms/rivals.ts";
 import { WRONG_ANSWER } from "../client.ts";
 import { ANY_CORE, SERVER_CORE } from "../cores.ts";
 import { evidence } from "../evidence.ts";
-import { each, type Figure, failures, figure, kinds, ratio, spread, type Table } from "../figures.ts";
+import { amount, each, type Figure, failures, kinds, ratio, spread, type Table } from "../figures.ts";
 import type { LoadResult } from "../load.ts";
 import { plain } from "../plain.ts";
 import { inTurns, undisturbed } from "../rounds.ts";
@@ -78,7 +78,7 @@ async function survival(effort: Effort): Promise<SuiteResult> {
   }
   const last = tables.at(-1);
   const notes = [
-    "Every client of every connection uses JSON-RPC id 1, as independent clients that count for themselves do. A fresh start for each row.",
+    "All connections use the same JSON-RPC id, as independent clients that count for themselves do. A fresh start for each run.",
     await evidence([durable], ours.sink),
   ];
   if (last !== undefined) tables[tables.length - 1] = { ...last, notes: [...last.notes, ...notes] };
@@ -126,13 +126,13 @@ function whyNot(
     const outcome = before[other.key]?.[arm];
     if (outcome === undefined || typeof outcome === "string") continue;
     const worst = each(outcome, (run) => run.failed / (run.failed + run.answered)).max;
-    if (worst > 0.5) return `not run: ${Math.round(worst * 100)} % failed at ${other.connections} connections`;
+    if (worst > 0.5) return `spared, ${Math.round(worst * 100)} % failed at ${other.connections} connections`;
     const processes = each(outcome, (run) => run.processes[arm] ?? 0).max;
     // A process for each client grows with the clients; one process does not.
     const perConnection = each(outcome, (run) => run.rssBytes[arm] ?? 0).max / other.connections;
     const needed = perConnection * stress.connections;
     if (processes > other.connections && needed > MEMORY_SHARE * freemem()) {
-      return `not run: ${processes} processes at ${other.connections} connections, so some ${Math.round(needed / 1e9)} GB here`;
+      return `spared, ${processes} processes at ${other.connections} connections, so some ${Math.round(needed / 1e9)} GB here`;
     }
     return undefined;
   }
@@ -141,25 +141,28 @@ function whyNot(
 
 function survivalTable(stress: Stress, outcomes: Readonly<Record<string, readonly LoadResult[] | string>>): Table {
   const rows = Object.entries(outcomes).map(([name, outcome]) => {
-    if (typeof outcome === "string") return [name, outcome];
+    if (typeof outcome === "string") return [name, "not run"];
     return [
       name,
       outcome.map((run) => String(run.failed)).join(" / "),
       kinds(failures(outcome)),
       String(each(outcome, (run) => run.failures[WRONG_ANSWER] ?? 0).max),
-      each(outcome, (run) => run.latency.p50 / 1000).median.toFixed(2),
-      each(outcome, (run) => run.latency.max / 1000).median.toFixed(2),
-      each(outcome, (run) => run.perSecond).median.toFixed(0),
-      String(each(outcome, (run) => run.processes[name] ?? Number.NaN).max),
-      (each(outcome, (run) => run.rssBytes[name] ?? Number.NaN).max / 1e6).toFixed(0),
+      amount(each(outcome, (run) => run.latency.p50 / 1000).median, 2),
+      amount(each(outcome, (run) => run.latency.max / 1000).median, 2),
+      amount(each(outcome, (run) => run.perSecond).median, 0),
+      amount(each(outcome, (run) => run.processes[name] ?? Number.NaN).max, 0),
+      amount(each(outcome, (run) => run.rssBytes[name] ?? Number.NaN).max / 1e6, 0),
     ];
   });
   const head = ["arm", "failed", "kinds", "wrong answers", "p50 s", "max s", "calls/s", "processes", "RSS MB"];
-  return { title: `stdio server (SDK v1): ${stress.title}`, head, rows, notes: [] };
+  const notes = Object.entries(outcomes).flatMap(([name, outcome]) =>
+    typeof outcome === "string" ? [`${name}: ${outcome}`] : [],
+  );
+  return { title: `stdio server (SDK v1): ${stress.title}`, head, rows, notes };
 }
 
 function summary(runs: readonly LoadResult[]): string {
-  return `failed ${runs.map((run) => run.failed).join(" / ")} (${kinds(failures(runs))}), p50 ${each(runs, (run) => run.latency.p50).median.toFixed(0)} ms`;
+  return `failed ${runs.map((run) => run.failed).join(" / ")} (${kinds(failures(runs))}), p50 ${amount(each(runs, (run) => run.latency.p50).median, 0)} ms`;
 }
 
 async function throughput(effort: Effort): Promise<SuiteResult> {
@@ -213,10 +216,10 @@ async function throughput(effort: Effort): Promise<SuiteResult> {
         each(runs, (run) => run.cpuMsPerCall[name] ?? Number.NaN),
         3,
       ),
-      each(runs, (run) => run.latency.p50).median.toFixed(2),
-      each(runs, (run) => run.latency.p99).median.toFixed(2),
+      amount(each(runs, (run) => run.latency.p50).median, 2),
+      amount(each(runs, (run) => run.latency.p99).median, 2),
       kinds(failures(runs)),
-      (figure(runs.map((run) => run.rssBytes[name] ?? Number.NaN)).max / 1e6).toFixed(0),
+      amount(each(runs, (run) => run.rssBytes[name] ?? Number.NaN).max / 1e6, 0),
     ]),
     notes: connections === 20 ? [] : notes,
   });

@@ -1,12 +1,8 @@
 /** `drawbridge audit`: reads the record of every call, beside a running gateway or after it. */
-import { existsSync } from "node:fs";
-import { resolve } from "node:path";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { type FoundRecord, followRecords, searchRecords } from "../audit/search.ts";
-import { loadSettings } from "../config/load.ts";
-import { DrawbridgeError } from "../core/errors.ts";
-import type { AuditQuery, Store } from "../store/ports.ts";
-import { sqliteStore } from "../store/sqlite/sqlite.ts";
+import type { AuditQuery } from "../store/ports.ts";
+import { DEFAULT_FILE, DEFAULT_STORE, withStore } from "./store.ts";
 import { type Painter, painter, printable, type Terminal } from "./terminal.ts";
 
 interface AuditOptions {
@@ -21,9 +17,6 @@ interface AuditOptions {
   readonly trace?: string;
   readonly format: "text" | "json";
 }
-
-const DEFAULT_FILE = "drawbridge.yaml";
-const DEFAULT_STORE = "sqlite:./.drawbridge/drawbridge.db";
 
 const HELP = `
 The store is the one of the settings file (./${DEFAULT_FILE} when it is there), or ${DEFAULT_STORE}.
@@ -62,53 +55,19 @@ export function define(command: Command, terminal: Terminal): void {
       .addHelpText("after", HELP);
   }
   show.action((file: string | undefined, options: AuditOptions) =>
-    withStore(file, options, terminal, async (store) => {
+    withStore({ file, store: options.store, readOnly: true }, terminal, async (store) => {
       for (const found of await searchRecords(store.audit, { ...queryOf(options), newest: true }))
         print(found, options, terminal);
     }),
   );
   tail.action((file: string | undefined, options: AuditOptions) =>
-    withStore(file, options, terminal, async (store) => {
+    withStore({ file, store: options.store, readOnly: true }, terminal, async (store) => {
       const ended = new AbortController();
       void terminal.stopped().then(() => ended.abort());
       for await (const found of followRecords(store.audit, queryOf(options), ended.signal))
         print(found, options, terminal);
     }),
   );
-}
-
-async function withStore(
-  file: string | undefined,
-  options: AuditOptions,
-  terminal: Terminal,
-  read: (store: Store) => Promise<void>,
-): Promise<void> {
-  const setting = options.store ?? (await storeOf(file, terminal));
-  if (!setting.startsWith("sqlite:"))
-    throw new DrawbridgeError(
-      "settings_invalid",
-      `The records of store ${setting} cannot be read from outside the gateway.`,
-    );
-  const database = resolve(terminal.cwd, setting.slice("sqlite:".length));
-  if (!existsSync(database))
-    throw new DrawbridgeError(
-      "settings_invalid",
-      `There is no store ${database}. Name the settings file, or the store with --store.`,
-    );
-  const store = sqliteStore(database, { readOnly: true });
-  try {
-    await read(store);
-  } finally {
-    await store.close();
-  }
-}
-
-async function storeOf(file: string | undefined, terminal: Terminal): Promise<string> {
-  const path = resolve(terminal.cwd, file ?? DEFAULT_FILE);
-  if (file === undefined && !existsSync(path)) return DEFAULT_STORE;
-  // Only the store's place is wanted: whoever reads the log need not have the gateway's secrets.
-  const { settings } = await loadSettings(path, { env: terminal.env, readSecret: async () => "not needed" });
-  return settings.store;
 }
 
 function queryOf({ last, since, until, user, client, target, outcome, trace }: AuditOptions): AuditQuery {

@@ -23,6 +23,7 @@ const COMMANDS: Readonly<Record<string, CommandRow>> = {
   },
   config: { summary: "check a settings file; print its schema", load: () => import("./config.ts") },
   import: { summary: "write a settings file from the settings of an MCP client", load: () => import("./import.ts") },
+  pins: { summary: "see which definitions changed, and accept a change", load: () => import("./pins.ts") },
   audit: { summary: "read the record of every call", load: () => import("./audit.ts") },
 };
 

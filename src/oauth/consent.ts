@@ -17,10 +17,16 @@ export async function handleConsent(site: Site, provider: Provider, exchange: Ex
   const user = await site.browsers.user(exchange.request);
   // Signed out, disabled or someone else meanwhile: the answer would not be this person's.
   if (user === undefined || user.id !== pending.user) return pending.restart();
+  if (requestedScopes(pending).length === 0) {
+    return pending.finish({
+      error: "invalid_scope",
+      error_description: `the scopes here are ${ALL_SCOPES.join(" and ")}`,
+    });
+  }
   if (exchange.request.method !== "POST") return show(site, exchange, pending, user, []);
 
   const form = await readForm(exchange.request);
-  site.browsers.checkForm(exchange, form, `consent ${id}`);
+  site.browsers.checkForm(exchange, form, purposeOf(pending));
   switch (form.get("answer")) {
     case "allow":
       return allow(site, provider, exchange, pending, user, form);
@@ -59,18 +65,9 @@ async function allow(
   grant.addOIDCScope("openid offline_access");
   const grantId = await grant.save();
 
-  const { client, source } = { client: clientId, source: exchange.source };
+  const about = { user: user.id, client: clientId, grant: grantId, source: exchange.source };
   try {
-    await report({
-      type: "consent-granted",
-      asked: true,
-      user: user.id,
-      client,
-      grant: grantId,
-      scopes,
-      refused,
-      source,
-    });
+    await report({ type: "consent-granted", asked: true, scopes, refused, ...about });
   } catch (unrecorded) {
     await records.deleteWhere("grant", grantId);
     throw unrecorded;
@@ -103,6 +100,11 @@ async function answered({ records, clock }: Site, pending: Pending): Promise<voi
   throw new DrawbridgeError("invalid_request", "This question was answered already. You can close this window.");
 }
 
+/** With what was shown of the client: an answer is not for a document that was changed behind the page. */
+function purposeOf({ id, client }: Pending): string {
+  return `consent ${id} ${fingerprintOfClient(client)}`;
+}
+
 function requestedScopes(pending: Pending): readonly Scope[] {
   return ALL_SCOPES.filter((scope) => pending.scopes.includes(scope));
 }
@@ -118,7 +120,7 @@ async function show(
   const { client, clientName, redirectUri } = pending;
   const earlier = await grants.consents.find(user.id, client.clientId);
   const changed = earlier !== undefined && earlier.fingerprint !== fingerprintOfClient(client);
-  const token = formToken(browsers.formToken(exchange, `consent ${pending.id}`));
+  const token = formToken(browsers.formToken(exchange, purposeOf(pending)));
   const local = localRedirect(redirectUri);
   const trust = policy.trustOf(client.clientId);
 

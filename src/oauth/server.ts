@@ -236,12 +236,9 @@ function answerFailure(response: ServerResponse, path: string, failure: Drawbrid
   if (failure.code === "body_too_large") headers["connection"] = "close";
   if (path.startsWith("/oauth/") && path !== "/oauth/authorize") {
     const special = failure.data as { readonly error?: string } | undefined;
-    return answerJson(
-      response,
-      status,
-      { error: special?.error ?? failure.oauth ?? "invalid_request", error_description: message },
-      headers,
-    );
+    const error = special?.error ?? failure.oauth ?? "invalid_request";
+    answerJson(response, status, { error, error_description: message }, headers);
+    return;
   }
   const title = status === 404 ? "Nothing here" : status >= 500 ? "Something went wrong" : "This cannot go on";
   showPage(response, errorPage(title, message), { prefix, status, headers });

@@ -20,7 +20,7 @@ export async function handleSignIn(site: Site, exchange: Exchange, id: string | 
   // A client may insist that the person proves who they are now (OIDC `prompt=login`, `max_age`).
   const insisted = pending?.reasons.some((reason) => reason === "login_prompt" || reason === "max_age") === true;
   if (user !== undefined && !insisted) return goOn(site, exchange, pending, user.id);
-  show(site, exchange, pending, { name: pending?.loginHint ?? "", problems: [] });
+  await show(site, exchange, pending, { name: pending?.loginHint ?? "", problems: [] });
 }
 
 async function signIn(site: Site, exchange: Exchange, pending: Pending | undefined): Promise<void> {
@@ -65,7 +65,9 @@ interface Shown {
   readonly retryAfterSeconds?: number;
 }
 
-function show({ browsers, place }: Site, exchange: Exchange, pending: Pending | undefined, shown: Shown): void {
+async function show(site: Site, exchange: Exchange, pending: Pending | undefined, shown: Shown): Promise<void> {
+  const { browsers, place, users } = site;
+  const noAccountYet = await users.none();
   const token = browsers.formToken(exchange, purposeOf(pending));
   const page: Page = {
     title: "Sign in",
@@ -75,6 +77,7 @@ function show({ browsers, place }: Site, exchange: Exchange, pending: Pending | 
         ? html`to see what you have allowed at <strong>${place.host}</strong>`
         : html`to go on to <strong>${pending.clientName}</strong>`
     }</p>
+${noAccountYet && html`<div class="notice warn"><p>There is no account yet. Open the set-up link that Drawbridge printed when it started; it makes the first one.</p></div>`}
 ${alert(shown.problems)}
 <form method="post">
 ${formToken(token)}

@@ -122,6 +122,12 @@ test("request objects are refused and nothing is fetched", async () => {
   expect(end?.searchParams.get("error") ?? "page").toMatch(/invalid_request_uri|request_uri_not_supported|page/);
 });
 
+test("a request for nothing that exists is refused without asking anybody", async () => {
+  const end = await browser.go(authorizeUrl(live, { client, scope: "admin" }));
+  expect(end?.searchParams.get("error")).toBe("invalid_scope");
+  expect(end?.searchParams.get("iss")).toBe(live.base);
+});
+
 test("a scope that does not exist is never granted", async () => {
   const end = await authorize(live, browser, { client, scope: "mcp:read admin *" });
   expect(end.searchParams.get("code")).not.toBeNull();

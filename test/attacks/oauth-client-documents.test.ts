@@ -86,7 +86,7 @@ describe("a client id whose host is not on the public internet", () => {
         host,
       ).toBeUndefined();
       expect(browser.last.status, host).toBe(400);
-      expect(Date.now() - started, host).toBeLessThan(3000);
+      expect(Date.now() - started, host).toBeLessThan(10_000);
     }
     expect(caught.connections()).toBe(0);
   });
@@ -231,7 +231,7 @@ describe("a client document", () => {
       const started = Date.now();
       const reason = await refusal(live, browser, id(path));
       expect(reason, path).toContain("localhost");
-      expect(Date.now() - started, path).toBeLessThan(6000);
+      expect(Date.now() - started, path).toBeLessThan(15_000);
     }
     expect(host.requests.map(({ path }) => path)).not.toContain("/target");
     expect(live.events.filter(({ type }) => type === "client-refused")).toHaveLength(paths.length);
@@ -239,7 +239,7 @@ describe("a client document", () => {
       expect(headers.cookie).toBeUndefined();
       expect(headers.authorization).toBeUndefined();
     }
-  }, 30_000);
+  }, 90_000);
 
   test("is not looked for at an address that is not a plain spelling of a document's", async () => {
     await using host = await documentHost();

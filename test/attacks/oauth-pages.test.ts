@@ -7,6 +7,7 @@ import {
   connect,
   documentHost,
   PASSWORD,
+  REDIRECT,
   type Running,
   register,
   running,
@@ -116,6 +117,26 @@ describe("a consent", () => {
     expect(await browser.go(authorizeUrl(live, { client: twin, redirect }), site("none"))).toBeUndefined();
   });
 
+  test("is not for a document that was changed between the page and the click", async () => {
+    await using host = await documentHost();
+    let now = Date.now();
+    await using here = await started({ clients: { metadataDocuments: host.settings }, clock: () => now });
+    const { live, browser } = here;
+    const id = host.publish("/swapped.json");
+    const url = await asked(live, browser, id);
+    const answer = browser.form({ answer: "allow" });
+    host.publish("/swapped.json", { redirect_uris: [REDIRECT, "https://attacker.example/cb"] });
+    now += 61_000;
+    // The library's own copy of the document lives for a second of real time.
+    const page = async () => {
+      await browser.go(url);
+      return browser.last.text;
+    };
+    const before = browser.last.text;
+    await expect.poll(page, { timeout: 25_000, interval: 200 }).not.toBe(before);
+    expect((await browser.fetch(url, answer)).status).toBe(403);
+  });
+
   test("is asked for again when the client's document has changed", async () => {
     await using host = await documentHost();
     let now = Date.now();
@@ -130,7 +151,7 @@ describe("a consent", () => {
     now += 61_000;
     // The library's own copy of the document lives for a second of real time.
     await expect
-      .poll(() => browser.go(authorizeUrl(live, { client: id, redirect }), none), { timeout: 10_000, interval: 200 })
+      .poll(() => browser.go(authorizeUrl(live, { client: id, redirect }), none), { timeout: 25_000, interval: 200 })
       .toBeUndefined();
     expect(browser.last.text).toContain("This client has changed since you allowed it");
   });
@@ -178,14 +199,13 @@ describe("the pages", () => {
     await using live = await running({ publicUrl: "https://gateway.example", clients: { registration: "open" } });
     const link = await live.server.setupLink();
     expect(link).toMatch(/^https:\/\/gateway\.example\/setup\//);
-    const browser = new Browser(live.origin);
-    const path = new URL(link ?? "").pathname;
-    await browser.fetch(path);
-    await browser.fetch(path, browser.form({ name: "olive", password: PASSWORD, again: PASSWORD }));
+    const browser = new Browser(live.origin, live.base);
+    await browser.go(link ?? "");
+    await browser.submit({ name: "olive", password: PASSWORD, again: PASSWORD });
+    const redirect = "https://shop.example/cb";
     const client = String((await registerAt(live)).client_id);
-    const { pathname, search } = new URL(authorizeUrl(live, { client, redirect: "https://shop.example/cb" }));
-    await browser.fetch(pathname + search);
-    expect(browser.last.headers.get("location")).toMatch(/^\/sign-in\//);
+    const tokens = await connect(live, browser, { client, redirect });
+    expect((await call(live, tokens.access_token)).body).toMatchObject({ client });
     const lines = browser.seen.flatMap(({ headers }) => headers.getSetCookie());
     expect(lines.length).toBeGreaterThan(3);
     for (const line of lines) {
@@ -282,6 +302,16 @@ describe("the set-up link", () => {
     expect(browser.last.status).toBe(404);
     expect(await live.server.setupLink()).toBeUndefined();
     expect(live.events.filter(({ type }) => type === "user-created")).toHaveLength(1);
+  });
+
+  test("is what the sign-in page points to while there is nobody to sign in", async () => {
+    await using live = await running();
+    const browser = new Browser(live.origin);
+    await browser.go(`${live.base}/sign-in`);
+    expect(browser.last.text).toContain("There is no account yet");
+    await setUp(live);
+    await browser.go(`${live.base}/sign-in`);
+    expect(browser.last.text).not.toContain("There is no account yet");
   });
 
   test("ends after a day", async () => {

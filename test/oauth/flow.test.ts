@@ -251,7 +251,11 @@ describe("discovery", () => {
       };
       request({ host: "127.0.0.1", port, path: "/.well-known/oauth-authorization-server", headers }, (response) => {
         let text = "";
-        response.on("data", (part) => (text += part)).on("end", () => resolve(JSON.parse(text)));
+        response
+          .on("data", (part) => {
+            text += part;
+          })
+          .on("end", () => resolve(JSON.parse(text)));
       })
         .on("error", reject)
         .end();

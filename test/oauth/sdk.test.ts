@@ -83,13 +83,23 @@ function provider(documentUrl: string | undefined) {
     },
     state: () => randomUUID(),
     clientInformation: () => kept.client,
-    saveClientInformation: (client: unknown) => void (kept.client = client),
+    saveClientInformation: (client: unknown) => {
+      kept.client = client;
+    },
     tokens: () => kept.tokens,
-    saveTokens: (tokens: { refresh_token?: string }) => void (kept.tokens = tokens),
-    redirectToAuthorization: (url: URL) => void (kept.redirected = url),
-    saveCodeVerifier: (verifier: string) => void (kept.verifier = verifier),
+    saveTokens: (tokens: { refresh_token?: string }) => {
+      kept.tokens = tokens;
+    },
+    redirectToAuthorization: (url: URL) => {
+      kept.redirected = url;
+    },
+    saveCodeVerifier: (verifier: string) => {
+      kept.verifier = verifier;
+    },
     codeVerifier: () => kept.verifier ?? "",
-    saveDiscoveryState: (state: unknown) => void (kept.discovery = state),
+    saveDiscoveryState: (state: unknown) => {
+      kept.discovery = state;
+    },
     discoveryState: () => kept.discovery,
   };
   return { kept, methods };

@@ -128,11 +128,14 @@ export async function stop(server: Server): Promise<void> {
 export class Browser {
   readonly #cookies = new Map<string, { value: string; path: string; name: string }>();
   readonly origin: string;
+  /** What the server is called in public, when that is not where it listens. */
+  readonly #publicOrigin: string;
   /** Every answer seen, newest last. */
   readonly seen: { url: string; status: number; headers: Headers; text: string }[] = [];
 
-  constructor(origin: string) {
+  constructor(origin: string, publicOrigin = origin) {
     this.origin = origin;
+    this.#publicOrigin = publicOrigin;
   }
 
   get last() {
@@ -147,7 +150,9 @@ export class Browser {
 
   /** One request, redirects not followed. */
   async fetch(url: string, init: RequestInit = {}): Promise<Response> {
-    const target = new URL(url, this.origin);
+    const asked = new URL(url, this.origin);
+    const target =
+      asked.origin === this.#publicOrigin ? new URL(`${asked.pathname}${asked.search}`, this.origin) : asked;
     const cookie = [...this.#cookies.values()]
       .filter(
         ({ path }) => target.pathname === path || target.pathname.startsWith(path.endsWith("/") ? path : `${path}/`),
@@ -171,7 +176,7 @@ export class Browser {
       const location = response.headers.get("location");
       if (location === null) return undefined;
       const next = new URL(location, this.last.url);
-      if (next.origin !== new URL(this.origin).origin) return next;
+      if (next.origin !== this.origin && next.origin !== this.#publicOrigin) return next;
       const site = new Headers(init.headers).get("sec-fetch-site");
       response = await this.fetch(next.href, site === null ? {} : { headers: { "sec-fetch-site": site } });
     }
