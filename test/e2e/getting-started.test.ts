@@ -11,8 +11,8 @@ import { delimiter, join } from "node:path";
 import { Client, type OAuthClientProvider, StreamableHTTPClientTransport } from "@modelcontextprotocol/client";
 import { type Browser, chromium } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { findChromium } from "../global/chromium.ts";
 import { fixtureCommand, waitFor } from "../fixtures/processes.ts";
+import { findChromium } from "../global/chromium.ts";
 
 const root = join(import.meta.dirname, "../..");
 const chromiumPath = findChromium();
@@ -34,10 +34,20 @@ beforeAll(async () => {
   for (const part of ["src", "bin", "examples", "docs", "package.json", "package-lock.json", ".npmrc"]) {
     await cp(join(root, part), join(clone, part), { recursive: true, filter: (path) => !path.includes(".drawbridge") });
   }
-  if (chromiumPath === undefined) throw new Error("The guide needs a browser: install Chromium, or set CHROMIUM to its path.");
+  if (chromiumPath === undefined)
+    throw new Error("The guide needs a browser: install Chromium, or set CHROMIUM to its path.");
   browser = await chromium.launch({
     executablePath: chromiumPath,
-    args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+    args: [
+      "--headless",
+      "--no-sandbox",
+      "--disable-gpu",
+      "--disable-quic",
+      "--no-first-run",
+      "--disable-background-networking",
+      "--disable-component-update",
+      "--disable-sync",
+    ],
   });
 }, 120_000);
 
@@ -50,11 +60,19 @@ afterAll(async () => {
 /** A command of the guide, as a person's shell would run it: without this repository's tools in the path. */
 function shell(command: string): { child: ChildProcess; output: () => string; ended: Promise<number | null> } {
   const path = (process.env["PATH"] ?? "").split(delimiter).filter((part) => !part.includes("node_modules"));
-  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(npm_|NODE_|VITEST|TEST$|CI$|NO_COLOR)/i.test(name)));
-  const child = spawn("sh", ["-c", command], { cwd: clone, env: { ...env, PATH: path.join(delimiter), npm_config_prefer_offline: "true", npm_config_yes: "true" }, detached: true, stdio: ["ignore", "pipe", "pipe"] });
+  const env = Object.fromEntries(
+    Object.entries(process.env).filter(([name]) => !/^(npm_|NODE_|VITEST|TEST$|CI$|NO_COLOR)/i.test(name)),
+  );
+  const child = spawn("sh", ["-c", command], {
+    cwd: clone,
+    env: { ...env, PATH: path.join(delimiter), npm_config_prefer_offline: "true", npm_config_yes: "true" },
+    detached: true,
+    stdio: ["ignore", "pipe", "pipe"],
+  });
   started.push(child);
   let text = "";
-  for (const stream of [child.stdout, child.stderr]) stream?.setEncoding("utf8").on("data", (chunk: string) => (text += chunk));
+  for (const stream of [child.stdout, child.stderr])
+    stream?.setEncoding("utf8").on("data", (chunk: string) => (text += chunk));
   return { child, output: () => text, ended: new Promise((resolve) => child.on("close", resolve)) };
 }
 
@@ -141,15 +159,24 @@ test("the guide works as it is written", { timeout: 400_000 }, async () => {
   // 5. Your own server.
   for (const command of [ownServer, ownUrl, serve]) {
     await waitFor(() => portIsFree(7337), 60_000);
-    const upstream = command === ownUrl ? spawn(process.execPath, fixtureCommand("echo-http", ["--port", "9000"]).slice(1), { stdio: "ignore" }) : undefined;
+    const upstream =
+      command === ownUrl
+        ? spawn(process.execPath, fixtureCommand("echo-http", ["--port", "9000"]).slice(1), { stdio: "ignore" })
+        : undefined;
     if (upstream !== undefined) started.push(upstream);
     if (command === serve) {
-      await cp(join(clone, "examples/orders"), clone, { recursive: true, filter: (path) => !path.includes(".drawbridge") });
+      await cp(join(clone, "examples/orders"), clone, {
+        recursive: true,
+        filter: (path) => !path.includes(".drawbridge"),
+      });
       const checked = shell(check ?? "");
       expect(await checked.ended, checked.output()).toBe(0);
     }
     const running = shell(command ?? "");
-    await waitFor(() => /http:\/\/127\.0\.0\.1:7337\/mcp/.test(running.output()) || running.child.exitCode !== null, 120_000);
+    await waitFor(
+      () => /http:\/\/127\.0\.0\.1:7337\/mcp/.test(running.output()) || running.child.exitCode !== null,
+      120_000,
+    );
     expect(running.output()).toMatch(/Drawbridge is up/);
     end(running.child);
     await running.ended;
