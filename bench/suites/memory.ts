@@ -1,6 +1,6 @@
 /** What a session costs while nobody uses it, and whether calls leave anything behind. Both after forced collections. */
 import { nodeServer, openEndpoint } from "../arms/http.ts";
-import { Connection, type Endpoint, openSession } from "../client.ts";
+import { Connection, callRequest, type Endpoint, fault, openSession } from "../client.ts";
 import { ANY_CORE, GENERATOR_CORE, SERVER_CORE } from "../cores.ts";
 import { type Figure, figure, spread } from "../figures.ts";
 import { heapAfterCollection, INSPECTED } from "../inspector.ts";
@@ -45,8 +45,9 @@ async function idleSessions(effort: Effort): Promise<SuiteResult> {
     await openSessions(inspected.endpoint, 300); // Compiles code and fills caches once, before anything is read.
     for (let batch = 0; batch < BATCHES; batch += 1) {
       const before = await memoryOf(inspected.server);
-      await openSessions(inspected.endpoint, SESSIONS);
+      const [oldest] = await openSessions(inspected.endpoint, SESSIONS);
       const after = await memoryOf(inspected.server);
+      await stillAnswers(inspected.endpoint, oldest);
       heap.push((after.heap - before.heap) / SESSIONS / 1024);
       rss.push((after.rss - before.rss) / SESSIONS / 1024);
     }
@@ -130,8 +131,10 @@ async function floorControl(): Promise<Inspected> {
   return { name: server.name, server, endpoint: openEndpoint(server.port, "2025-11-25", true), calls: CONTROL_CALLS };
 }
 
-async function openSessions(endpoint: Endpoint, sessions: number): Promise<void> {
+/** Opens sessions over 20 connections and leaves them alone; the oldest comes first. */
+async function openSessions(endpoint: Endpoint, sessions: number): Promise<readonly string[]> {
   const connections = Array.from({ length: 20 }, () => new Connection(endpoint.port, 30_000));
+  const ids: string[] = [];
   let left = sessions;
   try {
     const opener = async (connection: Connection): Promise<void> => {
@@ -139,12 +142,23 @@ async function openSessions(endpoint: Endpoint, sessions: number): Promise<void>
         left -= 1;
         const opened = await openSession(connection, endpoint);
         if ("failed" in opened) throw new Error(`A session could not be opened: ${opened.failed}`);
+        ids.push(opened.session);
       }
     };
     await Promise.all(connections.map(opener));
+    return ids;
   } finally {
     for (const connection of connections) connection.close();
   }
+}
+
+/** A session that was dropped costs nothing: what is counted must still be there. */
+async function stillAnswers(endpoint: Endpoint, session: string | undefined): Promise<void> {
+  const connection = new Connection(endpoint.port, 30_000);
+  const reply = await connection.request(callRequest(endpoint, 1, "still here", session));
+  connection.close();
+  const wrong = fault(reply, 1, "still here");
+  if (wrong !== undefined) throw new Error(`An idle session is no longer there (${wrong}).`);
 }
 
 async function memoryOf(server: Running): Promise<{ readonly heap: number; readonly rss: number }> {

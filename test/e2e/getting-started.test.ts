@@ -72,7 +72,9 @@ function shell(command: string): { child: ChildProcess; output: () => string; en
   started.push(child);
   let text = "";
   for (const stream of [child.stdout, child.stderr])
-    stream?.setEncoding("utf8").on("data", (chunk: string) => (text += chunk));
+    stream?.setEncoding("utf8").on("data", (chunk: string) => {
+      text += chunk;
+    });
   return { child, output: () => text, ended: new Promise((resolve) => child.on("close", resolve)) };
 }
 
@@ -154,7 +156,8 @@ test("the guide works as it is written", { timeout: 400_000 }, async () => {
   expect(await shown.ended, shown.output()).toBe(0);
   for (const what of ["get_order", "run_sql", "signed-in", "consent-granted"]) expect(shown.output()).toContain(what);
   end(example.child);
-  expect(await example.ended).not.toBeNull();
+  await example.ended;
+  expect(example.output()).toContain("Stopping");
 
   // 5. Your own server.
   for (const command of [ownServer, ownUrl, serve]) {
@@ -174,7 +177,7 @@ test("the guide works as it is written", { timeout: 400_000 }, async () => {
     }
     const running = shell(command ?? "");
     await waitFor(
-      () => /http:\/\/127\.0\.0\.1:7337\/mcp/.test(running.output()) || running.child.exitCode !== null,
+      () => /Drawbridge is up/.test(running.output()) || running.child.exitCode !== null,
       120_000,
     );
     expect(running.output()).toMatch(/Drawbridge is up/);
@@ -215,13 +218,21 @@ function unregisteredClient(redirectUrl: string, open: (url: URL) => Promise<voi
     redirectUrl,
     clientMetadata: { client_name: "Guide", redirect_uris: [redirectUrl] },
     clientInformation: () => kept.information as never,
-    saveClientInformation: (information) => void (kept.information = information),
+    saveClientInformation: (information) => {
+      kept.information = information;
+    },
     tokens: () => kept.tokens as never,
-    saveTokens: (tokens) => void (kept.tokens = tokens),
-    saveCodeVerifier: (verifier) => void (kept.verifier = verifier),
+    saveTokens: (tokens) => {
+      kept.tokens = tokens;
+    },
+    saveCodeVerifier: (verifier) => {
+      kept.verifier = verifier;
+    },
     codeVerifier: () => kept.verifier ?? "",
     discoveryState: () => kept.discovery as never,
-    saveDiscoveryState: (state) => void (kept.discovery = state),
+    saveDiscoveryState: (state) => {
+      kept.discovery = state;
+    },
     redirectToAuthorization: open,
   };
 }
