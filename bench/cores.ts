@@ -10,13 +10,17 @@ export const ANY_CORE = undefined;
 /** False when there is one core only or no `taskset`; then nothing is pinned, and figures say less. */
 export const canPin: boolean = availableParallelism() >= 2 && existsSync("/usr/bin/taskset");
 
+/** Whether Linux can be asked to end a server together with a bench that was killed and cannot do it any more. */
+const canBind: boolean = existsSync("/usr/bin/setpriv");
+
 /** The command line that runs `command` on `core`, with room for so many open files where the system permits it. */
 export function onCore(
   core: number | undefined,
   command: readonly string[],
   openFiles = 0,
 ): readonly [string, ...string[]] {
-  const pinned = core !== undefined && canPin ? ["taskset", "-c", String(core), ...command] : command;
+  const bound = canBind ? ["setpriv", "--pdeathsig", "KILL", ...command] : command;
+  const pinned = core !== undefined && canPin ? ["taskset", "-c", String(core), ...bound] : bound;
   const [program, ...args] = pinned;
   if (program === undefined) throw new Error("There is no command to run.");
   if (openFiles === 0) return [program, ...args];

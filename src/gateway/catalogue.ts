@@ -95,7 +95,10 @@ export function openCatalogue(
     (upstream): Shelf => ({
       upstream,
       lists: Object.fromEntries(
-        LISTS.map((list) => [list, { readAt: 0, definitions: [], withheld: [], reading: undefined, problem: undefined }]),
+        LISTS.map((list) => [
+          list,
+          { readAt: 0, definitions: [], withheld: [], reading: undefined, problem: undefined },
+        ]),
       ) as unknown as Shelf["lists"],
     }),
   );

@@ -7,39 +7,32 @@ import { DrawbridgeError } from "../core/errors.ts";
 import { errorText, sseEvent } from "../mcp/answers.ts";
 import { startSse } from "./streams.ts";
 
-/** Reads the whole body as text. Throws `body_too_large`, `request_timeout` or `parse_error` (not UTF-8). */
-export function readBody(request: IncomingMessage, maxBytes: number, timeoutMs: number): Promise<string> {
+/** Reads the whole body as text. How long it may take is kept by the listener. Throws `body_too_large`, `parse_error` (not UTF-8) or `cancelled`. */
+export function readBody(request: IncomingMessage, maxBytes: number): Promise<string> {
   const declared = Number(request.headers["content-length"] ?? 0);
   const tooLarge = () => new DrawbridgeError("body_too_large", `The body is larger than ${maxBytes} bytes.`);
   if (declared > maxBytes) return Promise.reject(tooLarge());
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     let size = 0;
-    // Small bodies arrive with their headers; a timer for each would cost more than it guards.
-    const timer = setTimeout(
-      () => fail(new DrawbridgeError("request_timeout", "The request's body did not arrive in time.")),
-      timeoutMs,
-    );
-    const fail = (error: DrawbridgeError) => {
-      clearTimeout(timer);
-      request.off("data", onData);
-      request.resume();
-      reject(error);
-    };
     const onData = (chunk: Buffer) => {
       size += chunk.length;
-      if (size > maxBytes) fail(tooLarge());
-      else chunks.push(chunk);
+      chunks.push(chunk);
+      if (size <= maxBytes) return;
+      chunks.length = 0;
+      request.off("data", onData);
+      request.resume();
+      reject(tooLarge());
     };
+    const gone = () => reject(new DrawbridgeError("cancelled", "The client went away."));
     request.on("data", onData);
+    request.once("error", gone);
+    request.once("close", gone);
     request.once("end", () => {
-      clearTimeout(timer);
       const body = chunks.length === 1 && chunks[0] !== undefined ? chunks[0] : Buffer.concat(chunks);
       if (isUtf8(body)) resolve(body.toString("utf8"));
       else reject(new DrawbridgeError("parse_error", "The body is not valid UTF-8."));
     });
-    request.once("error", () => fail(new DrawbridgeError("cancelled", "The client went away.")));
-    request.once("aborted", () => fail(new DrawbridgeError("cancelled", "The client went away.")));
   });
 }
 

@@ -148,6 +148,11 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
     }),
   );
 
+  // The first sign-in should not wait for what can be loaded now that nothing else is to do.
+  void Promise.all([catalogue.ready, known])
+    .then(() => authority.warm())
+    .catch((error: unknown) => log.error({ error }, "the authorization server cannot start"));
+
   const sessions = openSessions(settings.listen, (session) => streams.sessionEnded(session));
   const underWay = new Set<Promise<void>>();
   const parts: Parts = {

@@ -90,11 +90,20 @@ async function authenticate(parts: Parts, request: IncomingMessage): Promise<Aut
       "An access token is needed. Sign in through the authorization server.",
     );
   const token = /^Bearer ([A-Za-z0-9._~+/-]+=*)$/i.exec(authorization)?.[1];
-  // A second Authorization header is dropped by node:http, so look at what was sent.
-  const sent = request.headersDistinct["authorization"]?.length ?? 0;
-  if (token === undefined || sent !== 1)
+  if (token === undefined || timesSent(request, "authorization") !== 1)
     throw new DrawbridgeError("unauthenticated", "The Authorization header must be one `Bearer` token.");
   return parts.verify(token);
+}
+
+/** How often a header was sent; node:http drops a second Authorization without a word. */
+function timesSent(request: IncomingMessage, name: string): number {
+  const { rawHeaders } = request;
+  let times = 0;
+  for (let at = 0; at < rawHeaders.length; at += 2) {
+    const sent = rawHeaders[at];
+    if (sent !== undefined && sent.length === name.length && sent.toLowerCase() === name) times++;
+  }
+  return times;
 }
 
 async function post(
@@ -114,7 +123,7 @@ async function post(
   let legacy = true;
   try {
     await parts.limits.spend(by);
-    const text = await readBody(request, listen.maxBodyBytes, listen.bodyTimeoutSeconds * 1000);
+    const text = await readBody(request, listen.maxBodyBytes);
     const inbound = decode(text, request.headers, listen.maxDepth);
     if (inbound.kind === "response") {
       // We ask nothing of clients yet, so there is nothing this could answer.

@@ -26,7 +26,8 @@ export async function listen(settings: ListenSettings, tls: TlsSettings | undefi
   const options = {
     maxHeaderSize: MAX_HEADER_BYTES,
     headersTimeout: settings.bodyTimeoutSeconds * 1000,
-    requestTimeout: settings.bodyTimeoutSeconds * 2 * 1000,
+    requestTimeout: settings.bodyTimeoutSeconds * 1000,
+    connectionsCheckingInterval: 1000,
     keepAliveTimeout: 75_000,
     requireHostHeader: true,
     insecureHTTPParser: false,

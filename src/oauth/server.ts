@@ -4,29 +4,17 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Authenticated } from "../core/call.ts";
 import { type Clock, systemClock } from "../core/clock.ts";
 import { DrawbridgeError } from "../core/errors.ts";
-import { cachedDocuments } from "../net/cached.ts";
 import { outbound } from "../net/outbound.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Records } from "../store/ports.ts";
-import { handleAccount } from "./account.ts";
-import { browsers } from "./browser.ts";
-import { clientPolicy } from "./clients.ts";
-import { handleConsent } from "./consent.ts";
-import { endpoints } from "./endpoints.ts";
 import type { OAuthEvent, Report } from "./events.ts";
+import type { Front } from "./front.ts";
 import { grantsIn } from "./grants.ts";
-import { answerJson, type Exchange, placeOf } from "./http.ts";
-import { interactions } from "./interaction.ts";
+import { answerJson, placeOf } from "./http.ts";
 import { loadKeys } from "./keys.ts";
 import { ALL_SCOPES } from "./metadata.ts";
-import { errorPage, type Page, pageHeaders, pageText, STYLE_PATH, showPage, showStyleSheet } from "./pages.ts";
-import { createProvider } from "./provider.ts";
-import { recordsAdapter } from "./records.ts";
-import { registration } from "./registration.ts";
+import { errorPage, showPage } from "./pages.ts";
 import type { ClientsSettings, SignInSettings, TokensSettings } from "./settings.ts";
-import { handleSetup } from "./setup.ts";
-import { handleSignIn } from "./signin.ts";
-import type { Site } from "./site.ts";
 import { usersIn } from "./users.ts";
 import { verifier } from "./verify.ts";
 
@@ -60,6 +48,8 @@ export interface AuthorizationServer {
   revokeClient(clientId: string): Promise<void>;
   /** Disables a user and ends their sessions, consents and tokens; or enables them again, to sign in anew. */
   setUserDisabled(userId: string, disabled: boolean): Promise<void>;
+  /** Loads what the first sign-in would otherwise wait for. */
+  warm(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -75,10 +65,6 @@ export interface AuthorizationServerOptions {
   readonly onEvent?: (event: OAuthEvent) => void | Promise<void>;
   readonly clock?: Clock;
 }
-
-/** A metadata document of a client (draft-ietf-oauth-client-id-metadata-document §6.6 recommends this bound). */
-const DOCUMENT_LIMITS = { maxBytes: 5 * 1024, timeoutMs: 3_000 };
-const KEY_SET_LIMITS = { maxBytes: 64 * 1024, timeoutMs: 2_500 };
 
 export async function authorizationServer(options: AuthorizationServerOptions): Promise<AuthorizationServer> {
   const { publicUrl, signIn, clients, tokens, records, log, clock = systemClock } = options;
@@ -100,71 +86,15 @@ export async function authorizationServer(options: AuthorizationServerOptions): 
   const keys = await loadKeys(records, clock);
   const users = usersIn(records, clock);
   const grants = grantsIn(records, report);
-  const policy = clientPolicy(clients, cachedDocuments(net, DOCUMENT_LIMITS, clock));
-  const registering = registration(clients, records, clock);
-  const browsing = browsers({ records, users, keys, secure: place.secure, sessionHours: signIn.sessionHours, clock });
-  const adapter = recordsAdapter({
-    records,
-    grants,
-    refreshGraceSeconds: tokens.refreshGraceSeconds,
-    clientExpiresAt: registering.expiresAt,
-    report,
-    clock,
-  });
-  const provider = createProvider({
-    place,
-    keys,
-    adapter,
-    signIn,
-    clients,
-    tokens,
-    policy,
-    registration: registering,
-    keySets: cachedDocuments(net, KEY_SET_LIMITS, clock),
-    users,
-    browsers: browsing,
-    grants,
-    report,
-    log,
-    showError(ctx, { error, description }) {
-      ctx.set(pageHeaders({}));
-      ctx.body = pageText(refusalPage(error, description), place.prefix);
-    },
-    clock,
-  });
   const verify = verifier({ place, keys: keys.public, records, users, grants, clock });
-  const site: Site = {
-    place,
-    records,
-    users,
-    browsers: browsing,
-    grants,
-    policy,
-    interactions: interactions(provider, records, place),
-    signIn,
-    tokens,
-    report,
-    log,
-    clock,
+  // What only clients and browsers that sign in need takes longer to load than all the rest; calls do not wait for it.
+  let opened: Promise<Front> | undefined;
+  const front = (): Promise<Front> => {
+    opened ??= import("./front.ts").then(({ openFront }) =>
+      openFront({ place, records, users, grants, keys, net, signIn, clients, tokens, report, log, clock }),
+    );
+    return opened;
   };
-  const endpoint = endpoints({ site, provider, registration: registering, keys });
-
-  async function answer(exchange: Exchange): Promise<void> {
-    const { path, response } = exchange;
-    if (path === STYLE_PATH) return showStyleSheet(response);
-    if (path.startsWith("/oauth/") || path.startsWith("/.well-known/")) return endpoint(exchange);
-    const [, first, second, ...more] = path.split("/");
-    if (more.length === 0) {
-      if (!["GET", "HEAD", "POST"].includes(exchange.request.method ?? "")) {
-        throw new DrawbridgeError("method_not_allowed", "This page takes GET and POST.");
-      }
-      if (first === "sign-in") return handleSignIn(site, exchange, second);
-      if (first === "consent" && second !== undefined) return handleConsent(site, provider, exchange, second);
-      if (first === "setup" && second !== undefined) return handleSetup(site, exchange, second);
-      if (first === "account") return handleAccount(site, exchange, second);
-    }
-    throw new DrawbridgeError("not_found", "There is nothing here.");
-  }
 
   return {
     owns: (pathname) => pathBelow(pathname, place.prefix) !== undefined,
@@ -173,7 +103,7 @@ export async function authorizationServer(options: AuthorizationServerOptions): 
       const path = pathBelow(pathname, place.prefix) ?? "";
       const source = request.socket.remoteAddress ?? "";
       try {
-        await answer({ request, response, path, query: new URLSearchParams(query), source });
+        await (await front())({ request, response, path, query: new URLSearchParams(query), source });
       } catch (thrown) {
         const failure = DrawbridgeError.from(thrown);
         const level = failure.http >= 500 ? log.error : log.info;
@@ -192,6 +122,9 @@ export async function authorizationServer(options: AuthorizationServerOptions): 
     async setUserDisabled(userId, disabled) {
       await users.setDisabled(userId, disabled);
       if (disabled) await grants.endUser(userId);
+    },
+    async warm() {
+      await front();
     },
     close: () => net.close(),
   };
@@ -243,23 +176,3 @@ function answerFailure(response: ServerResponse, path: string, failure: Drawbrid
   const title = status === 404 ? "Nothing here" : status >= 500 ? "Something went wrong" : "This cannot go on";
   showPage(response, errorPage(title, message), { prefix, status, headers });
 }
-
-/** What a person in front of a browser can make of an OAuth error. */
-function refusalPage(error: string, description: string): Page {
-  const message =
-    REFUSALS[error] ??
-    (/[.!?]$/.test(description)
-      ? description
-      : `The program that sent you here asked for something that is not possible: ${description || error}.`);
-  return errorPage(
-    "This request cannot go on",
-    message,
-    "Go back to the program that sent you here and start again.",
-    error,
-  );
-}
-
-const REFUSALS: Readonly<Record<string, string>> = {
-  invalid_redirect_uri:
-    "The answer would go to an address that this client has not declared as its own. Nothing was sent there.",
-};
