@@ -12,7 +12,10 @@ export interface Requirement {
 
 const MCP_2026 = "https://modelcontextprotocol.io/specification/2026-07-28/basic";
 const MCP_2025 = "https://modelcontextprotocol.io/specification/2025-11-25/basic";
+const MCP_SERVER_2026 = "https://modelcontextprotocol.io/specification/2026-07-28/server";
 const RFC = "https://www.rfc-editor.org/rfc";
+const OAUTH_2_1 = "https://datatracker.ietf.org/doc/html/draft-ietf-oauth-v2-1-13";
+const CIMD = "https://datatracker.ietf.org/doc/html/draft-ietf-oauth-client-id-metadata-document-00";
 
 export const requirements = {
   // MCP 2026-07-28, Streamable HTTP
@@ -57,6 +60,14 @@ export const requirements = {
     sentence:
       "A Mcp-Method, Mcp-Name or Mcp-Param header that differs from the body is refused with 400 and the header error code.",
   },
+  "http-param-header": {
+    clause: `${MCP_2026}/transports/streamable-http#server-behavior-for-custom-headers`,
+    sentence: "An annotated argument whose Mcp-Param header is missing, malformed or different is refused with 400.",
+  },
+  "http-header-encoding": {
+    clause: `${MCP_2026}/transports/streamable-http#value-encoding`,
+    sentence: "Header values in the Base64 form are decoded before they are compared; malformed ones match nothing.",
+  },
   "http-header-case": {
     clause: `${MCP_2026}/transports/streamable-http#case-sensitivity`,
     sentence: "Header names are compared without regard to case.",
@@ -65,6 +76,26 @@ export const requirements = {
     clause: `${MCP_2026}/transports/streamable-http`,
     sentence: "One path serves every client, of either era.",
   },
+  "http-authenticated": {
+    clause: `${MCP_2026}/transports/streamable-http#security-&-endpoint`,
+    sentence: "Every connection is authenticated, and without settings only loopback is listened on.",
+  },
+  "http-unbuffered": {
+    clause: `${MCP_2026}/transports/streamable-http#receiving-messages`,
+    sentence: "An event stream tells proxies not to hold it back.",
+  },
+  "http-no-sessions": {
+    clause: `${MCP_2026}/transports/streamable-http#earlier-streamable-http-revisions`,
+    sentence: "On a 2026-07-28 request session and resumption headers are ignored, and no session is given.",
+  },
+  "http-get-405": {
+    clause: `${MCP_2026}/transports/streamable-http#earlier-streamable-http-revisions`,
+    sentence: "GET and DELETE outside a session of an older revision are answered 405.",
+  },
+  "versioning-eras": {
+    clause: `${MCP_2026}/versioning#backward-compatibility-with-initialization-based-versions`,
+    sentence: "_meta of a request selects the modern revision, initialize an older one, side by side.",
+  },
   "meta-required": {
     clause: `${MCP_2026}#_meta`,
     sentence: "A request without the required _meta fields is refused with 400 and -32602.",
@@ -72,6 +103,11 @@ export const requirements = {
   "meta-capabilities": {
     clause: `${MCP_2026}#_meta`,
     sentence: "What a client did not declare is not used towards it.",
+  },
+  "missing-capability": {
+    clause: `${MCP_2026}#_meta`,
+    sentence:
+      "A request that needs a capability which it did not declare is answered 400 and -32021 with what is missing.",
   },
   "meta-trace": {
     clause: `${MCP_2026}#_meta`,
@@ -83,6 +119,14 @@ export const requirements = {
     clause: `${MCP_2026}#requests`,
     sentence: "A request id is a string or an integer, never null; the answer has the same id.",
   },
+  "error-id": {
+    clause: `${MCP_2026}#error-responses`,
+    sentence: "An error has the id of its request, and no id when that could not be read.",
+  },
+  "error-codes-relayed": {
+    clause: `${MCP_2026}#error-codes`,
+    sentence: "Codes that a server must not use, or that speak about another hop, do not reach a client.",
+  },
   "error-codes-reserved": {
     clause: `${MCP_2026}#error-codes`,
     sentence: "No code of the reserved range is used in another than its specified meaning.",
@@ -92,12 +136,60 @@ export const requirements = {
     sentence: "A $ref to another document is never fetched.",
   },
   "server-discover": {
-    clause: `${MCP_2026}/versioning#protocol-version-negotiation`,
+    clause: `${MCP_SERVER_2026}/discover`,
     sentence: "server/discover answers versions, capabilities and identity without a session.",
   },
   stateless: {
     clause: `${MCP_2026}#statelessness`,
     sentence: "A 2026-07-28 request is served without regard to earlier requests of its connection.",
+  },
+  "subscription-acknowledged": {
+    clause: `${MCP_2026}/patterns/subscriptions#acknowledgment`,
+    sentence: "The first message of a subscription acknowledges it, with its id and what is honoured.",
+  },
+  "subscription-filter": {
+    clause: `${MCP_2026}/patterns/subscriptions#opening-a-stream`,
+    sentence: "A subscription carries only what was asked for, each message with the id of its subscription.",
+  },
+  "subscription-closed": {
+    clause: `${MCP_2026}/patterns/subscriptions#graceful-closure`,
+    sentence: "A subscription that the server ends is ended with its response.",
+  },
+  "request-timeout": {
+    clause: `${MCP_2026}/patterns/cancellation#timeouts`,
+    sentence: "A request to a server that does not answer is given up and cancelled after its time.",
+  },
+  "progress-token": {
+    clause: `${MCP_2026}/patterns/progress#progress-flow`,
+    sentence: "Progress has the client's own token, and there is none for a request without a token.",
+  },
+  "log-level": {
+    clause: `${MCP_SERVER_2026}/utilities/logging#per-request-log-level`,
+    sentence: "Log messages reach only the request that asked for them, from its level on.",
+  },
+  "caching-hints": {
+    clause: `${MCP_SERVER_2026}/utilities/caching#cacheable-results`,
+    sentence: "Lists, resources and server/discover say how long and for whom they may be kept.",
+  },
+  "list-order": {
+    clause: `${MCP_SERVER_2026}/tools#capabilities`,
+    sentence: "Tools are listed in the same order each time.",
+  },
+  "tool-unknown": {
+    clause: `${MCP_SERVER_2026}/tools#error-handling`,
+    sentence: "A call of an unknown tool is answered -32602.",
+  },
+  "tool-input": {
+    clause: `${MCP_SERVER_2026}/tools#error-handling`,
+    sentence: "Arguments against the schema are refused as a tool execution error, so that a model can correct itself.",
+  },
+  "resource-unknown": {
+    clause: `${MCP_SERVER_2026}/resources#error-handling`,
+    sentence: "A resource that does not exist is answered -32602, and -32002 to older clients.",
+  },
+  "cursor-unknown": {
+    clause: `${MCP_SERVER_2026}/utilities/pagination#error-handling`,
+    sentence: "A cursor that is not one of ours is answered -32602.",
   },
   "stdio-stdout": {
     clause: `${MCP_2026}/transports/stdio`,
@@ -115,9 +207,30 @@ export const requirements = {
   },
   "legacy-session-required": {
     clause: `${MCP_2025}/transports#session-management`,
-    sentence: "A request without a session id is answered 400, one with an ended session 404.",
+    sentence:
+      "A request with an unknown or ended session is answered 404, one that needs a session and names none 400.",
   },
   "legacy-session-delete": { clause: `${MCP_2025}/transports#session-management`, sentence: "DELETE ends a session." },
+  "legacy-session-owner": {
+    clause: `${MCP_2025}/transports#session-management`,
+    sentence: "The session of somebody else looks like one that does not exist.",
+  },
+  "legacy-accepted": {
+    clause: `${MCP_2025}/transports#sending-messages-to-the-server`,
+    sentence: "An accepted notification or response is answered 202 without a body.",
+  },
+  "legacy-default-version": {
+    clause: `${MCP_2025}/transports#protocol-version-header`,
+    sentence: "Without a version header and a session a request counts as 2025-03-26.",
+  },
+  "legacy-cancellation": {
+    clause: `${MCP_2025}/utilities/cancellation#behavior-requirements`,
+    sentence: "notifications/cancelled ends the call it names; one that names nothing known is ignored.",
+  },
+  "legacy-ping": {
+    clause: `${MCP_2025}/utilities/ping#behavior-requirements`,
+    sentence: "ping is answered at once with an empty result.",
+  },
   "legacy-get-stream": {
     clause: `${MCP_2025}/transports#listening-for-messages-from-the-server`,
     sentence: "GET opens an event stream or is answered 405.",
@@ -167,6 +280,30 @@ export const requirements = {
     clause: `${MCP_2026}/authorization/client-registration#implementation-requirements`,
     sentence: "A client metadata document whose client_id is not its own URL is refused.",
   },
+  "cimd-url": {
+    clause: `${CIMD}#section-3`,
+    sentence: "A client id URL is https with a path and without fragment, user name and dot segments, spelled plainly.",
+  },
+  "cimd-document": {
+    clause: `${MCP_2026}/authorization/client-registration#implementation-requirements`,
+    sentence: "A document that is not JSON or lacks required fields is refused.",
+  },
+  "cimd-no-secret": {
+    clause: `${CIMD}#section-4.1`,
+    sentence: "A document with a shared secret, or a method that needs one, is refused.",
+  },
+  "cimd-cache": {
+    clause: `${MCP_2026}/authorization/client-registration#implementation-requirements`,
+    sentence: "Documents are cached as their HTTP headers say, within bounds.",
+  },
+  "cimd-trust": {
+    clause: `${MCP_2026}/authorization/security-considerations#trust-policies`,
+    sentence: "Operators allow and deny domains of client documents, and users see which is which.",
+  },
+  "cimd-advertised": {
+    clause: `${CIMD}#section-5`,
+    sentence: "The metadata says that client ID metadata documents are supported.",
+  },
   "cimd-redirect": {
     clause: `${MCP_2026}/authorization/client-registration#implementation-requirements`,
     sentence: "Only redirect URIs of the document are accepted.",
@@ -188,6 +325,18 @@ export const requirements = {
     clause: `${RFC}/rfc9728#section-3.1`,
     sentence: "The document of a resource with a path is at the well-known path with that path appended.",
   },
+  "rfc9728-hosts": {
+    clause: `${RFC}/rfc9728#section-3.3`,
+    sentence: "The resource in the document is the URL that clients call, whatever Host or Forwarded headers say.",
+  },
+  "rfc8414-well-known": {
+    clause: `${RFC}/rfc8414#section-3.1`,
+    sentence: "The metadata of an issuer with a path is where its path is inserted, as JSON.",
+  },
+  "rfc8414-endpoints": {
+    clause: `${RFC}/rfc8414#section-2`,
+    sentence: "The metadata names the endpoints, response types and grant types that work.",
+  },
   "rfc8414-document": {
     clause: `${RFC}/rfc8414#section-3.3`,
     sentence: "The issuer in the authorization server metadata is the URL it was asked for.",
@@ -200,6 +349,14 @@ export const requirements = {
     clause: `${RFC}/rfc7636#section-4.4.1`,
     sentence: "An authorization request without an S256 code_challenge is refused.",
   },
+  "rfc7636-s256-only": {
+    clause: `${RFC}/rfc7636#section-4.3`,
+    sentence: "The method plain, and no method, are refused.",
+  },
+  "rfc7636-challenge": {
+    clause: `${RFC}/rfc7636#section-4.2`,
+    sentence: "A code_challenge that is not 43 to 128 unreserved characters is refused.",
+  },
   "rfc7636-verifier": {
     clause: `${RFC}/rfc7636#section-4.6`,
     sentence: "A code with a wrong code_verifier gives no token.",
@@ -207,6 +364,14 @@ export const requirements = {
   "rfc8707-resource": {
     clause: `${RFC}/rfc8707#section-2`,
     sentence: "A request for a resource that is not served here is refused with invalid_target.",
+  },
+  "rfc8707-audience": {
+    clause: `${RFC}/rfc8707#section-2.2`,
+    sentence: "The token's audience is the resource that was asked for, and nothing else.",
+  },
+  "rfc8707-token-request": {
+    clause: `${RFC}/rfc8707#section-2.2`,
+    sentence: "A code or refresh token gives no token for another resource than was granted.",
   },
   "rfc9068-token": {
     clause: `${RFC}/rfc9068#section-2`,
@@ -220,9 +385,77 @@ export const requirements = {
     clause: `${RFC}/rfc9207#section-2`,
     sentence: "Every authorization response, errors too, has iss, and the metadata says so.",
   },
+  "rfc9207-metadata": {
+    clause: `${RFC}/rfc9207#section-3`,
+    sentence: "The metadata has authorization_response_iss_parameter_supported.",
+  },
+  "rfc7009-revoked": {
+    clause: `${RFC}/rfc7009#section-2.1`,
+    sentence: "A revoked token is refused at once; with a refresh token all tokens of its grant end.",
+  },
+  "rfc7009-other-client": {
+    clause: `${RFC}/rfc7009#section-2.1`,
+    sentence: "A client cannot revoke the token of another client.",
+  },
+  "rfc7009-unknown": {
+    clause: `${RFC}/rfc7009#section-2.2`,
+    sentence: "Revoking a token that does not exist is answered 200.",
+  },
+  "rfc7662-authenticated": {
+    clause: `${RFC}/rfc7662#section-2.1`,
+    sentence: "Introspection without client authentication is refused.",
+  },
+  "rfc7662-active": {
+    clause: `${RFC}/rfc7662#section-2.2`,
+    sentence: "A client learns about its own live tokens; of any other it learns active: false and nothing more.",
+  },
+  "rfc7591-redirect": {
+    clause: `${RFC}/rfc7591#section-3.2.2`,
+    sentence: "A registration with a redirect URI that is not allowed is answered invalid_redirect_uri.",
+  },
+  "rfc9126-pushed": {
+    clause: `${RFC}/rfc9126#section-2`,
+    sentence: "A pushed authorization request gives a request_uri that is answered like the request itself.",
+  },
+  "rfc7523-client": {
+    clause: `${RFC}/rfc7523#section-3`,
+    sentence: "A client with keys authenticates with a JWT that it signed, and not without one.",
+  },
+  "rfc8252-loopback": {
+    clause: `${RFC}/rfc8252#section-7.3`,
+    sentence: "A loopback redirect takes any port, and differs in nothing else.",
+  },
+  "rfc8725-algorithms": {
+    clause: `${RFC}/rfc8725#section-3.1`,
+    sentence: "Only ES256 with our own keys is accepted: not none, not HMAC, not a key that the token brings.",
+  },
   "rfc7591-register": {
     clause: `${RFC}/rfc7591#section-3`,
     sentence: "When registration is open a client gets an id for the metadata it sent; when off there is no endpoint.",
+  },
+  "oauth21-redirect": {
+    clause: `${OAUTH_2_1}#section-2.3.1`,
+    sentence: "A redirect_uri that is not registered, character by character, is refused without a redirect.",
+  },
+  "oauth21-code-bound": {
+    clause: `${OAUTH_2_1}#section-4.1.3`,
+    sentence: "A code is redeemed only by the client, for the redirect_uri and within the time that it was given for.",
+  },
+  "oauth21-grants": {
+    clause: `${OAUTH_2_1}#section-10`,
+    sentence: "There is no implicit and no password grant.",
+  },
+  "oauth21-no-store": {
+    clause: `${OAUTH_2_1}#section-3.2.3`,
+    sentence: "Answers with tokens are not to be stored.",
+  },
+  "oauth21-refresh": {
+    clause: `${OAUTH_2_1}#section-4.3`,
+    sentence: "A refresh token works for its client only and gives no wider scope.",
+  },
+  "rfc9700-clickjacking": {
+    clause: `${RFC}/rfc9700#section-4.16`,
+    sentence: "Sign-in and consent cannot be framed.",
   },
   "rfc6749-code-once": {
     clause: `${RFC}/rfc6749#section-4.1.2`,
@@ -231,6 +464,18 @@ export const requirements = {
   "rfc9700-rotation": {
     clause: `${RFC}/rfc9700#section-4.14.2`,
     sentence: "A public client's refresh token is replaced at each use; use of a replaced one ends the grant.",
+  },
+  "rfc6750-header": {
+    clause: `${RFC}/rfc6750#section-2`,
+    sentence: "A token comes once, in the Authorization header.",
+  },
+  "rfc6750-challenge": {
+    clause: `${RFC}/rfc6750#section-3`,
+    sentence: "A request without a token gets a Bearer challenge that has no error.",
+  },
+  "rfc6750-invalid-token": {
+    clause: `${RFC}/rfc6750#section-3.1`,
+    sentence: "A token that is malformed, expired, revoked or not ours is answered 401 invalid_token.",
   },
   "rfc6750-scope": {
     clause: `${RFC}/rfc6750#section-3.1`,
@@ -244,72 +489,33 @@ export type RequirementId = keyof typeof requirements;
  * Requirements that no test verifies yet. The list only shrinks: an id that a test verifies must be taken out, and a new
  * requirement comes with its test.
  */
-export const pending: readonly RequirementId[] = [
-  "http-origin",
-  "http-single-message",
-  "http-notification-202",
-  "http-request-answer",
-  "http-stream-related",
-  "http-cancel-by-close",
-  "http-version-header",
-  "http-version-unsupported",
-  "http-unknown-method",
-  "http-header-mismatch",
-  "http-header-case",
-  "http-endpoint",
-  "meta-required",
-  "meta-capabilities",
-  "meta-trace",
-  "result-type",
-  "request-id",
-  "schema-no-remote-ref",
-  "server-discover",
-  "stateless",
-  "stdio-stdout",
-  "stdio-shutdown",
-  "legacy-session-id",
-  "legacy-session-required",
-  "legacy-session-delete",
-  "legacy-get-stream",
-  "legacy-one-stream",
-  "legacy-version-header",
-  "legacy-negotiation",
-  "auth-401",
-  "auth-audience",
-  "auth-no-passthrough",
-  "auth-no-query-token",
-  "auth-redirect-exact",
-  "auth-redirect-shown",
-  "auth-redirect-https",
-  "cimd-client-id",
-  "cimd-redirect",
-  "cimd-ssrf",
-  "rfc9728-challenge",
-  "rfc9728-document",
-  "rfc9728-path",
-  "rfc8414-document",
-  "rfc8414-s256",
-  "rfc7636-required",
-  "rfc7636-verifier",
-  "rfc8707-resource",
-  "rfc9068-token",
-  "rfc9068-typ",
-  "rfc9207-iss",
-  "rfc7591-register",
-  "rfc6749-code-once",
-  "rfc9700-rotation",
-  "rfc6750-scope",
-];
+export const pending: readonly RequirementId[] = [];
 
 /** `test`, for the named clauses. Throws on an id that is not in `requirements`, for callers that are not type-checked. */
 export function verifies(
   ids: RequirementId | readonly RequirementId[],
   title: string,
-  fn: () => unknown,
+  fn: Body,
   timeout?: number,
 ): void {
+  test(named(ids, title), fn, timeout);
+}
+
+/** `test.each`, for the named clauses: one test for each case, which `title` may quote. */
+export function verifiesEach<T extends string | readonly [unknown, ...unknown[]]>(
+  ids: RequirementId | readonly RequirementId[],
+  cases: readonly T[],
+  title: string,
+  fn: (...args: T extends readonly unknown[] ? [...T] : [T]) => unknown,
+): void {
+  test.each(cases as readonly never[])(named(ids, title), fn as () => void);
+}
+
+type Body = () => unknown;
+
+function named(ids: RequirementId | readonly RequirementId[], title: string): string {
   const all = typeof ids === "string" ? [ids] : ids;
   for (const id of all)
     if (!Object.hasOwn(requirements, id)) throw new Error(`There is no requirement ${id} in test/requirements.ts.`);
-  test(`${title} [${all.join(", ")}]`, fn, timeout);
+  return `${title} [${all.join(", ")}]`;
 }

@@ -168,8 +168,9 @@ function summary(runs: readonly LoadResult[]): string {
 async function throughput(effort: Effort): Promise<SuiteResult> {
   const child = [process.execPath, plain("upstreams/stdio-sdk-v1.ts")];
   const ours = await drawbridges({ command: child, processes: { min: 1, max: 1 } });
-  const arms = [...ours.arms, mcpProxy(child, true), mcpProxy(child, false), supergateway(child)];
+  const arms = [...ours.arms, mcpProxy(child, true), mcpProxy(child, false)];
   const { running, missing } = await startAll(arms, SERVER_CORE, effort.tell);
+  const perRequest = await startAll([supergateway(child)], SERVER_CORE, effort.tell);
   const others = { "OTLP receiver": ours.sink.pid };
   const plan = {
     sameId: true,
@@ -179,13 +180,18 @@ async function throughput(effort: Effort): Promise<SuiteResult> {
     patience: effort.patience,
     shape: { kind: "closed", warmSeconds: 1, seconds: effort.seconds },
   } as const;
-  const few = await inTurns(running, others, { ...plan, connections: 20 }, effort.tell);
+  const shared = await inTurns(running, others, { ...plan, connections: 20 }, effort.tell);
+  // A process for each request: no call is over before a round is, so its calls are counted and not its seconds.
+  const counted = { ...plan, warmSeconds: 0, shape: { kind: "count", calls: 40 } } as const;
+  const slow = await inTurns(perRequest.running, others, { ...counted, connections: 20 }, effort.tell);
+  const few = new Map([...shared, ...slow]);
   const drawbridgesOnly = running.filter(({ name }) => ours.arms.some((arm) => arm.name === name));
   const many = await inTurns(drawbridgesOnly, others, { ...plan, warmSeconds: 2, connections: 200 }, effort.tell);
-  for (const arm of running) await arm.stop();
+  for (const arm of [...running, ...perRequest.running]) await arm.stop();
   const notes = [
-    "One child for Drawbridge and mcp-proxy; supergateway starts one for each request. Wrapper and children share one core, the generator has the other.",
+    "One child for Drawbridge and mcp-proxy; supergateway starts one for each request and is timed over 40 calls. Wrapper and children share one core, the generator has the other.",
     ...missing,
+    ...perRequest.missing,
     await evidence(ours.arms, ours.sink),
   ];
   const perSecond = (run: LoadResult): number => run.perSecond;

@@ -4,11 +4,12 @@
  */
 import { type CompiledCheck, compileArguments } from "../contract/arguments.ts";
 import { type Definition, type DefinitionKind, pinOf, readDefinition } from "../contract/definition.ts";
-import type { JsonObject, Target, TargetKind } from "../core/call.ts";
+import type { Target, TargetKind } from "../core/call.ts";
 import { type Clock, systemClock } from "../core/clock.ts";
 import { compileGlob } from "../core/glob.ts";
-import { isObject } from "../mcp/json-text.ts";
+import { isObject, memberTexts, objectText } from "../mcp/json-text.ts";
 import type { Logger } from "../observe/logger.ts";
+import { type MirroredParameters, mirroredParameters } from "../upstream/mirrored-headers.ts";
 import type { ListName, Upstream } from "../upstream/upstream.ts";
 import type { Pins } from "./pins.ts";
 
@@ -19,6 +20,8 @@ export interface Entry {
   readonly served: string;
   /** Checks the arguments of a tool; compiled at first use. */
   arguments(): Promise<CompiledCheck>;
+  /** Arguments that clients of 2026-07-28 repeat in headers. */
+  mirrored(): MirroredParameters;
 }
 
 export interface Withheld {
@@ -263,10 +266,11 @@ function newEntry(definition: Definition, pin: string | undefined, prefixed: boo
   const name = renamed ? `${definition.server}_${definition.name}` : definition.name;
   const kind = definition.kind === "tool" || definition.kind === "prompt" ? definition.kind : "resource";
   let compiled: Promise<CompiledCheck> | undefined;
+  let mirrored: MirroredParameters | undefined;
   return {
     target: { server: definition.server, kind, name, upstreamName: definition.name, pin },
     definition,
-    served: renamed ? JSON.stringify({ ...(definition.value as JsonObject), name }) : definition.text,
+    served: renamed ? withName(definition, name) : definition.text,
     arguments() {
       compiled ??= compileArguments(definition.value["inputSchema"]).then((result) => {
         if (result.problem !== undefined)
@@ -278,5 +282,18 @@ function newEntry(definition: Definition, pin: string | undefined, prefixed: boo
       });
       return compiled;
     },
+    mirrored() {
+      if (mirrored !== undefined) return mirrored;
+      // Clients leave out a tool whose annotations are invalid (Schema Extension), so nobody who calls it repeats anything.
+      const found = mirroredParameters(definition.value["inputSchema"]);
+      mirrored = typeof found === "string" ? [] : found;
+      return mirrored;
+    },
   };
+}
+
+function withName({ text, value }: Definition, name: string): string {
+  const members = memberTexts(text);
+  if (members === undefined) return JSON.stringify({ ...value, name });
+  return objectText(members.set("name", JSON.stringify(name)));
 }

@@ -65,7 +65,13 @@ export async function startGateway({ settings: loaded, environment, logger }: St
   try {
     return await start({ settings, folder, environment, log, undo });
   } catch (error) {
-    for (const step of undo.toReversed()) await step();
+    for (const step of undo.toReversed()) {
+      try {
+        await step();
+      } catch (failure) {
+        log.warn({ error: failure }, "a part could not be stopped");
+      }
+    }
     throw error;
   }
 }
@@ -115,6 +121,7 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
   });
   undo.push(() => authority.close());
 
+  undo.push(() => Promise.all([...upstreams.values()].map((upstream) => upstream.close(AbortSignal.abort()))));
   for (const [name, server] of Object.entries(settings.servers)) {
     const events = {
       listChanged: (list: ListName) => catalogue.changed(name, list),
@@ -131,7 +138,6 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
       }),
     );
   }
-  undo.push(() => Promise.all([...upstreams.values()].map((upstream) => upstream.close(AbortSignal.abort()))));
   const pins = openPins(store.records, log);
   const catalogue = openCatalogue([...upstreams.values()], {
     pins,
@@ -252,9 +258,12 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
         await Promise.all([...upstreams.values()].map((upstream) => upstream.close(deadline)));
         await drained;
         await authority.close();
-        await journal.close();
-        await telemetry.close();
-        await store.close();
+        try {
+          await journal.close();
+        } finally {
+          await telemetry.close();
+          await store.close();
+        }
         log.info({}, "the gateway has stopped");
       })();
       return closing;

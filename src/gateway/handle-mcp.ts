@@ -8,16 +8,18 @@ import type { Authenticated, JsonObject, McpCall, Outcome, Principal, Target } f
 import type { Clock } from "../core/clock.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import { answerText, errorText, notificationText, resultText, type ServerInfo } from "../mcp/answers.ts";
-import { decode, type InboundNotification, type InboundRequest, RefusedRequest } from "../mcp/inbound.ts";
+import { decode, type Headers, type InboundNotification, type InboundRequest, RefusedRequest } from "../mcp/inbound.ts";
 import { isObject } from "../mcp/json-text.ts";
 import { CALL_SCOPE, READ_SCOPE } from "../mcp/methods.ts";
 import type { Session, Sessions } from "../mcp/sessions.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Telemetry } from "../observe/telemetry.ts";
 import { type Policy, permit } from "../policy/engine.ts";
+import { mustMirror } from "../upstream/mirrored-headers.ts";
 import type { Upstream, UpstreamIdentity } from "../upstream/upstream.ts";
 import { type CallRecord, openRecord } from "./call-record.ts";
 import type { Catalogue, Entry } from "./catalogue.ts";
+import { asksTooMuch } from "./client-capabilities.ts";
 import { Answering, readAccept, readBody, sendError } from "./exchange.ts";
 import type { Limits } from "./limits.ts";
 import { answerLocally } from "./local-methods.ts";
@@ -76,7 +78,7 @@ export async function handleMcp(parts: Parts, request: IncomingMessage, response
       response,
       error,
       undefined,
-      challengeFor(parts, error, by !== undefined || request.headers.authorization !== undefined),
+      challengeFor(parts, error, by !== undefined || isBearer(request.headers.authorization)),
     );
   }
 }
@@ -117,11 +119,12 @@ async function post(
     throw new DrawbridgeError("unsupported_media_type", "Content-Type must be application/json.");
   }
   const accepts = readAccept(request);
-  const release = parts.limits.enter(by);
   const record = openRecord(parts, by, request);
+  let release = () => {};
   let id: InboundRequest["id"] | undefined;
   let legacy = true;
   try {
+    release = parts.limits.enter(by);
     await parts.limits.spend(by);
     const text = await readBody(request, listen.maxBodyBytes);
     const inbound = decode(text, request.headers, listen.maxDepth);
@@ -141,7 +144,7 @@ async function post(
     id = inbound.id;
     const answering = new Answering(response, accepts);
     record.decoded(inbound, session);
-    const task = answer(parts, by, inbound, session, record, answering, response);
+    const task = answer(parts, by, inbound, request.headers, session, record, answering, response);
     parts.underWay.add(task);
     try {
       await task;
@@ -171,6 +174,7 @@ async function answer(
   parts: Parts,
   by: Authenticated,
   inbound: InboundRequest,
+  headers: Headers,
   session: Session | undefined,
   record: CallRecord,
   answering: Answering,
@@ -202,7 +206,7 @@ async function answer(
       await listenStream(parts, by, inbound, record, response);
       return;
     case "call":
-      await call(parts, by, inbound, session, record, answering, response);
+      await call(parts, by, inbound, headers, session, record, answering, response);
       return;
   }
 }
@@ -211,6 +215,7 @@ async function call(
   parts: Parts,
   by: Authenticated,
   inbound: InboundRequest,
+  headers: Headers,
   session: Session | undefined,
   record: CallRecord,
   answering: Answering,
@@ -234,29 +239,18 @@ async function call(
     });
   }
   await parts.limits.spendOn(by, target);
-  const mcpCall: McpCall = {
-    id: inbound.id,
-    method: inbound.method,
-    target,
-    params: inbound.params,
-    forward: forwarded(inbound, target),
-    meta: inbound.meta,
-    progressToken: inbound.progressToken,
-    logLevel: inbound.logLevel ?? session?.logLevel,
-    revision: session?.revision ?? inbound.revision,
-    trace: record.trace,
-    session: session?.id,
-  };
-  const permitted = permit(by, mcpCall, decision);
+  const revision = session?.revision ?? inbound.revision;
 
   if (inbound.method === "tools/call") {
-    const problems = await admit(parts.catalogue.entry(target), args);
+    const entry = parts.catalogue.entry(target);
+    if (inbound.era === "modern" && entry !== undefined) mustMirror(headers, args, entry.mirrored());
+    const problems = await admit(entry, args);
     if (problems !== undefined) {
       // MCP 2025-11-25 and later, Tools, Error Handling: so that the model can correct itself.
       const text = `The arguments of ${target.name} were refused: ${problems.join("; ")}.`;
       await record.close("refused", new DrawbridgeError("invalid_params", text));
       const result = JSON.stringify({ content: [{ type: "text", text }], isError: true });
-      answering.finish(answerText(inbound.id, inbound.method, mcpCall.revision, { kind: "result", result, value: {} }));
+      answering.finish(answerText(inbound.id, inbound.method, revision, { kind: "result", result, value: {} }));
       return;
     }
   }
@@ -266,6 +260,31 @@ async function call(
     throw new DrawbridgeError("upstream_unavailable", "The server behind this is not available.");
   // What is sent cannot be taken back, so it is not sent when it could not be recorded.
   parts.journal.check();
+  const span = parts.telemetry.begin(
+    `${inbound.method} ${target.kind === "resource" ? "" : target.name}`.trim(),
+    "client",
+    record.trace,
+    {
+      "mcp.method.name": inbound.method,
+      "server.address": target.server,
+      ...(target.kind === "tool" && { "gen_ai.tool.name": target.upstreamName }),
+      ...(target.kind === "prompt" && { "gen_ai.prompt.name": target.upstreamName }),
+    },
+  );
+  const mcpCall: McpCall = {
+    id: inbound.id,
+    method: inbound.method,
+    target,
+    params: inbound.params,
+    forward: forwarded(inbound, target),
+    meta: inbound.meta,
+    progressToken: inbound.progressToken,
+    logLevel: inbound.logLevel ?? session?.logLevel,
+    revision,
+    trace: span.context,
+    session: session?.id,
+  };
+  const permitted = permit(by, mcpCall, decision);
   const gone = new AbortController();
   const onClose = () => {
     if (!response.writableFinished) gone.abort();
@@ -276,16 +295,10 @@ async function call(
     session.calls ??= new Map();
     session.calls.set(inbound.id, gone);
   }
-  const span = parts.telemetry.begin(
-    `${inbound.method} ${target.kind === "resource" ? "" : target.name}`.trim(),
-    "client",
-    record.trace,
-    { "mcp.method.name": inbound.method, "server.address": target.server },
-  );
   // A long call becomes a stream, so that what lies between can tell that it is alive.
   const patience = setTimeout(() => {
     answering.stream();
-    parts.streams.keepAlive(response);
+    if (answering.streaming) parts.streams.keepAlive(response);
   }, STREAM_AFTER_MS);
   let outcome: Outcome;
   try {
@@ -294,6 +307,8 @@ async function call(
       { notify: ({ method, params }) => answering.notify(notificationText(method, params)) },
       gone.signal,
     );
+    const tooMuch = asksTooMuch(inbound, outcome);
+    if (tooMuch !== undefined) throw tooMuch;
     span.end(
       outcome.kind === "error" ? String(outcome.code) : outcome.value["isError"] === true ? "tool_error" : undefined,
     );
@@ -317,7 +332,7 @@ async function call(
     answering.finish(errorText(inbound.id, DrawbridgeError.from(thrown, "audit_unavailable")));
     return;
   }
-  answering.finish(answerText(inbound.id, inbound.method, mcpCall.revision, outcome));
+  answering.finish(answerText(inbound.id, inbound.method, revision, outcome));
 }
 
 const STREAM_AFTER_MS = 10_000;
@@ -494,7 +509,12 @@ function mayRead(by: Principal): void {
     throw new DrawbridgeError("insufficient_scope", `This needs the scope ${READ_SCOPE}.`, { scope: READ_SCOPE });
 }
 
-/** `WWW-Authenticate` (RFC 6750 §3, RFC 9728 §5.1); no `error` when the request brought no credentials at all. */
+/** RFC 6750 §3.1: whoever tried another scheme did not know that tokens are wanted, and is told just that. */
+function isBearer(authorization: string | undefined): boolean {
+  return authorization !== undefined && /^Bearer(\s|$)/i.test(authorization);
+}
+
+/** `WWW-Authenticate` (RFC 6750 §3, RFC 9728 §5.1); no `error` when the request brought no token at all. */
 function challengeFor(
   parts: Pick<Parts, "resourceMetadataUrl">,
   error: DrawbridgeError,

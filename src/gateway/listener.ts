@@ -2,7 +2,7 @@
 import { watch } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import { createServer as createSecureServer, type Server as SecureServer } from "node:https";
+import { createServer as createSecureServer, type Server as SecureServer, type ServerOptions } from "node:https";
 import type { AddressInfo } from "node:net";
 import { dirname } from "node:path";
 import { DrawbridgeError } from "../core/errors.ts";
@@ -35,7 +35,7 @@ export async function listen(settings: ListenSettings, tls: TlsSettings | undefi
   const server: Server | SecureServer =
     tls === undefined
       ? createServer(options)
-      : createSecureServer({ ...options, ...(await readCertificate(tls)), minVersion: "TLSv1.2" });
+      : secureServer({ ...options, ...(await readCertificate(tls)), minVersion: "TLSv1.2" });
   server.maxConnections = settings.maxConnections;
   const stopWatching = tls === undefined ? () => {} : watchCertificate(server as SecureServer, tls, log);
 
@@ -48,7 +48,10 @@ export async function listen(settings: ListenSettings, tls: TlsSettings | undefi
       response.destroy();
     });
   };
+  let answering = 0;
   server.on("request", (request: IncomingMessage, response: ServerResponse) => {
+    answering++;
+    response.once("close", () => answering--);
     if (answer === undefined) waiting.push([request, response]);
     else dispatch(answer, request, response);
   });
@@ -71,7 +74,11 @@ export async function listen(settings: ListenSettings, tls: TlsSettings | undefi
           resolve();
         });
         server.closeIdleConnections();
-        const idle = setInterval(() => server.closeIdleConnections(), 100);
+        const idle = setInterval(() => {
+          // A connection on which nothing was ever asked does not count as idle, and need not be waited for either.
+          if (answering === 0) server.closeAllConnections();
+          else server.closeIdleConnections();
+        }, 100);
         server.once("close", () => clearInterval(idle));
       });
     },
@@ -93,6 +100,18 @@ function bind(server: Server | SecureServer, { host, port }: ListenSettings): Pr
       resolve();
     });
   });
+}
+
+function secureServer(options: ServerOptions): SecureServer {
+  try {
+    return createSecureServer(options);
+  } catch (cause) {
+    throw new DrawbridgeError(
+      "settings_invalid",
+      `tls: certificate and key cannot be used together: ${cause instanceof Error ? cause.message : String(cause)}`,
+      { cause },
+    );
+  }
 }
 
 async function readCertificate(tls: TlsSettings): Promise<{ cert: Buffer; key: Buffer }> {

@@ -54,7 +54,7 @@ export function createRoutes(publicUrl: URL, settings: ListenSettings, routes: R
   const hostAllowed = (host: string | undefined) => {
     if (host === undefined) return false;
     const lower = host.toLowerCase();
-    return hosts.has(lower) || (loopback && LOOPBACK.has(lower.replace(/:\d+$/, "")));
+    return hosts.has(lower) || (loopback && isLoopback(lower));
   };
   const originAllowed = (origin: string | undefined) => {
     if (origin === undefined) return true;
@@ -74,7 +74,11 @@ export function createRoutes(publicUrl: URL, settings: ListenSettings, routes: R
         const { ok, body } = routes.ready();
         return sendJson(request, response, ok ? 200 : 503, body);
       }
-      if (path === "/metrics" && (settings.metrics === "open" || isLocal(request)))
+      // Asked by its address, too, but not by any name: a page in a browser of this machine is local as well.
+      if (
+        path === "/metrics" &&
+        (settings.metrics === "open" || (isLocal(request) && (isLoopback(host) || hostAllowed(host))))
+      )
         return sendText(response, await routes.metrics());
       if (!hostAllowed(host))
         throw new DrawbridgeError("wrong_host", "This host name is not served here. Use the gateway's public URL.");
@@ -135,6 +139,10 @@ function preflight(request: IncomingMessage, response: ServerResponse): void {
       "access-control-max-age": "600",
     })
     .end();
+}
+
+function isLoopback(host: string | undefined): boolean {
+  return host !== undefined && LOOPBACK.has(host.toLowerCase().replace(/:\d+$/, ""));
 }
 
 /** From this machine, and not handed on by a proxy. */

@@ -3,7 +3,7 @@ import type { JsonObject, Outcome, RequestId, Revision } from "../core/call.ts";
 import { MODERN_REVISION } from "../core/call.ts";
 import type { DrawbridgeError } from "../core/errors.ts";
 import { META } from "./inbound.ts";
-import { isObject, withMember } from "./json-text.ts";
+import { isObject, memberTexts, objectText, withMember } from "./json-text.ts";
 
 /** Who we are, for `initialize`, `server/discover` and `_meta` of answers. */
 export interface ServerInfo {
@@ -51,31 +51,44 @@ function modernResult(method: string, text: string, value: JsonObject): string {
 
 function legacyResult(text: string, value: JsonObject): string {
   if (!MODERN_RESULT_FIELDS.some((field) => value[field] !== undefined)) return text;
-  const { resultType: _type, ttlMs: _ttl, cacheScope: _scope, ...rest } = value;
-  const meta = rest["_meta"];
-  if (!isObject(meta) || meta[META.serverInfo] === undefined) return JSON.stringify(rest);
-  const { [META.serverInfo]: _info, ...others } = meta;
-  const { _meta: _all, ...bare } = rest;
-  return JSON.stringify(Object.keys(others).length > 0 ? { ...bare, _meta: others } : bare);
+  const members = membersOf(text, value);
+  for (const field of MODERN_RESULT_FIELDS) members.delete(field);
+  const meta = value["_meta"];
+  if (isObject(meta) && meta[META.serverInfo] !== undefined) {
+    const others = membersOf(members.get("_meta") ?? "{}", meta);
+    others.delete(META.serverInfo);
+    if (others.size > 0) members.set("_meta", objectText(others));
+    else members.delete("_meta");
+  }
+  return objectText(members);
+}
+
+/** Cut from the text, so that numbers stay as they were written; from the value only where the text is ambiguous. */
+function membersOf(text: string, value: JsonObject): Map<string, string> {
+  return memberTexts(text) ?? new Map(Object.entries(value).map(([key, member]) => [key, JSON.stringify(member)]));
 }
 
 /** Codes that speak about one hop; relayed they would blame the wrong one (2026-07-28, basic, Error Codes). */
 const HOP_CODES = new Set([-32020, -32021, -32022]);
 
+/** The specification's own range. A server that speaks 2026-07-28 uses of it what is defined there and nothing else: neither codes
+ * of older revisions, like -32042, nor inventions. */
+const isReserved = (code: number) => code <= -32020 && code >= -32099;
+
 function upstreamErrorText(id: RequestId, revision: Revision, outcome: Outcome & { kind: "error" }): string {
   let { code } = outcome;
-  if (HOP_CODES.has(code)) code = -32603;
+  if (HOP_CODES.has(code) || (revision === MODERN_REVISION && isReserved(code))) code = -32603;
   // -32002 "resource not found" of older revisions became -32602.
   else if (code === -32002 && revision === MODERN_REVISION) code = -32602;
   const data = outcome.data === undefined ? "" : `,"data":${outcome.data}`;
   return `{"jsonrpc":"2.0","id":${JSON.stringify(id)},"error":{"code":${code},"message":${JSON.stringify(outcome.message)}${data}}}`;
 }
 
-/** A refusal or failure of our own. `id` is absent when it could not be read. */
+/** A refusal or failure of our own. When its request's `id` could not be read there is none: unlike JSON-RPC, MCP has no `null` ids. */
 export function errorText(id: RequestId | undefined, error: DrawbridgeError): string {
   return JSON.stringify({
     jsonrpc: "2.0",
-    ...(id === undefined ? { id: null } : { id }),
+    ...(id !== undefined && { id }),
     error: { code: error.rpc, message: error.message, ...(error.data === undefined ? {} : { data: error.data }) },
   });
 }

@@ -28,6 +28,8 @@ export interface InboundRequest {
   readonly tracestate: string | undefined;
   /** `clientInfo`, self-declared, for display. */
   readonly clientInfo: JsonObject | undefined;
+  /** What this request may ask of the client; undefined on legacy requests, whose session would say. */
+  readonly clientCapabilities: JsonObject | undefined;
 }
 export interface InboundNotification {
   readonly kind: "notification";
@@ -88,7 +90,7 @@ export function decode(text: string, headers: Headers, maxDepth: number): Inboun
     if (params !== undefined && !isObject(params)) throw invalid("`params` must be an object.");
     if (typeof method !== "string") {
       if (method === undefined && id !== undefined && (value["result"] !== undefined || value["error"] !== undefined))
-        return { kind: "response", id };
+        return response(id, headers);
       throw invalid("The message needs a `method`, a string.");
     }
     if (method === "" || method.length > 256) throw invalid("`method` must have 1 to 256 characters.");
@@ -100,6 +102,14 @@ export function decode(text: string, headers: Headers, maxDepth: number): Inboun
   } catch (thrown) {
     throw new RefusedRequest(DrawbridgeError.from(thrown), id, era);
   }
+}
+
+/** 2026-07-28, Sending Messages: clients answer nothing, they repeat their request. */
+function response(id: RequestId, headers: Headers): InboundResponse {
+  const version = header(headers, "mcp-protocol-version");
+  if (version !== undefined && isModern(version))
+    throw invalid("A POST carries one request or notification; this revision has no responses of clients.");
+  return { kind: "response", id };
 }
 
 interface Message {
@@ -123,7 +133,7 @@ function request(id: RequestId, message: Message, era: Era, headers: Headers): I
   const revision =
     era === "modern" ? modernRevision(message, headers, versionHeader) : legacyRevision(method, versionHeader);
   const row = methodRow(method, era);
-  const clientInfo = meta[META.clientInfo];
+  const { [META.clientInfo]: clientInfo, [META.clientCapabilities]: clientCapabilities } = meta;
   if (row === undefined) throw new DrawbridgeError("unknown_method", "Method not found");
   return {
     kind: "request",
@@ -140,6 +150,7 @@ function request(id: RequestId, message: Message, era: Era, headers: Headers): I
     traceparent: textOf(meta["traceparent"]) ?? header(headers, "traceparent"),
     tracestate: meta["traceparent"] === undefined ? header(headers, "tracestate") : textOf(meta["tracestate"]),
     clientInfo: isObject(clientInfo) ? clientInfo : undefined,
+    clientCapabilities: era === "modern" && isObject(clientCapabilities) ? clientCapabilities : undefined,
   };
 }
 
@@ -221,11 +232,14 @@ function mustMatch(name: string, actual: string | undefined, expected: string): 
   );
 }
 
+/** Visible ASCII, blanks and tabs (RFC 9110 §5.5 without what `node:http` reads as Latin-1). */
+const PLAIN = /^[\t\x20-\x7e]*$/;
 const BASE64_SENTINEL = /^=\?base64\?([A-Za-z0-9+/]*={0,2})\?=$/;
 
-/** 2026-07-28, Streamable HTTP, Value Encoding. An encoding that is not canonical UTF-8 base64 decodes to nothing and so matches nothing. */
+/** 2026-07-28, Streamable HTTP, Value Encoding. What is not plain ASCII, or not canonical UTF-8 base64, decodes to nothing and so matches nothing. */
 export function decodedHeader(value: string | undefined): string | undefined {
-  if (value === undefined || !value.startsWith("=?base64?") || !value.endsWith("?=")) return value;
+  if (value === undefined || !PLAIN.test(value)) return undefined;
+  if (!value.startsWith("=?base64?") || !value.endsWith("?=")) return value;
   const encoded = BASE64_SENTINEL.exec(value)?.[1];
   if (encoded === undefined) return undefined;
   const bytes = Buffer.from(encoded, "base64");

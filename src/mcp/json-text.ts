@@ -272,6 +272,35 @@ function resultText(text: string, value: JsonObject, id: RequestId): string | un
   }
 }
 
+/** The members of an object's text; undefined when they are ambiguous (a key twice) or nested too deeply. */
+export function memberTexts(text: string): MemberTexts | undefined {
+  try {
+    return new Map([...scan(text, MAX_UPSTREAM_DEPTH)].map(([key, member]) => [key, member.text]));
+  } catch {
+    return undefined;
+  }
+}
+
+/** The elements of an array's text, which `JSON.parse` has accepted. */
+export function elementTexts(text: string): string[] {
+  const elements: string[] = [];
+  let depth = 0;
+  let start = 0;
+  for (let at = 0; at < text.length; at++) {
+    const char = text.charCodeAt(at);
+    if (char === QUOTE) at = stringEnd(text, at);
+    else if (char === OPEN_BRACE || char === OPEN_BRACKET) {
+      if (depth++ === 0) start = at + 1;
+    } else if (char === CLOSE_BRACE || char === CLOSE_BRACKET) {
+      if (--depth === 0 && text.slice(start, at).trim() !== "") elements.push(text.slice(start, at).trim());
+    } else if (char === COMMA && depth === 1) {
+      elements.push(text.slice(start, at).trim());
+      start = at + 1;
+    }
+  }
+  return elements;
+}
+
 /** `{"a":…,"b":…}` from member texts. */
 export function objectText(members: ReadonlyMap<string, string>): string {
   let text = "{";

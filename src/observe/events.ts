@@ -136,6 +136,10 @@ export function auditLost(
 ): void {
   logger.error({ ...fields, error }, "audit records were lost");
 }
-export function exportFailing(logger: Logger, fields: { endpoint: string; failures: number }, error: unknown): void {
+export function exportFailing(
+  logger: Logger,
+  fields: { endpoint: string; failures: number; dropped: number },
+  error: unknown,
+): void {
   logger.warn({ ...fields, error }, "telemetry cannot be exported");
 }

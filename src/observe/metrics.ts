@@ -54,7 +54,8 @@ interface Series {
   sum: number;
 }
 
-export function createMetrics(serviceName: string): Metrics {
+/** `droppedSpans` is read when somebody asks. */
+export function createMetrics(serviceName: string, droppedSpans?: () => number): Metrics {
   const calls = new Map<string, Series>();
   const refusals = new Map<ErrorCode, number>();
   let upstreams: () => readonly MeasuredUpstream[] = () => [];
@@ -120,6 +121,7 @@ export function createMetrics(serviceName: string): Metrics {
       ),
       kinds.gauge("drawbridge.sessions", "Open sessions of clients.", one(sessions)),
       kinds.gauge("drawbridge.audit.pending", "Audit records not on disk yet.", one(journal)),
+      kinds.counter("drawbridge.spans.dropped", "Spans that did not reach the collector.", one(droppedSpans)),
       kinds.counter("process.cpu.time.seconds", "CPU time of this process.", [
         [{ "cpu.mode": "user" }, cpuUser],
         [{ "cpu.mode": "system" }, cpuSystem],

@@ -1,18 +1,15 @@
-/** Traces and metrics. Without an OTLP endpoint a span is only its ids, and OpenTelemetry is not even loaded. */
-import type { Attributes } from "@opentelemetry/api";
-import type { SpanExporter } from "@opentelemetry/sdk-trace";
+/** Traces and metrics. Without an OTLP endpoint a span is only its ids. */
 import type { TraceContext } from "../core/call.ts";
 import { type Clock, systemClock } from "../core/clock.ts";
-import * as events from "./events.ts";
 import type { Logger } from "./logger.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
+import { openOtlp, type SpanExporter } from "./otlp.ts";
 import type { TelemetrySettings } from "./settings.ts";
+import { type FinishedSpan, type SpanAttributes, type SpanKind, spanJson } from "./span-json.ts";
 import { childContext, parseTrace, type TraceHeaders } from "./trace-context.ts";
 
+export type { SpanAttributes, SpanKind } from "./span-json.ts";
 export { traceparent } from "./trace-context.ts";
-
-export type SpanKind = "server" | "client";
-export type SpanAttributes = Readonly<Record<string, string | number | boolean | undefined>>;
 
 export interface Span {
   /** What the next hop is told: `traceparent(span.context)`. */
@@ -37,17 +34,48 @@ export interface Telemetry extends Metrics, AsyncDisposable {
   close(): Promise<void>;
 }
 
-/** Starts telemetry as `settings` say. A collector that is away costs its spans and one line a minute in the log, never a call. */
+/** The variables that telemetry reads: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/ */
+export type TelemetryEnvironment = Readonly<Record<string, string | undefined>>;
+
+/**
+ * Starts telemetry as `settings` say; `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_EXPORTER_OTLP_HEADERS` of `environment` add to them. A
+ * collector that is away costs its spans and one line a minute in the log, never a call.
+ */
 export async function createTelemetry(
   settings: TelemetrySettings,
   logger: Logger,
+  environment: TelemetryEnvironment = {},
   clock: Clock = systemClock,
 ): Promise<Telemetry> {
-  const spans =
-    settings.otlpEndpoint === undefined
-      ? idsOnly(settings)
-      : await exporting(settings, settings.otlpEndpoint, logger, clock);
-  return { ...createMetrics(settings.serviceName), ...spans, [Symbol.asyncDispose]: spans.close };
+  const { otlpEndpoint: endpoint, otlpHeaders, serviceName } = settings;
+  if (endpoint === undefined) {
+    const spans = idsOnly(settings);
+    return { ...createMetrics(serviceName), ...spans, [Symbol.asyncDispose]: spans.close };
+  }
+  const exporter = openOtlp({
+    endpoint,
+    headers: { ...listed(environment["OTEL_EXPORTER_OTLP_HEADERS"]), ...otlpHeaders },
+    resource: { ...listed(environment["OTEL_RESOURCE_ATTRIBUTES"]), "service.name": serviceName },
+    logger,
+    clock,
+  });
+  const metrics = createMetrics(serviceName, () => exporter.dropped);
+  const spans = exporting(settings, exporter, clock);
+  return { ...metrics, ...spans, [Symbol.asyncDispose]: spans.close };
+}
+
+/** `key=value,key=value`, the values percent-encoded (W3C Baggage); what is malformed is left out. */
+function listed(text = ""): Readonly<Record<string, string>> {
+  const pairs = text.split(",").flatMap((pair) => {
+    const [, key, value] = /^\s*([^=\s]+)\s*=\s*(.*?)\s*$/.exec(pair) ?? [];
+    if (key === undefined || value === undefined) return [];
+    try {
+      return [[key, decodeURIComponent(value)] as const];
+    } catch {
+      return [];
+    }
+  });
+  return Object.fromEntries(pairs);
 }
 
 type Spans = Pick<Telemetry, "begin" | "close">;
@@ -69,95 +97,87 @@ function contextOf(parent: TraceHeaders | TraceContext | undefined): TraceContex
   return parent === undefined || "traceId" in parent ? parent : parseTrace(parent);
 }
 
-/** About 2 MB of spans at most wait for the collector; beyond that they are dropped. */
-const MAX_QUEUED_SPANS = 4096;
-const MAX_BATCH_SPANS = 512;
-const EXPORT_EVERY_MS = 1000;
-const EXPORT_TIMEOUT_MS = 5000;
-
-async function exporting(settings: TelemetrySettings, endpoint: string, logger: Logger, clock: Clock): Promise<Spans> {
-  const [api, sdk, { resourceFromAttributes }, { OTLPTraceExporter }] = await Promise.all([
-    import("@opentelemetry/api"),
-    import("@opentelemetry/sdk-trace"),
-    import("@opentelemetry/resources"),
-    import("@opentelemetry/exporter-trace-otlp-http"),
-  ]);
-  const url = `${endpoint.replace(/\/+$/, "")}/v1/traces`;
-  const exporter = new OTLPTraceExporter({ url, headers: settings.otlpHeaders, timeoutMillis: EXPORT_TIMEOUT_MS });
-  const processor = new sdk.BatchSpanProcessor({
-    exporter: complaining(exporter, endpoint, logger, clock),
-    maxQueueSize: MAX_QUEUED_SPANS,
-    maxExportBatchSize: MAX_BATCH_SPANS,
-    scheduledDelayMillis: EXPORT_EVERY_MS,
-    exportTimeoutMillis: EXPORT_TIMEOUT_MS,
-  });
-  const provider = new sdk.TracerProvider({
-    resource: resourceFromAttributes({ "service.name": settings.serviceName }),
-    sampler: new sdk.ParentBasedSampler({ root: new sdk.TraceIdRatioBasedSampler(settings.sampleRatio) }),
-    spanProcessors: [processor],
-    spanLimits: { attributeValueLengthLimit: 1024, attributeCountLimit: 64 },
-  });
-  const tracer = provider.getTracer("drawbridge");
-  const kinds = { server: api.SpanKind.SERVER, client: api.SpanKind.CLIENT } as const;
-
+function exporting({ sampleRatio }: TelemetrySettings, exporter: SpanExporter, clock: Clock): Spans {
+  const time = fineClock(clock);
   return {
     begin(name, kind, parent, attributes) {
       const from = contextOf(parent);
-      const context =
-        from === undefined
-          ? api.ROOT_CONTEXT
-          : api.trace.setSpanContext(api.ROOT_CONTEXT, {
-              traceId: from.traceId,
-              spanId: from.spanId,
-              traceFlags: from.sampled ? api.TraceFlags.SAMPLED : api.TraceFlags.NONE,
-              isRemote: from !== parent,
-              ...(from.tracestate === undefined ? undefined : { traceState: api.createTraceState(from.tracestate) }),
-            });
-      const span = tracer.startSpan(name, { kind: kinds[kind], attributes: attributes as Attributes }, context);
-      const { traceId, spanId, traceFlags } = span.spanContext();
-      const sampled = (traceFlags & api.TraceFlags.SAMPLED) !== 0;
-      return {
-        context: { traceId, spanId, sampled, tracestate: from?.tracestate },
-        set: (key, value) => void span.setAttribute(key, value),
-        end(error, description) {
-          if (error !== undefined) {
-            span.setAttribute("error.type", error);
-            span.setStatus({
-              code: api.SpanStatusCode.ERROR,
-              ...(description === undefined ? undefined : { message: description }),
-            });
-          }
-          span.end();
-        },
-      };
+      const context = childContext(from, sampleRatio);
+      if (!context.sampled) return { context, set: ignore, end: ignore };
+      const under = from === undefined ? undefined : { spanId: from.spanId, remote: from !== parent };
+      return new RecordedSpan(exporter, time(), name, kind, context, under, attributes);
     },
-    async close() {
-      // Every failure was said by the exporter already.
-      await provider.shutdown().catch(ignore);
-    },
+    close: exporter.close,
   };
 }
 
-const COMPLAIN_EVERY_MS = 60_000;
+const COMPARE_EVERY_MS = 1000;
+const MAX_DRIFT_MS = 20;
 
-/** Says once a minute at most that spans cannot be sent. */
-function complaining(exporter: SpanExporter, endpoint: string, logger: Logger, clock: Clock): SpanExporter {
-  let failures = 0;
-  let said = Number.NEGATIVE_INFINITY;
-  return {
-    export(spans, done) {
-      exporter.export(spans, (result) => {
-        if (result.error !== undefined) {
-          failures++;
-          if (clock() - said >= COMPLAIN_EVERY_MS) {
-            said = clock();
-            events.exportFailing(logger, { endpoint, failures }, result.error);
-          }
-        }
-        done(result);
-      });
-    },
-    shutdown: () => exporter.shutdown(),
-    forceFlush: async () => exporter.forceFlush?.(),
+/** The clock in fractions of milliseconds, so that a child does not end after its parent. Follows the clock when that is set. */
+function fineClock(clock: Clock): () => number {
+  let origin = clock() - performance.now();
+  let compared = 0;
+  return () => {
+    const now = performance.now();
+    if (now - compared > COMPARE_EVERY_MS) {
+      compared = now;
+      if (Math.abs(clock() - origin - now) > MAX_DRIFT_MS) origin = clock() - now;
+    }
+    return origin + now;
   };
+}
+
+/** A span that is under way. What remains of it afterwards is its text. */
+class RecordedSpan implements Span {
+  readonly context: TraceContext;
+  readonly #exporter: SpanExporter;
+  readonly #name: string;
+  readonly #kind: SpanKind;
+  readonly #parent: FinishedSpan["parent"];
+  readonly #attributes: Record<string, string | number | boolean | undefined>;
+  readonly #at: number;
+  readonly #started = performance.now();
+  #ended = false;
+
+  constructor(
+    exporter: SpanExporter,
+    at: number,
+    name: string,
+    kind: SpanKind,
+    context: TraceContext,
+    parent: FinishedSpan["parent"],
+    attributes: SpanAttributes,
+  ) {
+    this.#exporter = exporter;
+    this.#at = at;
+    this.#name = name;
+    this.#kind = kind;
+    this.context = context;
+    this.#parent = parent;
+    this.#attributes = { ...attributes };
+  }
+
+  set(key: string, value: string | number | boolean): void {
+    this.#attributes[key] = value;
+  }
+
+  end(error?: string, description?: string): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    if (error !== undefined) this.#attributes["error.type"] = error;
+    this.#exporter.add(
+      spanJson({
+        name: this.#name,
+        kind: this.#kind,
+        context: this.context,
+        parent: this.#parent,
+        startedAt: this.#at,
+        // Measured, because the clock may be set meanwhile.
+        endedAt: this.#at + performance.now() - this.#started,
+        attributes: this.#attributes,
+        error: error === undefined ? undefined : { description },
+      }),
+    );
+  }
 }

@@ -271,7 +271,7 @@ export class Child {
   }
 
   #write(message: string): void {
-    this.#process.write(`${message}\n`);
+    this.#process.write(`${oneLine(message)}\n`);
   }
 
   #onLine(line: string): void {

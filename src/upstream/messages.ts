@@ -8,7 +8,7 @@ import {
   type Outcome,
 } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
-import { isObject, objectText, type UpstreamMessage } from "../mcp/json-text.ts";
+import { elementTexts, isObject, memberTexts, objectText, type UpstreamMessage } from "../mcp/json-text.ts";
 import type { ListName, UpstreamEvents, UpstreamIdentity } from "./upstream.ts";
 
 /** The revision we ask a server with a handshake for. */
@@ -233,7 +233,11 @@ export async function readList(
       });
     }
     const found = outcome.value[list];
-    for (const entry of Array.isArray(found) ? found : []) if (isObject(entry)) entries.push(JSON.stringify(entry));
+    // Entries keep their bytes, numbers of any size among them, unless two parsers could read them differently.
+    const text = memberTexts(outcome.result)?.get(list);
+    const texts = text === undefined ? [] : elementTexts(text);
+    for (const [at, entry] of (Array.isArray(found) ? found : []).entries())
+      if (isObject(entry)) entries.push(texts[at] ?? JSON.stringify(entry));
     if (entries.length > MAX_ENTRIES) break;
     const next = outcome.value["nextCursor"];
     if (typeof next !== "string" || next === "") return entries;

@@ -1,5 +1,7 @@
 /** Request headers that repeat parts of the body (2026-07-28 transports, Request Metadata): `Mcp-Name` and `Mcp-Param-*`. */
 import type { JsonObject, McpCall } from "../core/call.ts";
+import { DrawbridgeError } from "../core/errors.ts";
+import { decodedHeader, type Headers } from "../mcp/inbound.ts";
 import { isObject } from "../mcp/json-text.ts";
 
 /** Parameters of one tool that its server wants repeated: header name → where the value is in the arguments. */
@@ -34,12 +36,42 @@ export function parameterHeaders(call: McpCall, parameters: MirroredParameters):
   const args: unknown = JSON.parse(text);
   const headers: string[] = [];
   for (const { header, path } of parameters) {
-    let value = args;
-    for (const key of path) value = isObject(value) && Object.hasOwn(value, key) ? value[key] : undefined;
+    const value = valueAt(args, path);
     if (typeof value === "string") headers.push(header, headerValue(value));
     else if (typeof value === "boolean" || typeof value === "number") headers.push(header, String(value));
   }
   return headers;
+}
+
+/**
+ * Checks what a client repeated of the arguments (Server Behavior for Custom Headers). Throws `header_mismatch` for a header that
+ * is missing, malformed, or says something else than the body.
+ */
+export function mustMirror(headers: Headers, args: JsonObject, parameters: MirroredParameters): void {
+  for (const { header, path } of parameters) {
+    const value = valueAt(args, path);
+    const sent = headers[header];
+    // A value of another type cannot be put into a header; that it does not fit the schema is said later, and better.
+    const expected = typeof value === "string" || typeof value === "boolean" || Number.isSafeInteger(value);
+    if (sent === undefined && !expected) continue;
+    const told = typeof sent === "string" ? decodedHeader(sent.trim()) : undefined;
+    if (expected && told !== undefined && says(told, value)) continue;
+    throw new DrawbridgeError(
+      "header_mismatch",
+      `Header mismatch: ${header} ${sent === undefined ? "is missing" : "differs from the body"}. Ask for tools/list again and repeat ${path.join(".")} in this header.`,
+    );
+  }
+}
+
+/** Integers are compared as numbers: 42.0 is 42. */
+function says(told: string, value: unknown): boolean {
+  return typeof value === "number" ? /^-?\d+(\.0+)?$/.test(told) && Number(told) === value : told === String(value);
+}
+
+function valueAt(args: unknown, path: readonly string[]): unknown {
+  let value = args;
+  for (const key of path) value = isObject(value) && Object.hasOwn(value, key) ? value[key] : undefined;
+  return value;
 }
 
 /**

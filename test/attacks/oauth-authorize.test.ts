@@ -9,6 +9,7 @@ import {
   running,
   setUp,
 } from "../oauth/support.ts";
+import { verifies, verifiesEach } from "../requirements.ts";
 
 let live: Running;
 let browser: Browser;
@@ -34,7 +35,7 @@ async function errorFor(
   return end?.searchParams.get("error") ?? (end && new URLSearchParams(end.hash.slice(1)).get("error")) ?? null;
 }
 
-test("a good request is answered, so that the refusals below mean something", async () => {
+verifies("rfc9207-iss", "a good request is answered, so that the refusals below mean something", async () => {
   const end = await authorize(live, browser, { client: web, redirect: WEB, state: "~state/1" });
   expect(`${end.origin}${end.pathname}`).toBe(WEB);
   expect(Object.fromEntries(end.searchParams)).toMatchObject({
@@ -44,29 +45,34 @@ test("a good request is answered, so that the refusals below mean something", as
   });
 });
 
-test("an unknown client is never redirected", async () => {
+verifies("auth-redirect-exact", "an unknown client is never redirected", async () => {
   expect(await browser.go(authorizeUrl(live, { client: "nobody" }))).toBeUndefined();
   expect(browser.last.status).toBe(400);
   expect(browser.last.headers.get("location")).toBeNull();
 });
 
-test.each([
-  "https://shop.example/cb/",
-  "https://shop.example/cb?x=1",
-  "https://shop.example/CB",
-  "https://shop.example/cb%2f..",
-  "https://shop.example/cb#f",
-  "https://shop.example:443/cb",
-  "https://shop.example:8443/cb",
-  "https://shop.example@attacker.example/cb",
-  "https://shop.example.attacker.example/cb",
-  "http://shop.example/cb",
-  "javascript:alert(1)",
-  "",
-])("a redirect to %j is refused without a redirect", async (redirect) => {
-  expect(await browser.go(authorizeUrl(live, { client: web, redirect }))).toBeUndefined();
-  expect(browser.last.status).toBe(400);
-});
+verifiesEach(
+  ["auth-redirect-exact", "oauth21-redirect"],
+  [
+    "https://shop.example/cb/",
+    "https://shop.example/cb?x=1",
+    "https://shop.example/CB",
+    "https://shop.example/cb%2f..",
+    "https://shop.example/cb#f",
+    "https://shop.example:443/cb",
+    "https://shop.example:8443/cb",
+    "https://shop.example@attacker.example/cb",
+    "https://shop.example.attacker.example/cb",
+    "http://shop.example/cb",
+    "javascript:alert(1)",
+    "",
+  ],
+  "a redirect to %j is refused without a redirect",
+  async (redirect) => {
+    expect(await browser.go(authorizeUrl(live, { client: web, redirect }))).toBeUndefined();
+    expect(browser.last.status).toBe(400);
+  },
+);
 
 describe("PKCE", () => {
   const withoutPkce = async (more: Record<string, string>) => {
@@ -77,25 +83,35 @@ describe("PKCE", () => {
     return (await browser.go(url.href))?.searchParams;
   };
 
-  test.each([
-    ["is not sent", {}],
-    ["has no challenge", { code_challenge_method: "S256" }],
-    ["is plain", { code_challenge: "p".repeat(43), code_challenge_method: "plain" }],
-    ["has no method", { code_challenge: "p".repeat(43) }],
-    ["has a short challenge", { code_challenge: "p".repeat(42), code_challenge_method: "S256" }],
-    ["has a long challenge", { code_challenge: "p".repeat(129), code_challenge_method: "S256" }],
-    ["has a challenge of other characters", { code_challenge: `${"p".repeat(42)}!`, code_challenge_method: "S256" }],
-  ])("that %s is refused", async (_what, more) => {
-    const answer = await withoutPkce(more);
-    expect(answer?.get("error")).toBe("invalid_request");
-    expect(answer?.get("iss")).toBe(live.base);
-    expect(answer?.get("state")).toBe("state-1");
-  });
+  verifiesEach(
+    ["rfc7636-required", "rfc7636-s256-only", "rfc7636-challenge", "rfc9207-iss"],
+    [
+      ["is not sent", {}],
+      ["has no challenge", { code_challenge_method: "S256" }],
+      ["is plain", { code_challenge: "p".repeat(43), code_challenge_method: "plain" }],
+      ["has no method", { code_challenge: "p".repeat(43) }],
+      ["has a short challenge", { code_challenge: "p".repeat(42), code_challenge_method: "S256" }],
+      ["has a long challenge", { code_challenge: "p".repeat(129), code_challenge_method: "S256" }],
+      ["has a challenge of other characters", { code_challenge: `${"p".repeat(42)}!`, code_challenge_method: "S256" }],
+    ],
+    "that %s is refused",
+    async (_what, more) => {
+      const answer = await withoutPkce(more);
+      expect(answer?.get("error")).toBe("invalid_request");
+      expect(answer?.get("iss")).toBe(live.base);
+      expect(answer?.get("state")).toBe("state-1");
+    },
+  );
 });
 
-test.each(["token", "id_token", "code token", "none"])("the response type %s is refused", async (response_type) => {
-  expect(await errorFor({ response_type })).toMatch(/unsupported_response_type|invalid_request|unauthorized_client/);
-});
+verifiesEach(
+  "oauth21-grants",
+  ["token", "id_token", "code token", "none"],
+  "the response type %s is refused",
+  async (response_type) => {
+    expect(await errorFor({ response_type })).toMatch(/unsupported_response_type|invalid_request|unauthorized_client/);
+  },
+);
 
 test.each(["fragment", "form_post", "query.jwt", "web_message"])(
   "the response mode %s is refused",
@@ -122,7 +138,7 @@ test("request objects are refused and nothing is fetched", async () => {
   expect(end?.searchParams.get("error") ?? "page").toMatch(/invalid_request_uri|request_uri_not_supported|page/);
 });
 
-test("a request for nothing that exists is refused without asking anybody", async () => {
+verifies("rfc9207-iss", "a request for nothing that exists is refused without asking anybody", async () => {
   const end = await browser.go(authorizeUrl(live, { client, scope: "admin" }));
   expect(end?.searchParams.get("error")).toBe("invalid_scope");
   expect(end?.searchParams.get("iss")).toBe(live.base);
@@ -136,24 +152,29 @@ test("a scope that does not exist is never granted", async () => {
 });
 
 describe("registration", () => {
-  test.each([
-    [[]],
-    [["http://shop.example/cb"]],
-    [["https://shop.example/*"]],
-    [["https://shop.example/cb#f"]],
-    [["https://user@shop.example/cb"]],
-    [["JaVaScRiPt:alert(1)"]],
-    [["java\nscript:alert(1)"]],
-    [[" https://shop.example/cb"]],
-    [["data:text/html,x"]],
-    [["file:///etc/passwd"]],
-    [["unknown-app://callback"]],
-    [["http://127.0.0.1.shop.example/cb"]],
-    [Array.from({ length: 500 }, (_, i) => `https://shop.example/${i}`)],
-  ])("refuses the redirects %j", async (redirect_uris) => {
-    const { status, body } = await register(live, { redirect_uris });
-    expect([status, body["error"]]).toEqual([400, "invalid_redirect_uri"]);
-  });
+  verifiesEach(
+    ["rfc7591-redirect", "auth-redirect-https"],
+    [
+      [[]],
+      [["http://shop.example/cb"]],
+      [["https://shop.example/*"]],
+      [["https://shop.example/cb#f"]],
+      [["https://user@shop.example/cb"]],
+      [["JaVaScRiPt:alert(1)"]],
+      [["java\nscript:alert(1)"]],
+      [[" https://shop.example/cb"]],
+      [["data:text/html,x"]],
+      [["file:///etc/passwd"]],
+      [["unknown-app://callback"]],
+      [["http://127.0.0.1.shop.example/cb"]],
+      [Array.from({ length: 500 }, (_, i) => `https://shop.example/${i}`)],
+    ],
+    "refuses the redirects %j",
+    async (redirect_uris) => {
+      const { status, body } = await register(live, { redirect_uris });
+      expect([status, body["error"]]).toEqual([400, "invalid_redirect_uri"]);
+    },
+  );
 
   test("takes no client id that a document could have, and no key set twice", async () => {
     const { body } = await register(live, { client_id: "https://shop.example/client.json" });
@@ -191,7 +212,7 @@ describe("registration", () => {
     expect(statuses.at(-1)).toBe(429);
   });
 
-  test("is off unless switched on", async () => {
+  verifies("rfc7591-register", "is off unless switched on", async () => {
     await using here = await running();
     expect((await register(here)).status).toBe(404);
     const metadata = await (await fetch(`${here.base}/.well-known/oauth-authorization-server`)).json();

@@ -7,6 +7,7 @@ import { publicAddress } from "../../src/net/addresses.ts";
 import { cachedDocuments } from "../../src/net/cached.ts";
 import { outbound } from "../../src/net/outbound.ts";
 import { authorizeUrl, type Browser, documentHost, type Running, running, setUp } from "../oauth/support.ts";
+import { verifies } from "../requirements.ts";
 
 const LIMITS = { maxBytes: 5 * 1024, timeoutMs: 3000 };
 
@@ -27,7 +28,7 @@ async function trap() {
 }
 
 describe("a client id whose host is not on the public internet", () => {
-  test("is refused with no packet sent, in every spelling of an address", async () => {
+  verifies("cimd-ssrf", "is refused with no packet sent, in every spelling of an address", async () => {
     await using caught = await trap();
     const { port } = caught;
     await using live = await running({ clients: { metadataDocuments: { extraPorts: [port] } } });
@@ -91,39 +92,43 @@ describe("a client id whose host is not on the public internet", () => {
     expect(caught.connections()).toBe(0);
   });
 
-  test("is refused with no packet sent when only its name service says so, or changes its mind", async () => {
-    await using caught = await trap();
-    const { port } = caught;
-    const answers: LookupAddress[][] = [
-      [{ address: "127.0.0.1", family: 4 }],
-      [{ address: "::1", family: 6 }],
-      [
-        { address: "93.184.215.14", family: 4 },
-        { address: "127.0.0.1", family: 4 },
-      ],
-      [
-        { address: "127.0.0.1", family: 4 },
-        { address: "93.184.215.14", family: 4 },
-      ],
-      [{ address: "169.254.169.254", family: 4 }],
-      [{ address: "::ffff:127.0.0.1", family: 6 }],
-      [],
-    ];
-    for (const answer of answers) {
-      let asked = 0;
-      const net = outbound({ extraPorts: [port] }, async () => {
-        asked++;
-        return answer;
-      });
-      await expect(net.getJson(`https://rebinding.example:${port}/c.json`, LIMITS)).rejects.toMatchObject({
-        code: "outbound_refused",
-      });
-      // Asked once: what was checked is what would have been connected to.
-      expect(asked).toBe(1);
-      await net.close();
-    }
-    expect(caught.connections()).toBe(0);
-  });
+  verifies(
+    "cimd-ssrf",
+    "is refused with no packet sent when only its name service says so, or changes its mind",
+    async () => {
+      await using caught = await trap();
+      const { port } = caught;
+      const answers: LookupAddress[][] = [
+        [{ address: "127.0.0.1", family: 4 }],
+        [{ address: "::1", family: 6 }],
+        [
+          { address: "93.184.215.14", family: 4 },
+          { address: "127.0.0.1", family: 4 },
+        ],
+        [
+          { address: "127.0.0.1", family: 4 },
+          { address: "93.184.215.14", family: 4 },
+        ],
+        [{ address: "169.254.169.254", family: 4 }],
+        [{ address: "::ffff:127.0.0.1", family: 6 }],
+        [],
+      ];
+      for (const answer of answers) {
+        let asked = 0;
+        const net = outbound({ extraPorts: [port] }, async () => {
+          asked++;
+          return answer;
+        });
+        await expect(net.getJson(`https://rebinding.example:${port}/c.json`, LIMITS)).rejects.toMatchObject({
+          code: "outbound_refused",
+        });
+        // Asked once: what was checked is what would have been connected to.
+        expect(asked).toBe(1);
+        await net.close();
+      }
+      expect(caught.connections()).toBe(0);
+    },
+  );
 
   test.each([
     "http://shop.example/client.json",
@@ -171,77 +176,82 @@ describe("a client document", () => {
       : `${browser.last.status}`;
   }
 
-  test("that is hostile is refused, with the reason, soon, and without following it anywhere", async () => {
-    await using host = await documentHost();
-    await using live = await running({ clients: { metadataDocuments: host.settings } });
-    const browser = await setUp(live);
-    const json = { "content-type": "application/json" };
-    const id = (path: string) => `https://localhost:${host.port}${path}`;
-    const text = (path: string, more = {}) =>
-      JSON.stringify({
-        client_id: id(path),
-        client_name: "x",
-        redirect_uris: ["http://127.0.0.1:49152/callback"],
-        ...more,
+  verifies(
+    ["cimd-client-id", "cimd-document", "cimd-no-secret", "cimd-ssrf", "auth-redirect-https"],
+    "that is hostile is refused, with the reason, soon, and without following it anywhere",
+    async () => {
+      await using host = await documentHost();
+      await using live = await running({ clients: { metadataDocuments: host.settings } });
+      const browser = await setUp(live);
+      const json = { "content-type": "application/json" };
+      const id = (path: string) => `https://localhost:${host.port}${path}`;
+      const text = (path: string, more = {}) =>
+        JSON.stringify({
+          client_id: id(path),
+          client_name: "x",
+          redirect_uris: ["http://127.0.0.1:49152/callback"],
+          ...more,
+        });
+      host.serve("/moved", (_request, response) => response.writeHead(302, { location: id("/target") }).end());
+      host.serve("/html", (_request, response) =>
+        response.writeHead(200, { "content-type": "text/html" }).end(text("/html")),
+      );
+      host.serve("/error", (_request, response) => response.writeHead(500, json).end(text("/error")));
+      host.serve("/broken", (_request, response) => response.writeHead(200, json).end('{"client_id":'));
+      host.serve("/list", (_request, response) => response.writeHead(200, json).end("[]"));
+      host.serve("/large", (_request, response) =>
+        response.writeHead(200, json).end(text("/large", { padding: "x".repeat(6000) })),
+      );
+      host.serve("/bomb", (_request, response) => {
+        response
+          .writeHead(200, { ...json, "content-encoding": "gzip" })
+          .end(gzipSync(text("/bomb", { padding: "x".repeat(10_000_000) })));
       });
-    host.serve("/moved", (_request, response) => response.writeHead(302, { location: id("/target") }).end());
-    host.serve("/html", (_request, response) =>
-      response.writeHead(200, { "content-type": "text/html" }).end(text("/html")),
-    );
-    host.serve("/error", (_request, response) => response.writeHead(500, json).end(text("/error")));
-    host.serve("/broken", (_request, response) => response.writeHead(200, json).end('{"client_id":'));
-    host.serve("/list", (_request, response) => response.writeHead(200, json).end("[]"));
-    host.serve("/large", (_request, response) =>
-      response.writeHead(200, json).end(text("/large", { padding: "x".repeat(6000) })),
-    );
-    host.serve("/bomb", (_request, response) => {
-      response
-        .writeHead(200, { ...json, "content-encoding": "gzip" })
-        .end(gzipSync(text("/bomb", { padding: "x".repeat(10_000_000) })));
-    });
-    host.serve("/endless", (_request, response) => {
-      response.writeHead(200, json);
-      const drip = setInterval(() => response.write(" "), 20);
-      response.on("close", () => clearInterval(drip));
-    });
-    host.publish("/other", { client_id: id("/Other") });
-    host.publish("/secret", { client_secret: "s" });
-    host.publish("/basic", { token_endpoint_auth_method: "client_secret_basic" });
-    host.publish("/nowhere", { redirect_uris: [] });
-    host.publish("/script", { redirect_uris: ["javascript:alert(1)"] });
-    host.publish("/plain-http", { redirect_uris: ["http://shop.example/cb"] });
-    const paths = [
-      "/moved",
-      "/html",
-      "/error",
-      "/broken",
-      "/list",
-      "/large",
-      "/bomb",
-      "/endless",
-      "/other",
-      "/secret",
-      "/basic",
-      "/nowhere",
-      "/script",
-      "/plain-http",
-      "/missing",
-    ];
-    for (const path of paths) {
-      const started = Date.now();
-      const reason = await refusal(live, browser, id(path));
-      expect(reason, path).toContain("localhost");
-      expect(Date.now() - started, path).toBeLessThan(15_000);
-    }
-    expect(host.requests.map(({ path }) => path)).not.toContain("/target");
-    expect(live.events.filter(({ type }) => type === "client-refused")).toHaveLength(paths.length);
-    for (const { headers } of host.requests) {
-      expect(headers.cookie).toBeUndefined();
-      expect(headers.authorization).toBeUndefined();
-    }
-  }, 90_000);
+      host.serve("/endless", (_request, response) => {
+        response.writeHead(200, json);
+        const drip = setInterval(() => response.write(" "), 20);
+        response.on("close", () => clearInterval(drip));
+      });
+      host.publish("/other", { client_id: id("/Other") });
+      host.publish("/secret", { client_secret: "s" });
+      host.publish("/basic", { token_endpoint_auth_method: "client_secret_basic" });
+      host.publish("/nowhere", { redirect_uris: [] });
+      host.publish("/script", { redirect_uris: ["javascript:alert(1)"] });
+      host.publish("/plain-http", { redirect_uris: ["http://shop.example/cb"] });
+      const paths = [
+        "/moved",
+        "/html",
+        "/error",
+        "/broken",
+        "/list",
+        "/large",
+        "/bomb",
+        "/endless",
+        "/other",
+        "/secret",
+        "/basic",
+        "/nowhere",
+        "/script",
+        "/plain-http",
+        "/missing",
+      ];
+      for (const path of paths) {
+        const started = Date.now();
+        const reason = await refusal(live, browser, id(path));
+        expect(reason, path).toContain("localhost");
+        expect(Date.now() - started, path).toBeLessThan(15_000);
+      }
+      expect(host.requests.map(({ path }) => path)).not.toContain("/target");
+      expect(live.events.filter(({ type }) => type === "client-refused")).toHaveLength(paths.length);
+      for (const { headers } of host.requests) {
+        expect(headers.cookie).toBeUndefined();
+        expect(headers.authorization).toBeUndefined();
+      }
+    },
+    90_000,
+  );
 
-  test("is not looked for at an address that is not a plain spelling of a document's", async () => {
+  verifies("cimd-url", "is not looked for at an address that is not a plain spelling of a document's", async () => {
     await using host = await documentHost();
     await using live = await running({ clients: { metadataDocuments: host.settings } });
     const browser = await setUp(live);
@@ -262,23 +272,27 @@ describe("a client document", () => {
     expect(host.connections()).toBe(0);
   });
 
-  test("of a denied domain, or of one not on the list where there is a list, is not fetched", async () => {
-    await using host = await documentHost();
-    for (const more of [
-      { deny: ["localhost"] },
-      { deny: [`localhost:${host.port}`] },
-      { others: "deny", allow: ["shop.example"] },
-      { enabled: false },
-    ]) {
-      await using live = await running({ clients: { metadataDocuments: { ...host.settings, ...more } } });
-      const browser = await setUp(live);
-      await browser.go(authorizeUrl(live, { client: host.publish("/denied.json") }));
-      expect(browser.last.status).toBe(400);
-    }
-    expect(host.connections()).toBe(0);
-  });
+  verifies(
+    "cimd-trust",
+    "of a denied domain, or of one not on the list where there is a list, is not fetched",
+    async () => {
+      await using host = await documentHost();
+      for (const more of [
+        { deny: ["localhost"] },
+        { deny: [`localhost:${host.port}`] },
+        { others: "deny", allow: ["shop.example"] },
+        { enabled: false },
+      ]) {
+        await using live = await running({ clients: { metadataDocuments: { ...host.settings, ...more } } });
+        const browser = await setUp(live);
+        await browser.go(authorizeUrl(live, { client: host.publish("/denied.json") }));
+        expect(browser.last.status).toBe(400);
+      }
+      expect(host.connections()).toBe(0);
+    },
+  );
 
-  test("of an allowed domain is shown as allowed, of any other as unknown", async () => {
+  verifies("cimd-trust", "of an allowed domain is shown as allowed, of any other as unknown", async () => {
     await using host = await documentHost();
     for (const [allow, words] of [
       [["localhost"], "allowed by your operator"],
@@ -292,45 +306,49 @@ describe("a client document", () => {
     }
   });
 
-  test("is fetched once for fifty who ask at once, kept as its server says within bounds, and asked for again by its tag", async () => {
-    await using host = await documentHost();
-    let now = Date.now();
-    const url = host.serve("/tagged", (request, response) => {
-      const headers = { "content-type": "application/json", etag: '"v1"', "cache-control": "max-age=1" };
-      if (request.headers["if-none-match"] === '"v1"') response.writeHead(304, headers).end();
-      else response.writeHead(200, headers).end("{}");
-    });
-    const net = outbound({
-      allowPrivateAddresses: true,
-      extraPorts: [host.port],
-      trustedCertificates: await pem(host.settings),
-    });
-    const documents = cachedDocuments(net, LIMITS, () => now);
-    await Promise.all(Array.from({ length: 50 }, () => documents.get(url)));
-    expect(host.requests).toHaveLength(1);
-    now += 59_000;
-    await documents.get(url);
-    expect(host.requests).toHaveLength(1);
-    now += 2_000;
-    expect((await documents.get(url)).toString()).toBe("{}");
-    expect(host.requests.at(-1)?.headers["if-none-match"]).toBe('"v1"');
-    expect(host.requests).toHaveLength(2);
+  verifies(
+    "cimd-cache",
+    "is fetched once for fifty who ask at once, kept as its server says within bounds, and asked for again by its tag",
+    async () => {
+      await using host = await documentHost();
+      let now = Date.now();
+      const url = host.serve("/tagged", (request, response) => {
+        const headers = { "content-type": "application/json", etag: '"v1"', "cache-control": "max-age=1" };
+        if (request.headers["if-none-match"] === '"v1"') response.writeHead(304, headers).end();
+        else response.writeHead(200, headers).end("{}");
+      });
+      const net = outbound({
+        allowPrivateAddresses: true,
+        extraPorts: [host.port],
+        trustedCertificates: await pem(host.settings),
+      });
+      const documents = cachedDocuments(net, LIMITS, () => now);
+      await Promise.all(Array.from({ length: 50 }, () => documents.get(url)));
+      expect(host.requests).toHaveLength(1);
+      now += 59_000;
+      await documents.get(url);
+      expect(host.requests).toHaveLength(1);
+      now += 2_000;
+      expect((await documents.get(url)).toString()).toBe("{}");
+      expect(host.requests.at(-1)?.headers["if-none-match"]).toBe('"v1"');
+      expect(host.requests).toHaveLength(2);
 
-    const missing = `https://localhost:${host.port}/missing`;
-    for (let i = 0; i < 5; i++)
+      const missing = `https://localhost:${host.port}/missing`;
+      for (let i = 0; i < 5; i++)
+        await expect(documents.get(missing)).rejects.toMatchObject({ code: "outbound_refused" });
+      expect(host.requests).toHaveLength(3);
+      now += 31_000;
       await expect(documents.get(missing)).rejects.toMatchObject({ code: "outbound_refused" });
-    expect(host.requests).toHaveLength(3);
-    now += 31_000;
-    await expect(documents.get(missing)).rejects.toMatchObject({ code: "outbound_refused" });
-    expect(host.requests).toHaveLength(4);
+      expect(host.requests).toHaveLength(4);
 
-    for (let i = 0; i < 40; i++) await documents.get(`https://localhost:${host.port}/many/${i}`).catch(() => {});
-    expect(host.requests.length).toBeLessThan(40);
-    await expect(documents.get(`https://localhost:${host.port}/one-more`)).rejects.toMatchObject({
-      code: "rate_limited",
-    });
-    await net.close();
-  });
+      for (let i = 0; i < 40; i++) await documents.get(`https://localhost:${host.port}/many/${i}`).catch(() => {});
+      expect(host.requests.length).toBeLessThan(40);
+      await expect(documents.get(`https://localhost:${host.port}/one-more`)).rejects.toMatchObject({
+        code: "rate_limited",
+      });
+      await net.close();
+    },
+  );
 
   test("serves on while its server is down, and not after it was withdrawn", async () => {
     await using host = await documentHost();

@@ -13,6 +13,7 @@ import {
   running,
   setUp,
 } from "../oauth/support.ts";
+import { verifies } from "../requirements.ts";
 
 async function started(options: Parameters<typeof running>[0] = {}) {
   const live = await running({ ...options, clients: { registration: "open", ...options.clients } });
@@ -158,27 +159,31 @@ describe("a consent", () => {
 });
 
 describe("the pages", () => {
-  test("cannot be framed, cached or scripted, and tell no one where the browser came from", async () => {
-    await using here = await started();
-    const { live, browser, client } = here;
-    await asked(live, browser, client);
-    const consent = browser.last.headers;
-    await browser.go(`${live.base}/account`);
-    for (const headers of [consent, browser.last.headers]) {
-      const policy = headers.get("content-security-policy") ?? "";
-      expect(policy).toContain("default-src 'none'");
-      expect(policy).toContain("frame-ancestors 'none'");
-      expect(policy).toContain("base-uri 'none'");
-      expect(policy).not.toContain("unsafe");
-      expect(headers.get("x-frame-options")).toBe("DENY");
-      expect(headers.get("referrer-policy")).toBe("no-referrer");
-      expect(headers.get("cache-control")).toBe("no-store");
-    }
-    expect(browser.last.headers.get("content-security-policy")).toContain("form-action 'self'");
-    // Chromium would stop the way back to the client.
-    expect(consent.get("content-security-policy")).not.toContain("form-action");
-    for (const { text } of browser.seen) expect(text).not.toMatch(/<script|style=|\son\w+=/);
-  });
+  verifies(
+    "rfc9700-clickjacking",
+    "cannot be framed, cached or scripted, and tell no one where the browser came from",
+    async () => {
+      await using here = await started();
+      const { live, browser, client } = here;
+      await asked(live, browser, client);
+      const consent = browser.last.headers;
+      await browser.go(`${live.base}/account`);
+      for (const headers of [consent, browser.last.headers]) {
+        const policy = headers.get("content-security-policy") ?? "";
+        expect(policy).toContain("default-src 'none'");
+        expect(policy).toContain("frame-ancestors 'none'");
+        expect(policy).toContain("base-uri 'none'");
+        expect(policy).not.toContain("unsafe");
+        expect(headers.get("x-frame-options")).toBe("DENY");
+        expect(headers.get("referrer-policy")).toBe("no-referrer");
+        expect(headers.get("cache-control")).toBe("no-store");
+      }
+      expect(browser.last.headers.get("content-security-policy")).toContain("form-action 'self'");
+      // Chromium would stop the way back to the client.
+      expect(consent.get("content-security-policy")).not.toContain("form-action");
+      for (const { text } of browser.seen) expect(text).not.toMatch(/<script|style=|\son\w+=/);
+    },
+  );
 
   test("show a hostile client's words as words", async () => {
     await using here = await started();

@@ -15,6 +15,7 @@ import {
   setUp,
   token,
 } from "../oauth/support.ts";
+import { verifies, verifiesEach } from "../requirements.ts";
 
 let live: Running;
 let browser: Browser;
@@ -45,14 +46,14 @@ function redeem(code: string, more: Record<string, string> = {}) {
 }
 
 describe("a code", () => {
-  test("is redeemed by exactly one of twenty at once", async () => {
+  verifies("rfc6749-code-once", "is redeemed by exactly one of twenty at once", async () => {
     const code = await freshCode();
     const answers = await Promise.all(Array.from({ length: 20 }, () => redeem(code)));
     expect(answers.filter(({ status }) => status === 200)).toHaveLength(1);
     for (const { status, body } of answers) if (status !== 200) expect(body["error"]).toBe("invalid_grant");
   });
 
-  test("used twice ends what the first use gave", async () => {
+  verifies("rfc6749-code-once", "used twice ends what the first use gave", async () => {
     const { code, verifier, access_token, refresh_token } = await connect(live, browser, { client });
     expect((await call(live, access_token)).status).toBe(200);
     expect((await redeem(code, { code_verifier: verifier })).body["error"]).toBe("invalid_grant");
@@ -60,30 +61,35 @@ describe("a code", () => {
     expect((await refresh(live, client, refresh_token)).body["error"]).toBe("invalid_grant");
   });
 
-  test.each([
-    ["without a verifier", { code_verifier: "" }],
-    ["with another verifier", { code_verifier: "x".repeat(64) }],
-    ["with a padded verifier", { code_verifier: `${VERIFIER}=` }],
-    ["with another redirect_uri", { redirect_uri: "http://127.0.0.1:49152/other" }],
-    ["with another port than it was asked for", { redirect_uri: "http://127.0.0.1:49153/callback" }],
-  ])("is refused %s", async (_how, more) => {
-    const { status, body } = await redeem(await freshCode(), more);
-    expect(status).toBe(400);
-    expect(body["error"]).toMatch(/^invalid_(grant|request)$/);
-  });
+  verifiesEach(
+    ["rfc7636-verifier", "oauth21-code-bound"],
+    [
+      ["without a verifier", { code_verifier: "" }],
+      ["with another verifier", { code_verifier: "x".repeat(64) }],
+      ["with a padded verifier", { code_verifier: `${VERIFIER}=` }],
+      ["with another redirect_uri", { redirect_uri: "http://127.0.0.1:49152/other" }],
+      ["with another port than it was asked for", { redirect_uri: "http://127.0.0.1:49153/callback" }],
+    ],
+    "is refused %s",
+    async (_how, more) => {
+      const { status, body } = await redeem(await freshCode(), more);
+      expect(status).toBe(400);
+      expect(body["error"]).toMatch(/^invalid_(grant|request)$/);
+    },
+  );
 
-  test("of one client is refused to another", async () => {
+  verifies("oauth21-code-bound", "of one client is refused to another", async () => {
     const other = String((await register(live)).body["client_id"]);
     expect((await redeem(await freshCode(), { client_id: other })).body["error"]).toBe("invalid_grant");
   });
 
-  test("is refused for another resource than it was given for", async () => {
+  verifies("rfc8707-token-request", "is refused for another resource than it was given for", async () => {
     expect((await redeem(await freshCode(), { resource: "https://other.example/mcp" })).body["error"]).toBe(
       "invalid_target",
     );
   });
 
-  test("is refused after a minute", async () => {
+  verifies("oauth21-code-bound", "is refused after a minute", async () => {
     let now = Date.now();
     await using here = await running({ clients: { registration: "open" }, clock: () => now });
     const someone = await setUp(here);
@@ -108,7 +114,7 @@ describe("a refresh token", () => {
     expect(answers.filter(({ status }) => status === 200)).toHaveLength(1);
   });
 
-  test("used again ends the family, the thief's tokens and the owner's", async () => {
+  verifies("rfc9700-rotation", "used again ends the family, the thief's tokens and the owner's", async () => {
     const first = await connect(live, browser, { client });
     const second = await refresh(live, client, first.refresh_token);
     expect((await call(live, String(second.body["access_token"]))).status).toBe(200);
@@ -118,13 +124,13 @@ describe("a refresh token", () => {
     expect((await call(live, first.access_token)).status).toBe(401);
   });
 
-  test("is refused to another client", async () => {
+  verifies("oauth21-refresh", "is refused to another client", async () => {
     const { refresh_token } = await connect(live, browser, { client });
     const other = String((await register(live)).body["client_id"]);
     expect((await refresh(live, other, refresh_token)).body["error"]).toBe("invalid_grant");
   });
 
-  test("gives no wider scope and no other resource", async () => {
+  verifies(["oauth21-refresh", "rfc8707-token-request"], "gives no wider scope and no other resource", async () => {
     const { refresh_token } = await connect(live, browser, { client, without: ["mcp:call"] });
     const wider = await refresh(live, client, refresh_token, { scope: "mcp:read mcp:call" });
     expect(wider.body["error"] ?? wider.body["scope"]).toMatch(/^(invalid_scope|mcp:read)$/);
@@ -145,7 +151,9 @@ describe("a refresh token", () => {
 });
 
 describe("the token endpoint", () => {
-  test.each(["password", "client_credentials", "urn:ietf:params:oauth:grant-type:token-exchange", "implicit", "x"])(
+  verifiesEach(
+    "oauth21-grants",
+    ["password", "client_credentials", "urn:ietf:params:oauth:grant-type:token-exchange", "implicit", "x"],
     "refuses the grant type %s",
     async (grant) => {
       const { status, body } = await token(live, { grant_type: grant, client_id: client });
@@ -178,23 +186,28 @@ describe("a bearer token", () => {
     expect((await call(live, await forged())).status).toBe(200);
   });
 
-  test.each([
-    ["for another audience", () => ({ aud: "https://other.example/mcp" })],
-    ["for an audience that begins like ours", () => ({ aud: `${live.resource}2` })],
-    ["for our resource with a slash", () => ({ aud: `${live.resource}/` })],
-    ["for us and a stranger", () => ({ aud: [live.resource, "https://other.example"] })],
-    ["of another issuer", () => ({ iss: "https://other.example" })],
-    ["that has expired", () => ({ exp: SECONDS() - 1 })],
-    ["from the future", () => ({ iat: SECONDS() + 3600 })],
-    ["that is not valid yet", () => ({ nbf: SECONDS() + 3600 })],
-    ["without an end", () => ({ exp: undefined })],
-    ["that we never gave", () => ({ jti: randomUUID() })],
-    ["of a grant that never was", () => ({ gid: "none" })],
-    ["without a grant", () => ({ gid: undefined })],
-    ["of a user that never was", () => ({ sub: randomUUID() })],
-  ])("%s is refused", async (_what, claims) => {
-    expect((await call(live, await forged(claims() as JWTPayload))).status).toBe(401);
-  });
+  verifiesEach(
+    ["auth-audience", "auth-401", "rfc6750-invalid-token"],
+    [
+      ["for another audience", () => ({ aud: "https://other.example/mcp" })],
+      ["for an audience that begins like ours", () => ({ aud: `${live.resource}2` })],
+      ["for our resource with a slash", () => ({ aud: `${live.resource}/` })],
+      ["for us and a stranger", () => ({ aud: [live.resource, "https://other.example"] })],
+      ["of another issuer", () => ({ iss: "https://other.example" })],
+      ["that has expired", () => ({ exp: SECONDS() - 1 })],
+      ["from the future", () => ({ iat: SECONDS() + 3600 })],
+      ["that is not valid yet", () => ({ nbf: SECONDS() + 3600 })],
+      ["without an end", () => ({ exp: undefined })],
+      ["that we never gave", () => ({ jti: randomUUID() })],
+      ["of a grant that never was", () => ({ gid: "none" })],
+      ["without a grant", () => ({ gid: undefined })],
+      ["of a user that never was", () => ({ sub: randomUUID() })],
+    ],
+    "%s is refused",
+    async (_what, claims) => {
+      expect((await call(live, await forged(claims() as JWTPayload))).status).toBe(401);
+    },
+  );
 
   test.each([
     ["an id token", { typ: "JWT" }],
@@ -204,13 +217,13 @@ describe("a bearer token", () => {
     expect((await call(live, await forged({}, header))).status).toBe(401);
   });
 
-  test("a real id token of ours is no access token", async () => {
+  verifies("rfc9068-typ", "a real id token of ours is no access token", async () => {
     const { id_token } = await connect(live, browser, { client, scope: "openid mcp:read" });
     expect(id_token).toBeDefined();
     expect((await call(live, id_token ?? "")).status).toBe(401);
   });
 
-  test("with alg none is refused", async () => {
+  verifies("rfc8725-algorithms", "with alg none is refused", async () => {
     const { access_token } = await connect(live, browser, { client });
     const [, payload] = access_token.split(".");
     const header = Buffer.from(JSON.stringify({ alg: "none", typ: "at+jwt" })).toString("base64url");
@@ -218,7 +231,7 @@ describe("a bearer token", () => {
       expect((await call(live, `${header}.${payload}.${signature}`)).status).toBe(401);
   });
 
-  test("signed by HMAC with our public key as the secret is refused", async () => {
+  verifies("rfc8725-algorithms", "signed by HMAC with our public key as the secret is refused", async () => {
     const { access_token } = await connect(live, browser, { client });
     const [key] = (await loadKeys(live.records)).public;
     if (key === undefined) throw new Error("no key");
@@ -228,7 +241,7 @@ describe("a bearer token", () => {
     expect((await call(live, hmac)).status).toBe(401);
   });
 
-  test("signed by a stranger who brings the key along is refused", async () => {
+  verifies("rfc8725-algorithms", "signed by a stranger who brings the key along is refused", async () => {
     const { access_token } = await connect(live, browser, { client });
     const { privateKey, publicKey } = await generateKeyPair("ES256", { extractable: true });
     const jwk = await crypto.subtle.exportKey("jwk", publicKey);
@@ -255,7 +268,7 @@ describe("a bearer token", () => {
       expect((await call(live, text)).status).toBe(401);
   });
 
-  test("that was cached ends when its time ends", async () => {
+  verifies("auth-401", "that was cached ends when its time ends", async () => {
     let now = Date.now();
     await using here = await running({
       clients: { registration: "open" },

@@ -2,6 +2,7 @@
 import { describe, expect, test } from "vitest";
 import { compileArguments } from "../../src/contract/arguments.ts";
 import { pinOf, readDefinition } from "../../src/contract/definition.ts";
+import { verifiesEach } from "../requirements.ts";
 
 describe("arguments", () => {
   test.each([undefined, "http://json-schema.org/draft-07/schema#", "https://json-schema.org/draft/2020-12/schema"])(
@@ -41,18 +42,23 @@ describe("arguments", () => {
     });
     expect(check({ a: `${"a".repeat(50_000)}b` })).toHaveLength(1);
   });
-  test.each([
+  verifiesEach(
+    "schema-no-remote-ref",
     [
-      "a schema that points to the network",
-      { type: "object", properties: { x: { $ref: "https://schemas.example/x.json" } } },
+      [
+        "a schema that points to the network",
+        { type: "object", properties: { x: { $ref: "https://schemas.example/x.json" } } },
+      ],
+      ["a schema that is none", { type: "any" }],
+      ["a dialect nobody knows", { $schema: "https://example.com/dialect", type: "object" }],
+      ["a schema of 100 levels", JSON.parse(`${'{"properties":{"a":'.repeat(50)}{}${"}}".repeat(50)}`)],
+      ["no schema", undefined],
     ],
-    ["a schema that is none", { type: "any" }],
-    ["a dialect nobody knows", { $schema: "https://example.com/dialect", type: "object" }],
-    ["a schema of 100 levels", JSON.parse(`${'{"properties":{"a":'.repeat(50)}{}${"}}".repeat(50)}`)],
-    ["no schema", undefined],
-  ])("%s is reported and not guessed at", async (_title, schema) => {
-    expect((await compileArguments(schema)).problem).toBeTypeOf("string");
-  });
+    "%s is reported and not guessed at",
+    async (_title, schema) => {
+      expect((await compileArguments(schema)).problem).toBeTypeOf("string");
+    },
+  );
   test("two schemas with the same $id do not meet", async () => {
     const first = await compileArguments({
       $id: "https://x.example/s",

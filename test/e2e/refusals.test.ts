@@ -2,6 +2,7 @@
 import { connect as connectSocket } from "node:net";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { fixtureCommand } from "../fixtures/processes.ts";
+import { verifies, verifiesEach } from "../requirements.ts";
 import { modernRequest, type World, world } from "./world.ts";
 
 let one: World;
@@ -31,36 +32,41 @@ const callsSoFar = async () => {
 };
 
 describe("a body", () => {
-  test.each([
-    ["that is not JSON", "{", 400, -32700],
-    ["that is empty", "", 400, -32700],
-    ["that is not UTF-8", new Uint8Array([0x7b, 0xff, 0x7d]), 400, -32700],
+  verifiesEach(
+    ["http-single-message"],
     [
-      "with a key twice",
-      '{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"echo","name":"count"}}',
-      400,
-      -32600,
+      ["that is not JSON", "{", 400, -32700],
+      ["that is empty", "", 400, -32700],
+      ["that is not UTF-8", new Uint8Array([0x7b, 0xff, 0x7d]), 400, -32700],
+      [
+        "with a key twice",
+        '{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"echo","name":"count"}}',
+        400,
+        -32600,
+      ],
+      ["that is a batch", JSON.stringify([echo(), echo()]), 400, -32600],
+      [
+        "nested 10,000 levels deep",
+        `{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"echo","arguments":{"text":${"[".repeat(10_000)}${"]".repeat(10_000)}}}}`,
+        400,
+        -32600,
+      ],
+      [
+        "larger than the limit",
+        JSON.stringify(echo({ params: { name: "echo", arguments: { text: "x".repeat(70_000) } } })),
+        413,
+        -31413,
+      ],
     ],
-    ["that is a batch", JSON.stringify([echo(), echo()]), 400, -32600],
-    [
-      "nested 10,000 levels deep",
-      `{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"echo","arguments":{"text":${"[".repeat(10_000)}${"]".repeat(10_000)}}}}`,
-      400,
-      -32600,
-    ],
-    [
-      "larger than the limit",
-      JSON.stringify(echo({ params: { name: "echo", arguments: { text: "x".repeat(70_000) } } })),
-      413,
-      -31413,
-    ],
-  ])("%s is refused", async (_title, body, status, code) => {
-    const before = await callsSoFar();
-    const response = await one.post(body, {}, token);
-    expect(response.status).toBe(status);
-    expect(await response.json()).toMatchObject({ jsonrpc: "2.0", error: { code } });
-    expect(await callsSoFar()).toBe(before + 1);
-  });
+    "%s is refused",
+    async (_title, body, status, code) => {
+      const before = await callsSoFar();
+      const response = await one.post(body, {}, token);
+      expect(response.status).toBe(status);
+      expect(await response.json()).toMatchObject({ jsonrpc: "2.0", error: { code } });
+      expect(await callsSoFar()).toBe(before + 1);
+    },
+  );
 
   test("of 50 MB is refused without being read to its end", async () => {
     const { hostname, port } = new URL(one.url);
@@ -118,18 +124,21 @@ describe("a body", () => {
 });
 
 describe("a request without the right to ask", () => {
-  test("and without a token is told where to sign in, and no error", async () => {
-    const response = await one.post(echo(), {}, "");
-    expect(response.status).toBe(401);
-    const challenge = response.headers.get("www-authenticate") ?? "";
-    expect(challenge).toContain(`resource_metadata="${one.origin}/.well-known/oauth-protected-resource/mcp"`);
-    expect(challenge).toContain('scope="mcp:read mcp:call"');
-    expect(challenge).not.toContain("error=");
-  });
+  verifies(
+    ["auth-401", "http-authenticated", "rfc9728-challenge", "rfc6750-challenge"],
+    "and without a token is told where to sign in, and no error",
+    async () => {
+      const response = await one.post(echo(), {}, "");
+      expect(response.status).toBe(401);
+      const challenge = response.headers.get("www-authenticate") ?? "";
+      expect(challenge).toContain(`resource_metadata="${one.origin}/.well-known/oauth-protected-resource/mcp"`);
+      expect(challenge).toContain('scope="mcp:read mcp:call"');
+      expect(challenge).not.toContain("error=");
+    },
+  );
   test.each([
     ["a token that is none", "Bearer nonsense"],
     ["a JWT that somebody else signed", "Bearer eyJhbGciOiJFUzI1NiIsInR5cCI6ImF0K2p3dCJ9.eyJzdWIiOiJ4In0.AAAA"],
-    ["basic credentials", "Basic b2xpdmU6cGFzc3dvcmQ="],
     ["two words", "Bearer a b"],
   ])("with %s is refused as invalid_token", async (_title, authorization) => {
     const response = await fetch(one.url, {
@@ -140,7 +149,7 @@ describe("a request without the right to ask", () => {
     expect(response.status).toBe(401);
     expect(response.headers.get("www-authenticate")).toContain('error="invalid_token"');
   });
-  test("with the token in the query is refused", async () => {
+  verifies("auth-no-query-token", "with the token in the query is refused", async () => {
     expect(
       (
         await fetch(`${one.url}?access_token=${token}`, {
@@ -151,7 +160,7 @@ describe("a request without the right to ask", () => {
       ).status,
     ).toBe(401);
   });
-  test("with two Authorization headers is refused", async () => {
+  verifies("rfc6750-header", "with two Authorization headers is refused", async () => {
     const { host, hostname, port } = new URL(one.url);
     const answer = await new Promise<string>((resolve) => {
       const socket = connectSocket(Number(port), hostname);
@@ -166,7 +175,7 @@ describe("a request without the right to ask", () => {
     });
     expect(answer).toMatch(/^HTTP\/1\.1 401/);
   });
-  test("after its grant was revoked is refused", async () => {
+  verifies(["rfc6750-invalid-token", "rfc7009-revoked"], "after its grant was revoked is refused", async () => {
     const own = await one.tokens();
     expect((await one.post(echo(), {}, own.access_token)).status).toBe(200);
     await fetch(`${one.origin}/oauth/revoke`, {
@@ -198,16 +207,20 @@ describe("names", () => {
       expect(answer, path).toMatch(/^HTTP\/1\.1 403/);
     }
   });
-  test("a wrong Origin is refused; our own and other loopback ones are allowed by name, never by *", async () => {
-    expect((await one.post(echo(), { origin: "https://evil.example" }, token)).status).toBe(403);
-    const allowed = await one.post(echo(), { origin: "http://localhost:6274" }, token);
-    expect([allowed.status, allowed.headers.get("access-control-allow-origin")]).toEqual([
-      200,
-      "http://localhost:6274",
-    ]);
-    expect(allowed.headers.get("access-control-allow-credentials")).toBeNull();
-  });
-  test("no document is built from Host or X-Forwarded headers", async () => {
+  verifies(
+    "http-origin",
+    "a wrong Origin is refused; our own and other loopback ones are allowed by name, never by *",
+    async () => {
+      expect((await one.post(echo(), { origin: "https://evil.example" }, token)).status).toBe(403);
+      const allowed = await one.post(echo(), { origin: "http://localhost:6274" }, token);
+      expect([allowed.status, allowed.headers.get("access-control-allow-origin")]).toEqual([
+        200,
+        "http://localhost:6274",
+      ]);
+      expect(allowed.headers.get("access-control-allow-credentials")).toBeNull();
+    },
+  );
+  verifies("rfc9728-hosts", "no document is built from Host or X-Forwarded headers", async () => {
     const document = await (
       await fetch(`${one.origin}/.well-known/oauth-protected-resource/mcp`, {
         headers: { "x-forwarded-host": "evil.example", "x-forwarded-proto": "https", forwarded: "host=evil.example" },
@@ -218,7 +231,7 @@ describe("names", () => {
 });
 
 describe("a call", () => {
-  test("of a tool that is not there and of one the role denies are refused alike", async () => {
+  verifies("tool-unknown", "of a tool that is not there and of one the role denies are refused alike", async () => {
     const answers = await Promise.all(
       ["nothing_here", "crash"].map(async (name) =>
         (await one.post(echo({ params: { name, arguments: {} } }), {}, token)).json(),
@@ -233,7 +246,7 @@ describe("a call", () => {
     };
     expect(list.result.tools.map((tool) => tool.name)).not.toContain("crash");
   });
-  test("with arguments against the schema never reaches the server", async () => {
+  verifies("tool-input", "with arguments against the schema never reaches the server", async () => {
     const before = await callsSoFar();
     const answer = await (await one.post(echo({ params: { name: "echo", arguments: { text: 7 } } }), {}, token)).json();
     expect(answer).toMatchObject({
@@ -244,18 +257,22 @@ describe("a call", () => {
     });
     expect(await callsSoFar()).toBe(before + 1);
   });
-  test("with too narrow a token is told which scope is missing", async () => {
+  verifies("rfc6750-scope", "with too narrow a token is told which scope is missing", async () => {
     const { access_token } = await one.tokens({ without: ["mcp:call"] });
     const response = await one.post(echo(), {}, access_token);
     expect(response.status).toBe(403);
     expect(response.headers.get("www-authenticate")).toMatch(/error="insufficient_scope".*scope="mcp:call"/);
   });
-  test("of an unknown method is refused: 404 to modern clients, in band to legacy ones", async () => {
-    const [body, headers] = modernRequest("tools/destroy");
-    expect((await one.post(body, headers, token)).status).toBe(404);
-    const legacy = await one.post(echo({ method: "tools/destroy" }), {}, token);
-    expect([legacy.status, ((await legacy.json()) as { error: { code: number } }).error.code]).toEqual([200, -32601]);
-  });
+  verifies(
+    "http-unknown-method",
+    "of an unknown method is refused: 404 to modern clients, in band to legacy ones",
+    async () => {
+      const [body, headers] = modernRequest("tools/destroy");
+      expect((await one.post(body, headers, token)).status).toBe(404);
+      const legacy = await one.post(echo({ method: "tools/destroy" }), {}, token);
+      expect([legacy.status, ((await legacy.json()) as { error: { code: number } }).error.code]).toEqual([200, -32601]);
+    },
+  );
 });
 
 describe("a session", () => {
@@ -265,26 +282,34 @@ describe("a session", () => {
     method: "initialize",
     params: { protocolVersion: "2025-11-25", capabilities: {}, clientInfo: { name: "t", version: "1" } },
   };
-  test("of somebody else looks like one that does not exist", async () => {
-    const other = (await one.tokens()).access_token;
-    const session = (await one.post(initialize, {}, token)).headers.get("mcp-session-id") ?? "";
-    expect(session).not.toBe("");
-    const ping = { jsonrpc: "2.0", id: 1, method: "ping" };
-    expect((await one.post(ping, { "mcp-session-id": session }, token)).status).toBe(200);
-    const foreign = await one.post(ping, { "mcp-session-id": session }, other);
-    const unknown = await one.post(ping, { "mcp-session-id": "no-such-session" }, other);
-    expect([foreign.status, unknown.status]).toEqual([404, 404]);
-    expect(await foreign.text()).toBe(await unknown.text());
-  });
-  test("that was ended answers 404 from then on", async () => {
-    const session = (await one.post(initialize, {}, token)).headers.get("mcp-session-id") ?? "";
-    const headers = { authorization: `Bearer ${token}`, "mcp-session-id": session };
-    expect((await fetch(one.url, { method: "DELETE", headers })).status).toBe(204);
-    expect(
-      (await one.post({ jsonrpc: "2.0", id: 1, method: "ping" }, { "mcp-session-id": session }, token)).status,
-    ).toBe(404);
-    expect((await fetch(one.url, { headers: { ...headers, accept: "text/event-stream" } })).status).toBe(404);
-  });
+  verifies(
+    ["legacy-session-owner", "legacy-session-required"],
+    "of somebody else looks like one that does not exist",
+    async () => {
+      const other = (await one.tokens()).access_token;
+      const session = (await one.post(initialize, {}, token)).headers.get("mcp-session-id") ?? "";
+      expect(session).not.toBe("");
+      const ping = { jsonrpc: "2.0", id: 1, method: "ping" };
+      expect((await one.post(ping, { "mcp-session-id": session }, token)).status).toBe(200);
+      const foreign = await one.post(ping, { "mcp-session-id": session }, other);
+      const unknown = await one.post(ping, { "mcp-session-id": "no-such-session" }, other);
+      expect([foreign.status, unknown.status]).toEqual([404, 404]);
+      expect(await foreign.text()).toBe(await unknown.text());
+    },
+  );
+  verifies(
+    ["legacy-session-delete", "legacy-session-required"],
+    "that was ended answers 404 from then on",
+    async () => {
+      const session = (await one.post(initialize, {}, token)).headers.get("mcp-session-id") ?? "";
+      const headers = { authorization: `Bearer ${token}`, "mcp-session-id": session };
+      expect((await fetch(one.url, { method: "DELETE", headers })).status).toBe(204);
+      expect(
+        (await one.post({ jsonrpc: "2.0", id: 1, method: "ping" }, { "mcp-session-id": session }, token)).status,
+      ).toBe(404);
+      expect((await fetch(one.url, { headers: { ...headers, accept: "text/event-stream" } })).status).toBe(404);
+    },
+  );
 });
 
 describe("an upstream", () => {
@@ -296,14 +321,14 @@ describe("an upstream", () => {
     const [again, headers] = modernRequest("tools/call", { name: "echo", arguments: { text: "back" } });
     expect(await (await other.post(again, headers)).json()).toMatchObject({ result: { content: [{ text: "back" }] } });
   });
-  test("that never answers is given up after its time, and told so", async () => {
+  verifies("request-timeout", "that never answers is given up after its time, and told so", async () => {
     await using other = await world({
       servers: { quiet: { command: fixtureCommand("echo-stdio", []), timeoutSeconds: 0.3 } },
     });
     const [body, headers] = modernRequest("tools/call", { name: "silent", arguments: {} });
     expect(await (await other.post(body, headers)).json()).toMatchObject({ error: { code: -31504 } });
   });
-  test("that prints garbage is understood all the same", async () => {
+  verifies("stdio-stdout", "that prints garbage is understood all the same", async () => {
     await using other = await world({
       servers: { noisy: { command: fixtureCommand("misbehaving-stdio", ["garbage"]) } },
     });
@@ -312,7 +337,7 @@ describe("an upstream", () => {
   });
 });
 
-test("the client's token never reaches the server", async () => {
+verifies("auth-no-passthrough", "the client's token never reaches the server", async () => {
   const { startFixture } = await import("../fixtures/processes.ts");
   await using fixture = await startFixture("echo-http", []);
   await using other = await world({ servers: { http: { url: `${fixture.origin}/mcp` } } });

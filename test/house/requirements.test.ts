@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import { pending, requirements, verifies } from "../requirements.ts";
 import { filesIn } from "./sources.ts";
 
-const CALL = /\bverifies\(\s*(\[[^\]]*\]|"[^"]+")/g;
+const CALL = /\bverifies(?:Each)?\(\s*(\[[^\]]*\]|"[^"]+")/g;
 
 const verified = new Map<string, string[]>();
 for (const { path, text } of filesIn(["test"], [".test.ts"])) {
@@ -36,7 +36,9 @@ test("tests name only requirements that exist", () => {
 
 test("every requirement has a clause of its own publisher and a sentence", () => {
   for (const [id, { clause, sentence }] of Object.entries(requirements)) {
-    expect(clause, id).toMatch(/^https:\/\/(modelcontextprotocol\.io\/specification|www\.rfc-editor\.org\/rfc)\/\S+$/);
+    expect(clause, id).toMatch(
+      /^https:\/\/(modelcontextprotocol\.io\/specification|www\.rfc-editor\.org\/rfc|datatracker\.ietf\.org\/doc\/html)\/\S+$/,
+    );
     expect(sentence, id).toMatch(/^\S.*\.$/);
   }
 });

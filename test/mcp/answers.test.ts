@@ -3,6 +3,7 @@ import { describe, expect, test } from "vitest";
 import type { JsonObject } from "../../src/core/call.ts";
 import { answerText, sseEvent } from "../../src/mcp/answers.ts";
 import { readUpstreamMessage, withMember } from "../../src/mcp/json-text.ts";
+import { verifies } from "../requirements.ts";
 
 const result = (text: string) => ({ kind: "result" as const, result: text, value: JSON.parse(text) as JsonObject });
 
@@ -13,18 +14,22 @@ describe("answers", () => {
       `{"jsonrpc":"2.0","id":"q","result":${text}}`,
     );
   });
-  test("a legacy result gets what 2026-07-28 demands and nothing else changes", () => {
-    const text = '{"content":[{"type":"text","text":"é\\u0041 \\/"}]}';
-    expect(answerText(1, "tools/call", "2026-07-28", result(text))).toBe(
-      '{"jsonrpc":"2.0","id":1,"result":{"resultType":"complete","content":[{"type":"text","text":"é\\u0041 \\/"}]}}',
-    );
-    expect(JSON.parse(answerText(1, "resources/read", "2026-07-28", result('{"contents":[]}'))).result).toEqual({
-      resultType: "complete",
-      ttlMs: 0,
-      cacheScope: "private",
-      contents: [],
-    });
-  });
+  verifies(
+    ["result-type", "caching-hints"],
+    "a legacy result gets what 2026-07-28 demands and nothing else changes",
+    () => {
+      const text = '{"content":[{"type":"text","text":"é\\u0041 \\/"}]}';
+      expect(answerText(1, "tools/call", "2026-07-28", result(text))).toBe(
+        '{"jsonrpc":"2.0","id":1,"result":{"resultType":"complete","content":[{"type":"text","text":"é\\u0041 \\/"}]}}',
+      );
+      expect(JSON.parse(answerText(1, "resources/read", "2026-07-28", result('{"contents":[]}'))).result).toEqual({
+        resultType: "complete",
+        ttlMs: 0,
+        cacheScope: "private",
+        contents: [],
+      });
+    },
+  );
   test("a modern result loses the fields that a legacy client does not know", () => {
     const text =
       '{"resultType":"complete","ttlMs":5,"cacheScope":"public","contents":[],"_meta":{"io.modelcontextprotocol/serverInfo":{"name":"up"},"v.x/y":1}}';
@@ -33,7 +38,7 @@ describe("answers", () => {
       _meta: { "v.x/y": 1 },
     });
   });
-  test("codes that speak about one hop are not passed on", () => {
+  verifies("error-codes-relayed", "codes that speak about one hop are not passed on", () => {
     for (const code of [-32020, -32021, -32022]) {
       expect(
         JSON.parse(answerText(1, "tools/call", "2026-07-28", { kind: "error", code, message: "x", data: undefined }))
@@ -41,7 +46,7 @@ describe("answers", () => {
       ).toBe(-32603);
     }
   });
-  test("resource not found has the code of the client's revision", () => {
+  verifies("resource-unknown", "resource not found has the code of the client's revision", () => {
     const outcome = { kind: "error" as const, code: -32002, message: "no", data: '{"uri":"x"}' };
     expect(JSON.parse(answerText(1, "resources/read", "2026-07-28", outcome)).error).toEqual({
       code: -32602,

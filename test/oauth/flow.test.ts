@@ -3,6 +3,7 @@ import { request } from "node:http";
 import { decodeJwt, decodeProtectedHeader, exportJWK, generateKeyPair, SignJWT } from "jose";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { memoryStore } from "../../src/store/memory/memory.ts";
+import { verifies } from "../requirements.ts";
 import {
   authorize,
   authorizeUrl,
@@ -35,25 +36,34 @@ afterAll(async () => {
 });
 
 describe("a client that nobody registered", () => {
-  test("goes from its document through sign-in and consent to a token that the resource accepts", async () => {
-    const client = host.publish("/first.json");
-    const tokens = await connect(live, new Browser(live.origin), { client });
-    expect(decodeProtectedHeader(tokens.access_token)).toMatchObject({ alg: "ES256", typ: "at+jwt" });
-    const claims = decodeJwt(tokens.access_token);
-    expect(claims).toMatchObject({ iss: live.base, aud: live.resource, client_id: client, scope: "mcp:read mcp:call" });
-    expect((claims.exp ?? 0) - (claims.iat ?? 0)).toBe(300);
-    const { status, body } = await call(live, tokens.access_token);
-    expect(status).toBe(200);
-    expect(body).toMatchObject({
-      client,
-      groups: ["owner"],
-      scopes: ["mcp:read", "mcp:call"],
-      claims: { name: "olive", email: "olive@shop.example" },
-    });
-    expect(body.grant).toBe(claims["gid"]);
-  });
+  verifies(
+    ["rfc9068-token", "rfc8707-audience"],
+    "goes from its document through sign-in and consent to a token that the resource accepts",
+    async () => {
+      const client = host.publish("/first.json");
+      const tokens = await connect(live, new Browser(live.origin), { client });
+      expect(decodeProtectedHeader(tokens.access_token)).toMatchObject({ alg: "ES256", typ: "at+jwt" });
+      const claims = decodeJwt(tokens.access_token);
+      expect(claims).toMatchObject({
+        iss: live.base,
+        aud: live.resource,
+        client_id: client,
+        scope: "mcp:read mcp:call",
+      });
+      expect((claims.exp ?? 0) - (claims.iat ?? 0)).toBe(300);
+      const { status, body } = await call(live, tokens.access_token);
+      expect(status).toBe(200);
+      expect(body).toMatchObject({
+        client,
+        groups: ["owner"],
+        scopes: ["mcp:read", "mcp:call"],
+        claims: { name: "olive", email: "olive@shop.example" },
+      });
+      expect(body.grant).toBe(claims["gid"]);
+    },
+  );
 
-  test("may register itself where registration is open", async () => {
+  verifies("rfc7591-register", "may register itself where registration is open", async () => {
     const { status, body, headers } = await register(live, { scope: "mcp:read mcp:call openid" });
     expect(status).toBe(201);
     expect(headers.get("access-control-allow-origin")).toBe("*");
@@ -95,7 +105,7 @@ describe("a client that nobody registered", () => {
     expect(right.status).toBe(200);
   });
 
-  test("with a key in its document authenticates with it, and not without", async () => {
+  verifies("rfc7523-client", "with a key in its document authenticates with it, and not without", async () => {
     const { privateKey, publicKey } = await generateKeyPair("ES256");
     const jwk = { ...(await exportJWK(publicKey)), kid: "k1", use: "sig", alg: "ES256" };
     const redirect = "https://agent.example/cb";
@@ -138,27 +148,31 @@ describe("a client that nobody registered", () => {
 });
 
 describe("what real clients send", () => {
-  test("a portless localhost redirect takes any port and nothing else", async () => {
-    const client = host.publish("/cc.json", {
-      redirect_uris: ["http://localhost/callback", "http://127.0.0.1/callback"],
-      token_endpoint_auth_method: "none",
-      response_types: ["code"],
-      grant_types: ["authorization_code", "refresh_token"],
-    });
-    await connect(live, browser, { client, redirect: "http://localhost:58135/callback" });
-    await connect(live, browser, { client, redirect: "http://127.0.0.1:58136/callback" });
-    for (const redirect of [
-      "http://localhost:58135/other",
-      "http://[::1]:58135/callback",
-      "http://localhost.shop.example:1/callback",
-      "http://127.0.0.1@shop.example/callback",
-      "http://2130706434/callback",
-    ]) {
-      expect(await browser.go(authorizeUrl(live, { client, redirect })), redirect).toBeUndefined();
-      expect(browser.last.status).toBe(400);
-      expect(browser.last.text).toContain("redirect_uri");
-    }
-  });
+  verifies(
+    ["cimd-redirect", "rfc8252-loopback"],
+    "a portless localhost redirect takes any port and nothing else",
+    async () => {
+      const client = host.publish("/cc.json", {
+        redirect_uris: ["http://localhost/callback", "http://127.0.0.1/callback"],
+        token_endpoint_auth_method: "none",
+        response_types: ["code"],
+        grant_types: ["authorization_code", "refresh_token"],
+      });
+      await connect(live, browser, { client, redirect: "http://localhost:58135/callback" });
+      await connect(live, browser, { client, redirect: "http://127.0.0.1:58136/callback" });
+      for (const redirect of [
+        "http://localhost:58135/other",
+        "http://[::1]:58135/callback",
+        "http://localhost.shop.example:1/callback",
+        "http://127.0.0.1@shop.example/callback",
+        "http://2130706434/callback",
+      ]) {
+        expect(await browser.go(authorizeUrl(live, { client, redirect })), redirect).toBeUndefined();
+        expect(browser.last.status).toBe(400);
+        expect(browser.last.text).toContain("redirect_uri");
+      }
+    },
+  );
 
   test("many redirects of an editor, in the browser and on the machine, work side by side", async () => {
     const client = host.publish("/editor.json", {
@@ -203,23 +217,27 @@ describe("what real clients send", () => {
     }
   });
 
-  test("a resource that is not ours is refused, to the client and with iss", async () => {
-    const client = host.publish("/foreign.json");
-    for (const resource of [
-      "https://other.example/mcp",
-      `${live.resource}2`,
-      `${live.resource}#x`,
-      "mcp",
-      `${live.base}/`,
-    ]) {
-      const end = await browser.go(authorizeUrl(live, { client, resource }));
-      expect(end?.searchParams.get("error"), resource).toBe("invalid_target");
-      expect(end?.searchParams.get("iss")).toBe(live.base);
-      expect(end?.searchParams.get("state")).toBe("state-1");
-    }
-  });
+  verifies(
+    ["rfc8707-resource", "rfc9207-iss"],
+    "a resource that is not ours is refused, to the client and with iss",
+    async () => {
+      const client = host.publish("/foreign.json");
+      for (const resource of [
+        "https://other.example/mcp",
+        `${live.resource}2`,
+        `${live.resource}#x`,
+        "mcp",
+        `${live.base}/`,
+      ]) {
+        const end = await browser.go(authorizeUrl(live, { client, resource }));
+        expect(end?.searchParams.get("error"), resource).toBe("invalid_target");
+        expect(end?.searchParams.get("iss")).toBe(live.base);
+        expect(end?.searchParams.get("state")).toBe("state-1");
+      }
+    },
+  );
 
-  test("a pushed authorization request is answered like any other", async () => {
+  verifies("rfc9126-pushed", "a pushed authorization request is answered like any other", async () => {
     const client = host.publish("/par.json");
     const verifier = "p".repeat(64);
     const query = new URL(authorizeUrl(live, { client, scope: null, resource: `${live.resource}/` }, verifier))
@@ -241,43 +259,47 @@ describe("what real clients send", () => {
 });
 
 describe("discovery", () => {
-  test("tells everything an MCP client asks for, from the configured URL only", async () => {
-    const forged = await new Promise<Record<string, unknown>>((resolve, reject) => {
-      const { port } = new URL(live.origin);
-      const headers = {
-        host: "attacker.example",
-        "x-forwarded-host": "attacker.example",
-        "x-forwarded-proto": "https",
-      };
-      request({ host: "127.0.0.1", port, path: "/.well-known/oauth-authorization-server", headers }, (response) => {
-        let text = "";
-        response
-          .on("data", (part) => {
-            text += part;
-          })
-          .on("end", () => resolve(JSON.parse(text)));
-      })
-        .on("error", reject)
-        .end();
-    });
-    expect(JSON.stringify(forged)).not.toContain("attacker");
-    expect(forged).toMatchObject({
-      issuer: live.base,
-      authorization_endpoint: `${live.base}/oauth/authorize`,
-      token_endpoint: `${live.base}/oauth/token`,
-      jwks_uri: `${live.base}/oauth/jwks`,
-      registration_endpoint: `${live.base}/oauth/register`,
-      revocation_endpoint: `${live.base}/oauth/revoke`,
-      introspection_endpoint: `${live.base}/oauth/introspect`,
-      pushed_authorization_request_endpoint: `${live.base}/oauth/par`,
-      code_challenge_methods_supported: ["S256"],
-      response_types_supported: ["code"],
-      response_modes_supported: ["query"],
-      authorization_response_iss_parameter_supported: true,
-      client_id_metadata_document_supported: true,
-      scopes_supported: ["mcp:read", "mcp:call", "openid", "offline_access"],
-    });
-  });
+  verifies(
+    ["rfc8414-document", "rfc8414-endpoints", "rfc8414-s256", "rfc9207-metadata", "cimd-advertised"],
+    "tells everything an MCP client asks for, from the configured URL only",
+    async () => {
+      const forged = await new Promise<Record<string, unknown>>((resolve, reject) => {
+        const { port } = new URL(live.origin);
+        const headers = {
+          host: "attacker.example",
+          "x-forwarded-host": "attacker.example",
+          "x-forwarded-proto": "https",
+        };
+        request({ host: "127.0.0.1", port, path: "/.well-known/oauth-authorization-server", headers }, (response) => {
+          let text = "";
+          response
+            .on("data", (part) => {
+              text += part;
+            })
+            .on("end", () => resolve(JSON.parse(text)));
+        })
+          .on("error", reject)
+          .end();
+      });
+      expect(JSON.stringify(forged)).not.toContain("attacker");
+      expect(forged).toMatchObject({
+        issuer: live.base,
+        authorization_endpoint: `${live.base}/oauth/authorize`,
+        token_endpoint: `${live.base}/oauth/token`,
+        jwks_uri: `${live.base}/oauth/jwks`,
+        registration_endpoint: `${live.base}/oauth/register`,
+        revocation_endpoint: `${live.base}/oauth/revoke`,
+        introspection_endpoint: `${live.base}/oauth/introspect`,
+        pushed_authorization_request_endpoint: `${live.base}/oauth/par`,
+        code_challenge_methods_supported: ["S256"],
+        response_types_supported: ["code"],
+        response_modes_supported: ["query"],
+        authorization_response_iss_parameter_supported: true,
+        client_id_metadata_document_supported: true,
+        scopes_supported: ["mcp:read", "mcp:call", "openid", "offline_access"],
+      });
+    },
+  );
 
   test("and the keys may be read by any origin and kept for a while; authorize may not", async () => {
     for (const path of [
@@ -308,25 +330,29 @@ describe("discovery", () => {
     ).toBeNull();
   });
 
-  test("works below a path, in every spelling of the document's address", async () => {
-    await using here = await running({ path: "/tools/eu", clients: { registration: "open" } });
-    for (const path of [
-      "/.well-known/oauth-authorization-server/tools/eu",
-      "/.well-known/openid-configuration/tools/eu",
-      "/tools/eu/.well-known/openid-configuration",
-      "/tools/eu/.well-known/oauth-authorization-server",
-    ]) {
-      const document = await (await fetch(here.origin + path)).json();
-      expect(document, path).toMatchObject({ issuer: here.base, token_endpoint: `${here.base}/oauth/token` });
-    }
-    expect(here.server.owns("/.well-known/oauth-authorization-server")).toBe(false);
-    expect(here.server.owns("/oauth/token")).toBe(false);
-    const someone = await setUp(here);
-    const { body } = await register(here);
-    const tokens = await connect(here, someone, { client: String(body["client_id"]) });
-    expect((await call(here, tokens.access_token)).status).toBe(200);
-    expect((await refresh(here, String(body["client_id"]), tokens.refresh_token)).status).toBe(200);
-  });
+  verifies(
+    ["rfc8414-document", "rfc8414-well-known"],
+    "works below a path, in every spelling of the document's address",
+    async () => {
+      await using here = await running({ path: "/tools/eu", clients: { registration: "open" } });
+      for (const path of [
+        "/.well-known/oauth-authorization-server/tools/eu",
+        "/.well-known/openid-configuration/tools/eu",
+        "/tools/eu/.well-known/openid-configuration",
+        "/tools/eu/.well-known/oauth-authorization-server",
+      ]) {
+        const document = await (await fetch(here.origin + path)).json();
+        expect(document, path).toMatchObject({ issuer: here.base, token_endpoint: `${here.base}/oauth/token` });
+      }
+      expect(here.server.owns("/.well-known/oauth-authorization-server")).toBe(false);
+      expect(here.server.owns("/oauth/token")).toBe(false);
+      const someone = await setUp(here);
+      const { body } = await register(here);
+      const tokens = await connect(here, someone, { client: String(body["client_id"]) });
+      expect((await call(here, tokens.access_token)).status).toBe(200);
+      expect((await refresh(here, String(body["client_id"]), tokens.refresh_token)).status).toBe(200);
+    },
+  );
 
   test("a wrong method or an unknown endpoint is told so", async () => {
     expect((await fetch(`${live.base}/oauth/token`)).status).toBe(405);
@@ -346,19 +372,23 @@ describe("discovery", () => {
 });
 
 describe("tokens", () => {
-  test("a refresh gives new tokens for the same resource, narrower when asked", async () => {
-    const client = host.publish("/refresh.json");
-    const first = await connect(live, browser, { client });
-    const second = await refresh(live, client, first.refresh_token);
-    expect(second.status).toBe(200);
-    expect(second.body["refresh_token"]).not.toBe(first.refresh_token);
-    expect(second.headers.get("cache-control")).toContain("no-store");
-    expect((await call(live, String(second.body["access_token"]))).status).toBe(200);
-    const third = await refresh(live, client, String(second.body["refresh_token"]), { scope: "mcp:read" });
-    expect(third.body["scope"]).toBe("mcp:read");
-    const wider = await refresh(live, client, String(third.body["refresh_token"]), { scope: "mcp:read admin" });
-    expect(wider.body["error"]).toBe("invalid_scope");
-  });
+  verifies(
+    ["rfc9700-rotation", "oauth21-no-store", "oauth21-refresh"],
+    "a refresh gives new tokens for the same resource, narrower when asked",
+    async () => {
+      const client = host.publish("/refresh.json");
+      const first = await connect(live, browser, { client });
+      const second = await refresh(live, client, first.refresh_token);
+      expect(second.status).toBe(200);
+      expect(second.body["refresh_token"]).not.toBe(first.refresh_token);
+      expect(second.headers.get("cache-control")).toContain("no-store");
+      expect((await call(live, String(second.body["access_token"]))).status).toBe(200);
+      const third = await refresh(live, client, String(second.body["refresh_token"]), { scope: "mcp:read" });
+      expect(third.body["scope"]).toBe("mcp:read");
+      const wider = await refresh(live, client, String(third.body["refresh_token"]), { scope: "mcp:read admin" });
+      expect(wider.body["error"]).toBe("invalid_scope");
+    },
+  );
 
   test("a client that races itself within the grace keeps its tokens", async () => {
     const client = host.publish("/grace.json");
@@ -367,7 +397,7 @@ describe("tokens", () => {
     expect(answers.map(({ status }) => status)).toEqual([200, 200, 200, 200, 200]);
   });
 
-  test("a refresh token used again after the grace ends the whole family", async () => {
+  verifies("rfc9700-rotation", "a refresh token used again after the grace ends the whole family", async () => {
     let now = Date.now();
     await using here = await running({ clients: { registration: "open" }, clock: () => now });
     const someone = await setUp(here);
@@ -381,22 +411,26 @@ describe("tokens", () => {
     expect((await call(here, String(second.body["access_token"]))).status).toBe(401);
   });
 
-  test("a revoked access token is refused at once, also one that was just accepted", async () => {
-    const client = host.publish("/revoke.json");
-    const { access_token, refresh_token } = await connect(live, browser, { client });
-    expect((await call(live, access_token)).status).toBe(200);
-    const revoke = (body: Record<string, string>) =>
-      fetch(`${live.base}/oauth/revoke`, { method: "POST", body: new URLSearchParams(body) });
-    const stranger = host.publish("/stranger.json");
-    expect((await revoke({ token: access_token, client_id: stranger })).status).toBe(200);
-    expect((await call(live, access_token)).status).toBe(200);
-    expect((await revoke({ token: access_token, client_id: client })).status).toBe(200);
-    expect((await call(live, access_token)).status).toBe(401);
-    expect((await refresh(live, client, refresh_token)).body["error"]).toBe("invalid_grant");
-    const again = await connect(live, browser, { client });
-    expect((await revoke({ token: again.refresh_token, client_id: client })).status).toBe(200);
-    expect((await call(live, again.access_token)).status).toBe(401);
-  });
+  verifies(
+    ["rfc7009-revoked", "rfc7009-other-client"],
+    "a revoked access token is refused at once, also one that was just accepted",
+    async () => {
+      const client = host.publish("/revoke.json");
+      const { access_token, refresh_token } = await connect(live, browser, { client });
+      expect((await call(live, access_token)).status).toBe(200);
+      const revoke = (body: Record<string, string>) =>
+        fetch(`${live.base}/oauth/revoke`, { method: "POST", body: new URLSearchParams(body) });
+      const stranger = host.publish("/stranger.json");
+      expect((await revoke({ token: access_token, client_id: stranger })).status).toBe(200);
+      expect((await call(live, access_token)).status).toBe(200);
+      expect((await revoke({ token: access_token, client_id: client })).status).toBe(200);
+      expect((await call(live, access_token)).status).toBe(401);
+      expect((await refresh(live, client, refresh_token)).body["error"]).toBe("invalid_grant");
+      const again = await connect(live, browser, { client });
+      expect((await revoke({ token: again.refresh_token, client_id: client })).status).toBe(200);
+      expect((await call(live, again.access_token)).status).toBe(401);
+    },
+  );
 
   test("revoking by the gateway ends tokens, grants, clients and users", async () => {
     const client = host.publish("/ended.json");
@@ -425,7 +459,7 @@ describe("tokens", () => {
     await fresh();
   });
 
-  test("introspection tells a confidential client about its own tokens only", async () => {
+  verifies("rfc7662-active", "introspection tells a confidential client about its own tokens only", async () => {
     const { Secret } = await import("../../src/core/secret.ts");
     const preregistered = ["alpha", "beta"].map((id) => ({
       id,

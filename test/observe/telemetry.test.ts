@@ -5,12 +5,13 @@ import { createLogger, silentLogger } from "../../src/observe/logger.ts";
 import { telemetrySettings } from "../../src/observe/settings.ts";
 import { createTelemetry, traceparent } from "../../src/observe/telemetry.ts";
 import { parseTrace } from "../../src/observe/trace-context.ts";
+import { verifies } from "../requirements.ts";
 
 const TRACE = "0af7651916cd43dd8448eb211c80319c";
 const SPAN = "b7ad6b7169203331";
 
 describe("trace context", () => {
-  test("of a caller is taken over", () => {
+  verifies("meta-trace", "of a caller is taken over", () => {
     expect(
       parseTrace({ traceparent: `00-${TRACE}-${SPAN}-01`, tracestate: "congo=t61rcWkgMzE,rojo=00f067aa0ba902b7" }),
     ).toEqual({
@@ -214,7 +215,7 @@ describe("with a collector", () => {
     const lines: string[] = [];
     const logger = createLogger({ level: "info", format: "json" }, { write: (line) => lines.push(line) });
     const telemetry = await createTelemetry(telemetrySettings.parse({ otlpEndpoint: sink.url }), logger);
-    for (let n = 0; n < 1100; n++) telemetry.begin("ping", "server", undefined, {}).end();
+    for (let n = 0; n < 3000; n++) telemetry.begin("ping", "server", undefined, {}).end();
     await telemetry.close();
     expect(sink.headers.length).toBeGreaterThan(1);
     expect(lines.filter((line) => line.includes("telemetry cannot be exported"))).toHaveLength(1);

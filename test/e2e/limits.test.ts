@@ -1,0 +1,133 @@
+/** How often and how many at a time: 429 with the time to wait, for the one who asked too much and for nobody else. */
+import { afterEach, expect, test } from "vitest";
+import { type Fixture, fixtureCommand, startFixture, waitFor } from "../fixtures/processes.ts";
+import { modernRequest, type World, world } from "./world.ts";
+
+let one: World | undefined;
+let fixture: Fixture | undefined;
+afterEach(async () => {
+  await one?.[Symbol.asyncDispose]();
+  await fixture?.stop();
+  one = undefined;
+  fixture = undefined;
+});
+
+const start = async (limits: Record<string, number>) => {
+  one = await world({ servers: { echo: { command: fixtureCommand("echo-stdio") } }, limits });
+  return one;
+};
+const ask = async (w: World, token: string, method: string, params: Record<string, unknown> = {}, id = "an-id") => {
+  const [body, headers] = modernRequest(method, params, id);
+  const response = await w.post(body, headers, token);
+  return {
+    status: response.status,
+    retryAfter: response.headers.get("retry-after"),
+    body: (await response.json()) as { id: unknown; result?: unknown; error?: { code: number; message: string } },
+  };
+};
+const echo = (w: World, token: string, name = "echo") =>
+  ask(w, token, "tools/call", { name, arguments: { text: "hi" } });
+
+test("perPrincipalPerMinute: one request more is 429 with Retry-After; another client's requests pass", async () => {
+  const w = await start({ perPrincipalPerMinute: 5 });
+  const [mine, other] = [(await w.tokens()).access_token, (await w.tokens()).access_token];
+  for (let index = 0; index < 5; index++) expect((await ask(w, mine, "tools/list")).status).toBe(200);
+  const refused = await echo(w, mine);
+  expect(refused.status).toBe(429);
+  expect(Number(refused.retryAfter)).toBeGreaterThanOrEqual(1);
+  expect(Number(refused.retryAfter)).toBeLessThanOrEqual(60);
+  expect(refused.body).toMatchObject({ error: { code: -31429, message: expect.stringContaining("5 a minute") } });
+  expect((await echo(w, other)).body).toMatchObject({ result: { content: [{ text: "hi" }] } });
+  expect(await w.metrics()).toMatch(/drawbridge_refusals(_total)?\{[^}]*code="rate_limited"[^}]*\} 1/);
+});
+
+test("a new token of the same client and user does not begin a new count", async () => {
+  const w = await start({ perPrincipalPerMinute: 3 });
+  const own = await w.tokens();
+  for (let index = 0; index < 3; index++) expect((await ask(w, own.access_token, "tools/list")).status).toBe(200);
+  const refreshed = (await (
+    await fetch(`${w.origin}/oauth/token`, {
+      method: "POST",
+      body: new URLSearchParams({
+        grant_type: "refresh_token",
+        client_id: own.client,
+        refresh_token: own.refresh_token,
+      }),
+    })
+  ).json()) as { access_token: string };
+  expect((await ask(w, refreshed.access_token, "tools/list")).status).toBe(429);
+});
+
+test("perToolPerMinute: counts each tool for itself, and neither lists nor other tools", async () => {
+  const w = await start({ perToolPerMinute: 2 });
+  const [mine, other] = [(await w.tokens()).access_token, (await w.tokens()).access_token];
+  for (let index = 0; index < 2; index++) expect((await echo(w, mine)).status).toBe(200);
+  const refused = await echo(w, mine);
+  expect([refused.status, refused.body.id, refused.body.error?.code]).toEqual([429, "an-id", -31429]);
+  expect(Number(refused.retryAfter)).toBeGreaterThanOrEqual(1);
+  expect((await ask(w, mine, "tools/list")).status).toBe(200);
+  expect((await echo(w, mine, "count")).status).toBe(200);
+  expect((await ask(w, mine, "resources/read", { uri: "test://static/greeting" })).status).toBe(200);
+  expect((await echo(w, other)).status).toBe(200);
+});
+
+test("concurrentPerPrincipal: places are taken by calls under way, and free again however a call ends", async () => {
+  fixture = await startFixture("echo-http", ["--era", "modern"]);
+  const { origin } = fixture;
+  one = await world({ servers: { web: { url: `${origin}/mcp` } }, limits: { concurrentPerPrincipal: 2 } });
+  const w = one;
+  const [mine, other] = [(await w.tokens()).access_token, (await w.tokens()).access_token];
+  const upstreamCalls = async () => ((await (await fetch(`${origin}/stats`)).json()) as { calls: number }).calls;
+  const hold = (stop: AbortSignal) => {
+    const [body, headers] = modernRequest("tools/call", { name: "slow", arguments: { ms: 20_000 } });
+    return fetch(w.url, {
+      method: "POST",
+      signal: stop,
+      headers: {
+        ...headers,
+        authorization: `Bearer ${mine}`,
+        "content-type": "application/json",
+        accept: "application/json, text/event-stream",
+      },
+      body: JSON.stringify(body),
+    }).catch(() => undefined);
+  };
+  for (let round = 0; round < 2; round++) {
+    const before = await upstreamCalls();
+    const stop = new AbortController();
+    const held = [hold(stop.signal), hold(stop.signal)];
+    await waitFor(async () => (await upstreamCalls()) === before + 2);
+    const refused = await echo(w, mine);
+    expect([refused.status, refused.retryAfter, refused.body.error?.code]).toEqual([429, "1", -31429]);
+    expect((await echo(w, other)).status).toBe(200);
+    // Both hang up; their places are free as soon as that is noticed.
+    stop.abort();
+    await Promise.all(held);
+    await waitFor(async () => (await echo(w, mine)).status === 200);
+  }
+  // Refusals and failures give their places back, too.
+  for (const name of ["nothing", "rpc-error", "hangup", "nothing", "rpc-error", "hangup"])
+    expect((await echo(w, mine, name)).status).toBe(200);
+  expect((await echo(w, mine)).status).toBe(200);
+});
+
+test("a request that never says anything uses a place only until it is given up", async () => {
+  one = await world({
+    servers: { echo: { command: fixtureCommand("echo-stdio") } },
+    limits: { concurrentPerPrincipal: 1 },
+  });
+  const w = one;
+  const { access_token } = await w.tokens();
+  const stop = new AbortController();
+  const silent = fetch(w.url, {
+    method: "POST",
+    signal: stop.signal,
+    headers: { authorization: `Bearer ${access_token}`, "content-type": "application/json" },
+    body: new ReadableStream({ start: (controller) => controller.enqueue(new TextEncoder().encode("{")) }),
+    duplex: "half",
+  } as RequestInit).catch(() => undefined);
+  await waitFor(async () => (await echo(w, access_token)).status === 429);
+  stop.abort();
+  await silent;
+  await waitFor(async () => (await echo(w, access_token)).status === 200);
+});
