@@ -190,6 +190,7 @@ async function throughput(effort: Effort): Promise<SuiteResult> {
   for (const arm of [...running, ...perRequest.running]) await arm.stop();
   const notes = [
     "One child for Drawbridge and mcp-proxy; supergateway starts one for each request and is timed over 40 calls. Wrapper and children share one core, the generator has the other.",
+    "supergateway's CPU is understated: nobody waits for its processes, so most of their time is lost when they end.",
     ...missing,
     ...perRequest.missing,
     await evidence(ours.arms, ours.sink),

@@ -17,7 +17,12 @@ export async function answerAdmin(
   if (!by.groups.includes("owner") || request.method !== "GET") throw notFound(path);
   if (path !== "/admin/servers") throw notFound(path);
   const body = JSON.stringify({
-    servers: [...parts.upstreams.values()].map((upstream) => ({ name: upstream.name, ...upstream.state() })),
+    // What a server wrote to its stderr may hold anything, secrets too; it is in the log, for those who may read that.
+    servers: [...parts.upstreams.values()].map((upstream) => ({
+      name: upstream.name,
+      ...upstream.state(),
+      stderr: undefined,
+    })),
     withheld: parts.catalogue.withheld(),
   });
   response.writeHead(200, {

@@ -125,7 +125,8 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
   for (const [name, server] of Object.entries(settings.servers)) {
     const events = {
       listChanged: (list: ListName) => catalogue.changed(name, list),
-      resourceUpdated: (uri: string, params: string) => streams.resourceUpdated(uri, JSON.parse(params) as JsonObject),
+      resourceUpdated: (uri: string, params: string) =>
+        streams.resourceUpdated(name, uri, JSON.parse(params) as JsonObject),
     };
     upstreams.set(
       name,

@@ -459,7 +459,7 @@ async function listenStream(
     if (target !== undefined) servers.set(target.name, target.server);
   }
   await record.close("permitted", undefined);
-  parts.streams.openListen(inbound.id, by, { lists, uris: new Set(servers.keys()) }, servers, response);
+  parts.streams.openListen(inbound.id, by, { lists, uris: servers }, response);
 }
 
 function receive(notification: InboundNotification, session: Session | undefined): void {

@@ -10,7 +10,8 @@ import type { ListName, Upstream } from "../upstream/upstream.ts";
 /** What a client of 2026-07-28 asked to hear (`subscriptions/listen`). */
 export interface ListenFilter {
   readonly lists: ReadonlySet<ChangedList>;
-  readonly uris: ReadonlySet<string>;
+  /** Resources to follow, with their servers. */
+  readonly uris: ReadonlyMap<string, string>;
 }
 export type ChangedList = "tools" | "resources" | "prompts";
 
@@ -18,20 +19,15 @@ export interface Streams {
   /** The GET stream of a session: the newest of a session is the one that is written to. */
   openForSession(session: Session, principal: Principal, response: ServerResponse): void;
   /** The answer to `subscriptions/listen`: acknowledged first, ended with a result when the gateway stops. */
-  openListen(
-    id: RequestId,
-    principal: Principal,
-    filter: ListenFilter,
-    servers: ReadonlyMap<string, string>,
-    response: ServerResponse,
-  ): void;
+  openListen(id: RequestId, principal: Principal, filter: ListenFilter, response: ServerResponse): void;
   /** Keeps a call's answer stream alive until it ends. */
   keepAlive(response: ServerResponse): void;
   subscribe(session: Session, uri: string, server: string, signal: AbortSignal): Promise<void>;
   unsubscribe(session: Session, uri: string, signal: AbortSignal): Promise<void>;
   sessionEnded(session: Session): void;
   listChanged(list: ListName): void;
-  resourceUpdated(uri: string, params: JsonObject): void;
+  /** A server said that one of its resources changed; only those who follow it at that server hear of it. */
+  resourceUpdated(server: string, uri: string, params: JsonObject): void;
   /** Ends the streams of principals for whom `gone` says so. */
   sweep(gone: (principal: Principal) => boolean): void;
   readonly size: number;
@@ -64,7 +60,6 @@ export function openStreams(upstreams: ReadonlyMap<string, Upstream>, log: Logge
   /** How many sessions and streams want updates of one resource of one server. */
   const wanted = new Map<string, number>();
   const keyOf = (server: string, uri: string) => `${server}\n${uri}`;
-  const serverOf = new Map<string, string>();
 
   const want = async (server: string, uri: string, signal: AbortSignal) => {
     const key = keyOf(server, uri);
@@ -117,23 +112,23 @@ export function openStreams(upstreams: ReadonlyMap<string, Upstream>, log: Logge
       startSse(response);
       add({ owner: ownerOf(principal), principal, session, listen: undefined, response }, () => {});
     },
-    openListen(id, principal, filter, servers, response) {
+    openListen(id, principal, filter, response) {
       startSse(response);
       const honoured = {
         ...(filter.lists.has("tools") && { toolsListChanged: true }),
         ...(filter.lists.has("prompts") && { promptsListChanged: true }),
         ...(filter.lists.has("resources") && { resourcesListChanged: true }),
-        ...(filter.uris.size > 0 && { resourceSubscriptions: [...filter.uris] }),
+        ...(filter.uris.size > 0 && { resourceSubscriptions: [...filter.uris.keys()] }),
       };
       const params = JSON.stringify({ _meta: { [META.subscriptionId]: id }, notifications: honoured });
       send(response, sseEvent(notificationText("notifications/subscriptions/acknowledged", params)));
-      for (const [uri, server] of servers) {
+      for (const [uri, server] of filter.uris) {
         want(server, uri, AbortSignal.timeout(KEEP_ALIVE_MS)).catch((error: unknown) =>
           log.warn({ server, error }, "an upstream subscription failed"),
         );
       }
       add({ owner: ownerOf(principal), principal, session: undefined, listen: { id, filter }, response }, () => {
-        for (const [uri, server] of servers) release(server, uri);
+        for (const [uri, server] of filter.uris) release(server, uri);
       });
     },
     keepAlive(response) {
@@ -141,10 +136,9 @@ export function openStreams(upstreams: ReadonlyMap<string, Upstream>, log: Logge
       response.on("close", () => answering.delete(response));
     },
     async subscribe(session, uri, server, signal) {
-      session.subscriptions ??= new Set();
+      session.subscriptions ??= new Map();
       if (session.subscriptions.has(uri)) return;
-      session.subscriptions.add(uri);
-      serverOf.set(uri, server);
+      session.subscriptions.set(uri, server);
       try {
         await want(server, uri, signal);
       } catch (error) {
@@ -153,11 +147,13 @@ export function openStreams(upstreams: ReadonlyMap<string, Upstream>, log: Logge
       }
     },
     async unsubscribe(session, uri) {
-      const server = serverOf.get(uri);
-      if (session.subscriptions?.delete(uri) && server !== undefined) release(server, uri);
+      const server = session.subscriptions?.get(uri);
+      if (server === undefined) return;
+      session.subscriptions?.delete(uri);
+      release(server, uri);
     },
     sessionEnded(session) {
-      for (const uri of session.subscriptions ?? []) release(serverOf.get(uri) ?? "", uri);
+      for (const [uri, server] of session.subscriptions ?? []) release(server, uri);
       for (const stream of streams) if (stream.session === session) stream.response.end();
     },
     listChanged(list) {
@@ -167,11 +163,10 @@ export function openStreams(upstreams: ReadonlyMap<string, Upstream>, log: Logge
         notify(stream, `notifications/${changed}/list_changed`, {});
       }
     },
-    resourceUpdated(uri, params) {
+    resourceUpdated(server, uri, params) {
       for (const stream of targets()) {
-        const wants =
-          stream.listen === undefined ? stream.session?.subscriptions?.has(uri) : stream.listen.filter.uris.has(uri);
-        if (wants) notify(stream, "notifications/resources/updated", params);
+        const followed = stream.listen === undefined ? stream.session?.subscriptions : stream.listen.filter.uris;
+        if (followed?.get(uri) === server) notify(stream, "notifications/resources/updated", params);
       }
     },
     sweep(gone) {

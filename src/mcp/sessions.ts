@@ -17,8 +17,8 @@ export interface Session {
   lastUsed: number;
   /** Cancels calls under way by the client's own ids; created with the first one. */
   calls: Map<RequestId, AbortController> | undefined;
-  /** Resources the client subscribed to; created with the first one. */
-  subscriptions: Set<string> | undefined;
+  /** Resources the client subscribed to, with their servers; created with the first one. */
+  subscriptions: Map<string, string> | undefined;
 }
 
 export interface Sessions {

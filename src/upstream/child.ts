@@ -5,7 +5,7 @@ import { readUpstreamMessage, type UpstreamMessage } from "../mcp/json-text.ts";
 import type { Logger } from "../observe/logger.ts";
 import { type Abandoned, Exchange, type Stopwatch } from "./exchange.ts";
 import type { Ticket } from "./fair-queue.ts";
-import { lineReader } from "./lines.ts";
+import { lineReader, oneLine } from "./lines.ts";
 import * as messages from "./messages.ts";
 import { type ProcessOptions, type ServerProcess, startProcess } from "./process.ts";
 import type { UpstreamEvents, UpstreamIdentity } from "./upstream.ts";

@@ -1,6 +1,7 @@
 /** Every pairing of a client's and a server's generation, over HTTP and stdio: nothing is lost on the way. */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type Fixture, fixtureCommand, startFixture, waitFor } from "../fixtures/processes.ts";
+import { verifies } from "../requirements.ts";
 import { modernRequest, type World, world } from "./world.ts";
 
 type AnyClient = Awaited<ReturnType<World["legacy"]>>;
@@ -146,15 +147,19 @@ describe.each(upstreams)("a server over %s that speaks %s", (transport, serverEr
       expect(completion.values).toEqual(["friendly", "formal", "frosty"]);
     });
 
-    test("gets every step of progress with its own token, the last one too, and then the answer", async () => {
-      const messages = (
-        await raw("tools/call", { name: "slow", arguments: { ms: 40 }, _meta: { progressToken: "mine" } }, "slow-1")
-      ).map((text) => JSON.parse(text) as Record<string, unknown>);
-      expect(messages.slice(0, -1).map(({ params }) => params)).toEqual(
-        [1, 2, 3, 4].map((progress) => ({ progressToken: "mine", progress, total: 4, message: `step ${progress}` })),
-      );
-      expect(messages.at(-1)).toMatchObject({ id: "slow-1", result: { content: [{ text: "slept 40 ms" }] } });
-    });
+    verifies(
+      "progress-token",
+      "gets every step of progress with its own token, the last one too, and then the answer",
+      async () => {
+        const messages = (
+          await raw("tools/call", { name: "slow", arguments: { ms: 40 }, _meta: { progressToken: "mine" } }, "slow-1")
+        ).map((text) => JSON.parse(text) as Record<string, unknown>);
+        expect(messages.slice(0, -1).map(({ params }) => params)).toEqual(
+          [1, 2, 3, 4].map((progress) => ({ progressToken: "mine", progress, total: 4, message: `step ${progress}` })),
+        );
+        expect(messages.at(-1)).toMatchObject({ id: "slow-1", result: { content: [{ text: "slept 40 ms" }] } });
+      },
+    );
 
     test("cancels, and the server hears of it", async () => {
       const before = await counted();

@@ -2,6 +2,7 @@
 import { request } from "node:http";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { type Fixture, fixtureCommand, startFixture, waitFor } from "../fixtures/processes.ts";
+import { verifies } from "../requirements.ts";
 import { modernRequest, type World, world } from "./world.ts";
 
 const GREETING = "test://static/greeting";
@@ -169,45 +170,55 @@ describe.each([
     expect(updates(foreign)).toEqual([]);
   });
 
-  test("a modern client gets its acknowledgment first, then what it asked for, each with its subscription's id", async () => {
-    const mine = await listen(one, token, { resourceSubscriptions: [GREETING] }, 42);
-    expect(mine.messages[0]).toEqual({
-      jsonrpc: "2.0",
-      method: "notifications/subscriptions/acknowledged",
-      params: { _meta: { [ID]: 42 }, notifications: { resourceSubscriptions: [GREETING] } },
-    });
-    await touchUntil(GREETING, () => updates(mine).includes(GREETING));
-    expect(mine.messages[1]).toEqual({
-      jsonrpc: "2.0",
-      method: "notifications/resources/updated",
-      params: { uri: GREETING, _meta: { [ID]: 42 } },
-    });
-    const foreign = await listen(one, other, { resourceSubscriptions: [PICTURE] });
-    await touchUntil(PICTURE, () => updates(foreign).includes(PICTURE));
-    expect(updates(mine)).not.toContain(PICTURE);
-    expect(updates(foreign)).not.toContain(GREETING);
-  });
+  verifies(
+    ["subscription-acknowledged", "subscription-filter"],
+    "a modern client gets its acknowledgment first, then what it asked for, each with its subscription's id",
+    async () => {
+      const mine = await listen(one, token, { resourceSubscriptions: [GREETING] }, 42);
+      expect(mine.messages[0]).toEqual({
+        jsonrpc: "2.0",
+        method: "notifications/subscriptions/acknowledged",
+        params: { _meta: { [ID]: 42 }, notifications: { resourceSubscriptions: [GREETING] } },
+      });
+      await touchUntil(GREETING, () => updates(mine).includes(GREETING));
+      expect(mine.messages[1]).toEqual({
+        jsonrpc: "2.0",
+        method: "notifications/resources/updated",
+        params: { uri: GREETING, _meta: { [ID]: 42 } },
+      });
+      const foreign = await listen(one, other, { resourceSubscriptions: [PICTURE] });
+      await touchUntil(PICTURE, () => updates(foreign).includes(PICTURE));
+      expect(updates(mine)).not.toContain(PICTURE);
+      expect(updates(foreign)).not.toContain(GREETING);
+    },
+  );
 
-  test("a changed list is told to both generations, and to nobody who did not ask; the new list is there at once", async () => {
-    const legacy = await session(one, token);
-    const modern = await listen(one, token, { toolsListChanged: true }, "a");
-    const uninterested = await listen(one, other, { promptsListChanged: true }, "b");
-    const names = async () => {
-      const [body, headers] = modernRequest("tools/list");
-      const answer = (await (await one.post(body, headers, token)).json()) as { result: { tools: { name: string }[] } };
-      return answer.result.tools.map(({ name }) => name);
-    };
-    const had = (await names()).includes("extra");
-    await tool(one, token, "change-tools");
-    await waitFor(() => methods(legacy).includes("notifications/tools/list_changed"));
-    await waitFor(() => methods(modern).includes("notifications/tools/list_changed"));
-    expect((await names()).includes("extra")).toBe(!had);
-    const told = modern.messages.find(({ method }) => method === "notifications/tools/list_changed");
-    expect(told?.params?._meta?.[ID]).toBe("a");
-    expect(methods(uninterested)).toEqual(["notifications/subscriptions/acknowledged"]);
-  });
+  verifies(
+    "subscription-filter",
+    "a changed list is told to both generations, and to nobody who did not ask; the new list is there at once",
+    async () => {
+      const legacy = await session(one, token);
+      const modern = await listen(one, token, { toolsListChanged: true }, "a");
+      const uninterested = await listen(one, other, { promptsListChanged: true }, "b");
+      const names = async () => {
+        const [body, headers] = modernRequest("tools/list");
+        const answer = (await (await one.post(body, headers, token)).json()) as {
+          result: { tools: { name: string }[] };
+        };
+        return answer.result.tools.map(({ name }) => name);
+      };
+      const had = (await names()).includes("extra");
+      await tool(one, token, "change-tools");
+      await waitFor(() => methods(legacy).includes("notifications/tools/list_changed"));
+      await waitFor(() => methods(modern).includes("notifications/tools/list_changed"));
+      expect((await names()).includes("extra")).toBe(!had);
+      const told = modern.messages.find(({ method }) => method === "notifications/tools/list_changed");
+      expect(told?.params?._meta?.[ID]).toBe("a");
+      expect(methods(uninterested)).toEqual(["notifications/subscriptions/acknowledged"]);
+    },
+  );
 
-  test("the newest of two streams of one session gets a message, and only it", async () => {
+  verifies("legacy-one-stream", "the newest of two streams of one session gets a message, and only it", async () => {
     const mine = await session(one, token);
     const second = await stream(one, "GET", mine.headers, token);
     await mine.ask("resources/subscribe", { uri: GREETING });
@@ -217,28 +228,32 @@ describe.each([
 });
 
 describe("what a caller may not read", () => {
-  test("is left out of the acknowledgment, refused to `resources/subscribe`, and never heard of", async () => {
-    await using one = await world({
-      servers: { echo: { command: fixtureCommand("echo-stdio"), processes: { max: 1 } } },
-      roles: { reader: { may: ["*"], deny: ["resource:test://static/p*"] } },
-      assign: [{ role: "reader", group: "owner" }],
-    });
-    const { access_token } = await one.tokens();
-    const modern = await listen(one, access_token, {
-      resourceSubscriptions: [GREETING, PICTURE, 7, "test://static/p-unknown"],
-      toolsListChanged: "yes",
-    });
-    expect(modern.messages[0]?.params?.notifications).toEqual({ resourceSubscriptions: [GREETING] });
-    const legacy = await session(one, access_token);
-    expect(await legacy.ask("resources/subscribe", { uri: PICTURE })).toMatchObject({ error: { code: -32602 } });
-    await legacy.ask("resources/subscribe", { uri: GREETING });
-    await tool(one, access_token, "touch", { uri: PICTURE });
-    await waitFor(async () => {
-      await tool(one, access_token, "touch", { uri: GREETING });
-      return updates(modern).length > 0 && updates(legacy).length > 0;
-    });
-    expect([...updates(modern), ...updates(legacy)]).not.toContain(PICTURE);
-  });
+  verifies(
+    "subscription-acknowledged",
+    "is left out of the acknowledgment, refused to `resources/subscribe`, and never heard of",
+    async () => {
+      await using one = await world({
+        servers: { echo: { command: fixtureCommand("echo-stdio"), processes: { max: 1 } } },
+        roles: { reader: { may: ["*"], deny: ["resource:test://static/p*"] } },
+        assign: [{ role: "reader", group: "owner" }],
+      });
+      const { access_token } = await one.tokens();
+      const modern = await listen(one, access_token, {
+        resourceSubscriptions: [GREETING, PICTURE, 7, "test://static/p-unknown"],
+        toolsListChanged: "yes",
+      });
+      expect(modern.messages[0]?.params?.notifications).toEqual({ resourceSubscriptions: [GREETING] });
+      const legacy = await session(one, access_token);
+      expect(await legacy.ask("resources/subscribe", { uri: PICTURE })).toMatchObject({ error: { code: -32602 } });
+      await legacy.ask("resources/subscribe", { uri: GREETING });
+      await tool(one, access_token, "touch", { uri: PICTURE });
+      await waitFor(async () => {
+        await tool(one, access_token, "touch", { uri: GREETING });
+        return updates(modern).length > 0 && updates(legacy).length > 0;
+      });
+      expect([...updates(modern), ...updates(legacy)]).not.toContain(PICTURE);
+    },
+  );
   test("a token without mcp:read may not listen at all", async () => {
     await using one = await world({ servers: { echo: { command: fixtureCommand("echo-stdio") } } });
     const { access_token } = await one.tokens({ scope: "mcp:call" });
@@ -247,23 +262,27 @@ describe("what a caller may not read", () => {
 });
 
 describe("a stream ends", () => {
-  test("when the gateway stops: a modern one with its result, a legacy one without a word", async () => {
-    const one = await world({ servers: { echo: { command: fixtureCommand("echo-stdio") } } });
-    try {
-      const { access_token } = await one.tokens();
-      const modern = await listen(one, access_token, { toolsListChanged: true }, "bye");
-      const legacy = await session(one, access_token);
-      await one.gateway.close();
-      await Promise.all([modern.ended, legacy.ended]);
-      expect(modern.messages.at(-1)).toMatchObject({
-        id: "bye",
-        result: { resultType: "complete", _meta: { [ID]: "bye" } },
-      });
-      expect(legacy.messages).toEqual([]);
-    } finally {
-      await one[Symbol.asyncDispose]();
-    }
-  });
+  verifies(
+    "subscription-closed",
+    "when the gateway stops: a modern one with its result, a legacy one without a word",
+    async () => {
+      const one = await world({ servers: { echo: { command: fixtureCommand("echo-stdio") } } });
+      try {
+        const { access_token } = await one.tokens();
+        const modern = await listen(one, access_token, { toolsListChanged: true }, "bye");
+        const legacy = await session(one, access_token);
+        await one.gateway.close();
+        await Promise.all([modern.ended, legacy.ended]);
+        expect(modern.messages.at(-1)).toMatchObject({
+          id: "bye",
+          result: { resultType: "complete", _meta: { [ID]: "bye" } },
+        });
+        expect(legacy.messages).toEqual([]);
+      } finally {
+        await one[Symbol.asyncDispose]();
+      }
+    },
+  );
   test("when its grant is revoked, and those of others go on", async () => {
     await using one = await world({
       servers: { echo: { command: fixtureCommand("echo-stdio"), processes: { max: 1 } } },

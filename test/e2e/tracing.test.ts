@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type Fixture, fixtureCommand, startFixture, waitFor } from "../fixtures/processes.ts";
+import { verifies } from "../requirements.ts";
 import { modernRequest, type World, world } from "./world.ts";
 
 interface ExportedSpan {
@@ -154,7 +155,7 @@ describe.concurrent("a call", () => {
     }
   });
 
-  test("tells a stdio server our client span as its parent, in `_meta`", async () => {
+  verifies("meta-trace", "tells a stdio server our client span as its parent, in `_meta`", async () => {
     const { result } = await call(
       "upstream",
       "echo_meta",
@@ -167,20 +168,24 @@ describe.concurrent("a call", () => {
       tracestate: "vendor=1",
     });
   });
-  test("tells an HTTP server the same, in the header too, and nothing of the client's baggage", async () => {
-    const seen = await call(
-      "upstream-http",
-      "web_headers",
-      {},
-      {
-        meta: { traceparent: PARENT, baggage: "user=olive" },
-        headers: { baggage: "user=olive" },
-      },
-    );
-    const { client } = await traceOf("upstream-http");
-    expect(seen.result?.structuredContent?.headers?.["traceparent"]).toBe(`00-${PARENT_TRACE}-${client?.spanId}-01`);
-    expect(JSON.stringify(seen)).not.toContain("olive");
-  });
+  verifies(
+    "meta-trace",
+    "tells an HTTP server the same, in the header too, and nothing of the client's baggage",
+    async () => {
+      const seen = await call(
+        "upstream-http",
+        "web_headers",
+        {},
+        {
+          meta: { traceparent: PARENT, baggage: "user=olive" },
+          headers: { baggage: "user=olive" },
+        },
+      );
+      const { client } = await traceOf("upstream-http");
+      expect(seen.result?.structuredContent?.headers?.["traceparent"]).toBe(`00-${PARENT_TRACE}-${client?.spanId}-01`);
+      expect(JSON.stringify(seen)).not.toContain("olive");
+    },
+  );
   test("that the client does not sample is not exported", async () => {
     await call("unsampled", "echo_echo", { text: "hi" }, { meta: { traceparent: PARENT.replace(/01$/, "00") } });
     await call("after-unsampled", "echo_echo", { text: "hi" });
