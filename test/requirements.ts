@@ -135,6 +135,14 @@ export const requirements = {
     clause: `${MCP_2026}#$ref-resolution`,
     sentence: "A $ref to another document is never fetched.",
   },
+  "schema-dialects": {
+    clause: `${MCP_2026}#schema-dialect`,
+    sentence: "Schemas are read as 2020-12, or as the dialect they name when it is known.",
+  },
+  "schema-bounds": {
+    clause: `${MCP_2026}#composition-keyword-resource-use`,
+    sentence: "A schema cannot make its validation expensive.",
+  },
   "server-discover": {
     clause: `${MCP_SERVER_2026}/discover`,
     sentence: "server/discover answers versions, capabilities and identity without a session.",
@@ -175,6 +183,10 @@ export const requirements = {
     clause: `${MCP_SERVER_2026}/tools#capabilities`,
     sentence: "Tools are listed in the same order each time.",
   },
+  "tool-names": {
+    clause: `${MCP_SERVER_2026}/tools#tool-names`,
+    sentence: "Names of tools are unique, however many servers there are.",
+  },
   "tool-unknown": {
     clause: `${MCP_SERVER_2026}/tools#error-handling`,
     sentence: "A call of an unknown tool is answered -32602.",
@@ -199,6 +211,23 @@ export const requirements = {
   "stdio-shutdown": {
     clause: `${MCP_2026}/transports/stdio#shutdown`,
     sentence: "A child is stopped by closing its stdin, then by SIGTERM, then by SIGKILL.",
+  },
+  // What the gateway does as a client of servers
+  "upstream-eras": {
+    clause: `${MCP_2026}/versioning#backward-compatibility-with-initialization-based-versions`,
+    sentence: "Servers of either generation are recognised and served to clients of either.",
+  },
+  "upstream-headers": {
+    clause: `${MCP_2026}/transports/streamable-http#client-behavior`,
+    sentence: "Calls to a 2026-07-28 server repeat method, name and annotated arguments in headers.",
+  },
+  "upstream-annotations": {
+    clause: `${MCP_SERVER_2026}/tools#x-mcp-header`,
+    sentence: "A tool whose x-mcp-header annotations break the rules is not taken.",
+  },
+  "upstream-session": {
+    clause: `${MCP_2025}/transports#session-management`,
+    sentence: "The session that a server gave comes with every request, is opened anew after a 404, and is ended with DELETE.",
   },
   // MCP 2025-11-25, transports
   "legacy-session-id": {
@@ -275,6 +304,22 @@ export const requirements = {
   "auth-redirect-https": {
     clause: `${MCP_2026}/authorization/security-considerations#communication-security`,
     sentence: "Redirect URIs are https or loopback.",
+  },
+  "auth-https": {
+    clause: `${MCP_2026}/authorization/security-considerations#communication-security`,
+    sentence: "The authorization server is served over https, except on loopback.",
+  },
+  "auth-consent": {
+    clause: `${MCP_2026}/authorization/security-considerations#confused-deputy-problem`,
+    sentence: "Each client needs the user's consent; one that could be posed as needs it each time.",
+  },
+  "auth-resource-spelling": {
+    clause: `${MCP_2026}/authorization#canonical-server-uri`,
+    sentence: "Capitals in scheme and host, a default port and a slash at the end name the same resource.",
+  },
+  "auth-no-offline-scope": {
+    clause: `${MCP_2026}/authorization#refresh-tokens`,
+    sentence: "Neither the challenge nor the resource metadata asks for offline_access.",
   },
   "cimd-client-id": {
     clause: `${MCP_2026}/authorization/client-registration#implementation-requirements`,

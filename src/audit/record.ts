@@ -6,6 +6,7 @@ import { hash } from "node:crypto";
 import type { JsonObject, JsonValue, McpCall, Principal, RequestId, TraceContext } from "../core/call.ts";
 import type { Decision } from "../core/decision.ts";
 import { DrawbridgeError } from "../core/errors.ts";
+import { oneLine } from "../core/one-line.ts";
 import type { AuditRow } from "../store/ports.ts";
 
 export type RecordKind = "call" | "sign-in" | "consent" | "token" | "client" | "user" | "configuration";
@@ -131,12 +132,12 @@ export function recordText(record: AuditRecord): string {
 
 /**
  * Keeps `text`, a JSON text, as `mode` says; undefined for `none`. Longer than `maxBytes`, or not JSON after all (it would forge the
- * members that follow it), it is kept as hash and size.
+ * members that follow it), it is kept as hash and size. A record is one line, so the field is too.
  */
 export function field(text: string, mode: FieldMode, maxBytes: number): RecordedField | undefined {
   if (mode === "none") return undefined;
   const bytes = Buffer.byteLength(text);
-  if (mode === "full" && bytes <= maxBytes && isJson(text)) return { json: text };
+  if (mode === "full" && bytes <= maxBytes && isJson(text)) return { json: oneLine(text) };
   return { sha256: hash("sha256", text), bytes };
 }
 

@@ -1,7 +1,7 @@
 /** What an operator may see over HTTP: the state of the upstreams and of what is withheld, for the group `owner` alone. */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { DrawbridgeError } from "../core/errors.ts";
-import type { Parts } from "./handle-mcp.ts";
+import type { Parts } from "./parts.ts";
 
 /** Answers `/admin/…`. Throws `unauthenticated`, `not_found`. */
 export async function answerAdmin(

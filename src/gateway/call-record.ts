@@ -9,7 +9,7 @@ import { newId } from "../core/ids.ts";
 import type { InboundRequest } from "../mcp/inbound.ts";
 import type { Session } from "../mcp/sessions.ts";
 import type { Span } from "../observe/telemetry.ts";
-import type { Parts } from "./handle-mcp.ts";
+import type { Parts } from "./parts.ts";
 
 /** How a request ended, as the record says it. */
 export type RecordOutcome = AuditRecord["outcome"];

@@ -18,8 +18,9 @@ export interface Entry {
   readonly definition: Definition;
   /** The definition as clients see it, as JSON text. */
   readonly served: string;
-  /** Checks the arguments of a tool; compiled at first use. */
-  arguments(): Promise<CompiledCheck>;
+  /** Checks the arguments of a tool; undefined until `compile` was called. */
+  readonly compiled: CompiledCheck | undefined;
+  compile(): Promise<CompiledCheck>;
   /** Arguments that clients of 2026-07-28 repeat in headers. */
   mirrored(): MirroredParameters;
 }
@@ -38,7 +39,9 @@ export interface Catalogue {
   list(list: ListName): Promise<readonly Entry[]>;
   /** The same, as it is known now. */
   now(list: ListName): readonly Entry[];
-  /** What a name means; undefined when nothing has it. */
+  /** What a name means, as far as it is known now. */
+  find(kind: TargetKind, name: string): Target | undefined;
+  /** What a name means, after looking again where what is known is too old; undefined when nothing has it. */
   resolve(kind: TargetKind, name: string): Promise<Target | undefined>;
   entry(target: Target): Entry | undefined;
   /** Definitions that are not served, and why. */
@@ -167,6 +170,7 @@ export function openCatalogue(
       return index.lists[list];
     },
     now: (list) => index.lists[list],
+    find: (kind, name) => index.find(kind, name),
     async resolve(kind, name) {
       const found = index.find(kind, name);
       if (found !== undefined) return found;
@@ -265,22 +269,27 @@ function newEntry(definition: Definition, pin: string | undefined, prefixed: boo
   const renamed = prefixed && (definition.kind === "tool" || definition.kind === "prompt");
   const name = renamed ? `${definition.server}_${definition.name}` : definition.name;
   const kind = definition.kind === "tool" || definition.kind === "prompt" ? definition.kind : "resource";
-  let compiled: Promise<CompiledCheck> | undefined;
+  let compiling: Promise<CompiledCheck> | undefined;
+  let compiled: CompiledCheck | undefined;
   let mirrored: MirroredParameters | undefined;
   return {
     target: { server: definition.server, kind, name, upstreamName: definition.name, pin },
     definition,
     served: renamed ? withName(definition, name) : definition.text,
-    arguments() {
-      compiled ??= compileArguments(definition.value["inputSchema"]).then((result) => {
+    get compiled() {
+      return compiled;
+    },
+    compile() {
+      compiling ??= compileArguments(definition.value["inputSchema"]).then((result) => {
         if (result.problem !== undefined)
           log.warn(
             { server: definition.server, tool: definition.name, problem: result.problem },
             "a tool's arguments cannot be checked against its schema",
           );
+        compiled = result;
         return result;
       });
-      return compiled;
+      return compiling;
     },
     mirrored() {
       if (mirrored !== undefined) return mirrored;

@@ -8,6 +8,8 @@ import type { LimitsSettings } from "../policy/settings.ts";
 export interface Limits {
   /** Counts one request. Throws `rate_limited` with the seconds to wait. */
   spend(principal: Principal): Promise<void>;
+  /** Whether the settings limit calls of one target. */
+  readonly perTarget: boolean;
   /** Counts one call of a target, when the settings limit that. */
   spendOn(principal: Principal, target: Target): Promise<void>;
   /** Takes one of the principal's places for calls under way; give it back with the function returned. Throws `rate_limited`. */
@@ -22,6 +24,7 @@ export function openLimits(settings: LimitsSettings): Limits {
       : new RateLimiterMemory({ points: settings.perToolPerMinute, duration: 60 });
   const underWay = new Map<string, number>();
   return {
+    perTarget: perTool !== undefined,
     spend: (principal) => consume(perPrincipal, ownerOf(principal), "requests"),
     async spendOn(principal, target) {
       if (perTool !== undefined)

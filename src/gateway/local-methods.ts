@@ -7,16 +7,10 @@ import { LOG_LEVELS } from "../mcp/methods.ts";
 import type { Session } from "../mcp/sessions.ts";
 import type { UpstreamIdentity } from "../upstream/upstream.ts";
 import type { Answering } from "./exchange.ts";
-import type { Parts } from "./handle-mcp.ts";
+import type { Asked, Parts } from "./parts.ts";
 
 /** The result of a method of kind `local`, as JSON text. */
-export async function answerLocally(
-  parts: Parts,
-  by: Principal,
-  inbound: InboundRequest,
-  session: Session | undefined,
-  answering: Answering,
-): Promise<string> {
+export async function answerLocally(parts: Parts, { by, inbound, session, answering }: Asked): Promise<string> {
   switch (inbound.method) {
     case "initialize":
       return initialize(parts, by, inbound, answering);

@@ -1,11 +1,12 @@
 /** One child process as an MCP peer: the only owner of its JSON-RPC ids. Knows the protocol; when to send what is the pool's business. */
 import { LEGACY_REVISIONS, MODERN_REVISION, type Outcome } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
+import { oneLine } from "../core/one-line.ts";
 import { readUpstreamMessage, type UpstreamMessage } from "../mcp/json-text.ts";
 import type { Logger } from "../observe/logger.ts";
 import { type Abandoned, Exchange, type Stopwatch } from "./exchange.ts";
 import type { Ticket } from "./fair-queue.ts";
-import { lineReader, oneLine } from "./lines.ts";
+import { lineReader } from "./lines.ts";
 import * as messages from "./messages.ts";
 import { type ProcessOptions, type ServerProcess, startProcess } from "./process.ts";
 import type { UpstreamEvents, UpstreamIdentity } from "./upstream.ts";

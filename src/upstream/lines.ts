@@ -1,7 +1,4 @@
-/**
- * Messages on stdio, one a line. A byte stream is cut into lines without copying what has come before: chunks are kept until
- * their line is whole, then decoded at once.
- */
+/** Cuts a byte stream into lines without copying what has come before: chunks are kept until their line is whole, then decoded at once. */
 
 const NEWLINE = 10;
 
@@ -55,19 +52,4 @@ export function lineReader(
     emit(start === 0 ? text : text.slice(start), mayBeLong);
     if (held > maxBytes && !over) tooLong();
   };
-}
-
-const LINE_BREAKS = /[\r\n\u0085\u2028\u2029]/;
-
-/**
- * JSON text as one line for every reader (2025-11-25 and 2026-07-28, stdio: no embedded newlines). What a client wrote is
- * forwarded as it came, with line breaks between its tokens: a request nested in its arguments, on a line of its own, would be
- * read by the server as a request that nobody authorised.
- */
-export function oneLine(json: string): string {
-  if (!LINE_BREAKS.test(json)) return json;
-  // Between tokens JSON has only \r and \n, within strings only the other three.
-  return json
-    .replace(/[\r\n]+/g, " ")
-    .replace(/[\u0085\u2028\u2029]/g, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }

@@ -220,7 +220,7 @@ describe("registration", () => {
   });
 });
 
-test("a public http address is no place for an authorization server", async () => {
+verifies("auth-https", "a public http address is no place for an authorization server", async () => {
   await expect(running({ publicUrl: "http://shop.example" })).rejects.toMatchObject({ code: "settings_invalid" });
   expect(REDIRECT).toMatch(/^http:\/\/127/);
 });

@@ -99,7 +99,7 @@ describe("a consent", () => {
     expect(end?.searchParams.get("iss")).toBe(live.base);
   });
 
-  test("is asked for again by every native client, and by a web client that another site sends", async () => {
+  verifies("auth-consent", "is asked for again by every native client, and by a web client that another site sends", async () => {
     await using here = await started();
     const { live, browser, client } = here;
     await connect(live, browser, { client });

@@ -138,6 +138,12 @@ describe("a kept field", () => {
     expect(field(json, "full", 9)).toEqual(hashed);
   });
 
+  test("is one line, so that it cannot forge a record of its own where records are read line by line", () => {
+    const forged = '{"x":[\n{"v":1,"id":"forged"}\r\n],"y":"\u2028"}';
+    const kept = field(forged, "full", 1000);
+    expect(kept).toEqual({ json: '{"x":[ {"v":1,"id":"forged"} ],"y":"\\u2028"}' });
+  });
+
   test("that is not JSON is hashed, so that it cannot forge what follows it", () => {
     for (const text of ['{}},"outcome":"permitted","x":{"y":{}', "", "{", "1 2"]) {
       expect(field(text, "full", 1000)).toMatchObject({ bytes: Buffer.byteLength(text) });

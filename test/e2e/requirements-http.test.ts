@@ -230,7 +230,7 @@ describe("a call in progress", () => {
 });
 
 describe("headers", () => {
-  verifies("http-param-header", "that repeat arguments must say what the body says", async () => {
+  verifies(["http-param-header", "upstream-headers"], "that repeat arguments must say what the body says", async () => {
     const call = (args: object, more: Record<string, string>) =>
       modern("tools/call", tool("region", args), { more, at: http, by: httpToken });
     const north = { region: "Nordküste" };
@@ -416,12 +416,13 @@ describe("a session", () => {
 
 describe("the protected resource", () => {
   verifies(
-    ["rfc9728-document", "rfc9728-path", "rfc9728-challenge"],
+    ["rfc9728-document", "rfc9728-path", "rfc9728-challenge", "auth-no-offline-scope"],
     "is described where its challenge says, at the well-known path with its own path appended",
     async () => {
       const challenge = (await one.post({}, {}, "")).headers.get("www-authenticate") ?? "";
       const address = /resource_metadata="([^"]+)"/.exec(challenge)?.[1];
       expect(address).toBe(`${one.origin}/.well-known/oauth-protected-resource/mcp`);
+      expect(challenge).not.toContain("offline_access");
       const response = await fetch(String(address));
       expect([response.status, response.headers.get("content-type")]).toEqual([200, "application/json"]);
       const document = (await response.json()) as { authorization_servers: string[] };

@@ -208,7 +208,7 @@ describe("what real clients send", () => {
     expect(tokens.id_token).toBeDefined();
   });
 
-  test("every spelling of the resource is the one resource", async () => {
+  verifies("auth-resource-spelling", "every spelling of the resource is the one resource", async () => {
     const client = host.publish("/spellings.json");
     const { port } = new URL(live.origin);
     for (const resource of [`${live.resource}/`, `HTTP://127.0.0.1:${port}/mcp`, `http://127.1:${port}/mcp`]) {

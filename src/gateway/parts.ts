@@ -1,0 +1,58 @@
+/** What the pipeline works with: the parts of the gateway, and one request on its way. */
+import type { ServerResponse } from "node:http";
+import type { Journal } from "../audit/journal.ts";
+import type { AuditSettings } from "../audit/settings.ts";
+import type { Authenticated } from "../core/call.ts";
+import type { Clock } from "../core/clock.ts";
+import type { ServerInfo } from "../mcp/answers.ts";
+import type { Headers, InboundRequest } from "../mcp/inbound.ts";
+import type { Session, Sessions } from "../mcp/sessions.ts";
+import type { Logger } from "../observe/logger.ts";
+import type { Telemetry } from "../observe/telemetry.ts";
+import type { Policy } from "../policy/engine.ts";
+import type { Upstream, UpstreamIdentity } from "../upstream/upstream.ts";
+import type { CallRecord } from "./call-record.ts";
+import type { Catalogue } from "./catalogue.ts";
+import type { Answering } from "./exchange.ts";
+import type { Limits } from "./limits.ts";
+import type { ListenSettings } from "./settings.ts";
+import type { Streams } from "./streams.ts";
+
+/** Everything the pipeline needs, made once by `gateway.ts`. */
+export interface Parts {
+  /** Proves who calls. Throws or rejects with `unauthenticated`. */
+  verify(token: string): Authenticated | Promise<Authenticated>;
+  readonly policy: Policy;
+  readonly catalogue: Catalogue;
+  readonly upstreams: ReadonlyMap<string, Upstream>;
+  /** Who the reachable upstreams said they are. */
+  identities(): ReadonlyMap<string, UpstreamIdentity>;
+  readonly limits: Limits;
+  readonly sessions: Sessions;
+  readonly streams: Streams;
+  readonly journal: Journal;
+  readonly telemetry: Telemetry;
+  readonly log: Logger;
+  readonly listen: ListenSettings;
+  readonly auditFields: Pick<AuditSettings, "arguments" | "results" | "maxFieldBytes">;
+  readonly serverInfo: ServerInfo;
+  /** URL of the RFC 9728 document, for challenges. */
+  readonly resourceMetadataUrl: string;
+  /** Calls under way; the gateway waits for them when it stops. */
+  readonly underWay: Set<Promise<void>>;
+  /** Names this process in records. */
+  readonly replica: string;
+  readonly clock: Clock;
+}
+
+/** One JSON-RPC request of a known caller, decoded and not yet decided about. */
+export interface Asked {
+  readonly by: Authenticated;
+  readonly inbound: InboundRequest;
+  readonly headers: Headers;
+  /** The session of a legacy client that named one. */
+  readonly session: Session | undefined;
+  readonly record: CallRecord;
+  readonly answering: Answering;
+  readonly response: ServerResponse;
+}
