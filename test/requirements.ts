@@ -227,7 +227,8 @@ export const requirements = {
   },
   "upstream-session": {
     clause: `${MCP_2025}/transports#session-management`,
-    sentence: "The session that a server gave comes with every request, is opened anew after a 404, and is ended with DELETE.",
+    sentence:
+      "The session that a server gave comes with every request, is opened anew after a 404, and is ended with DELETE.",
   },
   // MCP 2025-11-25, transports
   "legacy-session-id": {

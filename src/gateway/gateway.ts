@@ -22,7 +22,7 @@ import { handleMcp } from "./handle-mcp.ts";
 import { openLimits } from "./limits.ts";
 import { listen } from "./listener.ts";
 import { oauthRecord } from "./oauth-record.ts";
-import type { Parts } from "./parts.ts";
+import type { Parts, UnderWay } from "./parts.ts";
 import { openPins } from "./pins.ts";
 import { createRoutes, LOOPBACK } from "./routes.ts";
 import { openStreams } from "./streams.ts";
@@ -162,7 +162,7 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
     .catch((error: unknown) => log.error({ error }, "the authorization server cannot start"));
 
   const sessions = openSessions(settings.listen, (session) => streams.sessionEnded(session));
-  const underWay = new Set<Promise<void>>();
+  const underWay = countUnderWay();
   const parts: Parts = {
     verify: (token) => authority.verify(token),
     policy,
@@ -256,7 +256,7 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
         // New connections are refused from now on; what was asked is answered.
         const drained = listener.close(settings.listen.shutdownSeconds * 1000);
         streams.close();
-        await settled(underWay, deadline);
+        await underWay.over(deadline);
         await Promise.all([...upstreams.values()].map((upstream) => upstream.close(deadline)));
         await drained;
         await authority.close();
@@ -300,12 +300,23 @@ function records(journal: Journal): boolean {
 const START_MS = 60_000;
 const SWEEP_MS = 60_000;
 
-async function settled(underWay: ReadonlySet<Promise<void>>, deadline: AbortSignal): Promise<void> {
-  const over = new Promise<void>((resolve) => {
-    if (deadline.aborted) resolve();
-    else deadline.addEventListener("abort", () => resolve(), { once: true });
-  });
-  while (underWay.size > 0 && !deadline.aborted) await Promise.race([Promise.allSettled(underWay), over]);
+function countUnderWay(): UnderWay {
+  let count = 0;
+  let idle = () => {};
+  return {
+    begin() {
+      count++;
+    },
+    end() {
+      if (--count === 0) idle();
+    },
+    over: (deadline) =>
+      new Promise((resolve) => {
+        if (count === 0 || deadline.aborted) resolve();
+        idle = resolve;
+        deadline.addEventListener("abort", () => resolve(), { once: true });
+      }),
+  };
 }
 
 async function openStore(setting: string): Promise<Store> {

@@ -104,12 +104,11 @@ async function post(
     id = inbound.id;
     record.decoded(inbound, session);
     const answering = new Answering(response, accepts);
-    const task = answer(parts, { by, inbound, headers: request.headers, session, record, answering, response });
-    parts.underWay.add(task);
+    parts.underWay.begin();
     try {
-      await task;
+      await answer(parts, { by, inbound, headers: request.headers, session, record, answering, response });
     } finally {
-      parts.underWay.delete(task);
+      parts.underWay.end();
     }
   } catch (thrown) {
     const error = DrawbridgeError.from(thrown);

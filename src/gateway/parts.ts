@@ -39,10 +39,18 @@ export interface Parts {
   /** URL of the RFC 9728 document, for challenges. */
   readonly resourceMetadataUrl: string;
   /** Calls under way; the gateway waits for them when it stops. */
-  readonly underWay: Set<Promise<void>>;
+  readonly underWay: UnderWay;
   /** Names this process in records. */
   readonly replica: string;
   readonly clock: Clock;
+}
+
+/** Counts what is under way, so that the gateway can stop when nothing is. */
+export interface UnderWay {
+  begin(): void;
+  end(): void;
+  /** Resolves when nothing is under way, or `deadline` aborts. */
+  over(deadline: AbortSignal): Promise<void>;
 }
 
 /** One JSON-RPC request of a known caller, decoded and not yet decided about. */

@@ -99,24 +99,28 @@ describe("a consent", () => {
     expect(end?.searchParams.get("iss")).toBe(live.base);
   });
 
-  verifies("auth-consent", "is asked for again by every native client, and by a web client that another site sends", async () => {
-    await using here = await started();
-    const { live, browser, client } = here;
-    await connect(live, browser, { client });
-    await asked(live, browser, client);
-    const redirect = "https://shop.example/cb";
-    const web = String((await register(live, { redirect_uris: [redirect] })).body["client_id"]);
-    await authorize(live, browser, { client: web, redirect });
-    const site = (value: string) => ({ headers: { "sec-fetch-site": value } });
-    const url = authorizeUrl(live, { client: web, redirect });
-    expect(await browser.go(url, site("cross-site"))).toBeUndefined();
-    expect(await browser.go(url)).toBeUndefined();
-    expect((await browser.go(url, site("none")))?.searchParams.get("code")).toBeTruthy();
-    expect(live.events.findLast(({ type }) => type === "consent-granted")).toMatchObject({ asked: false });
-    // Another name is another client, whatever it calls itself.
-    const twin = String((await register(live, { redirect_uris: [redirect] })).body["client_id"]);
-    expect(await browser.go(authorizeUrl(live, { client: twin, redirect }), site("none"))).toBeUndefined();
-  });
+  verifies(
+    "auth-consent",
+    "is asked for again by every native client, and by a web client that another site sends",
+    async () => {
+      await using here = await started();
+      const { live, browser, client } = here;
+      await connect(live, browser, { client });
+      await asked(live, browser, client);
+      const redirect = "https://shop.example/cb";
+      const web = String((await register(live, { redirect_uris: [redirect] })).body["client_id"]);
+      await authorize(live, browser, { client: web, redirect });
+      const site = (value: string) => ({ headers: { "sec-fetch-site": value } });
+      const url = authorizeUrl(live, { client: web, redirect });
+      expect(await browser.go(url, site("cross-site"))).toBeUndefined();
+      expect(await browser.go(url)).toBeUndefined();
+      expect((await browser.go(url, site("none")))?.searchParams.get("code")).toBeTruthy();
+      expect(live.events.findLast(({ type }) => type === "consent-granted")).toMatchObject({ asked: false });
+      // Another name is another client, whatever it calls itself.
+      const twin = String((await register(live, { redirect_uris: [redirect] })).body["client_id"]);
+      expect(await browser.go(authorizeUrl(live, { client: twin, redirect }), site("none"))).toBeUndefined();
+    },
+  );
 
   test("is not for a document that was changed between the page and the click", async () => {
     await using host = await documentHost();

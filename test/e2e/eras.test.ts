@@ -63,7 +63,7 @@ describe.each(upstreams)("a server over %s that speaks %s", (transport, serverEr
       return result?.["structuredContent"] as { calls: number; cancelled: number };
     };
 
-    test("lists every tool, with every field", async () => {
+    verifies("upstream-eras", "lists every tool, with every field", async () => {
       const { tools } = await (await client()).listTools();
       const names = tools.map((tool) => tool.name);
       for (const name of ["echo", "sum", "slow", "unusual", "count", "meta"]) expect(names).toContain(name);

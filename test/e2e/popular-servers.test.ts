@@ -4,6 +4,7 @@ import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { verifies } from "../requirements.ts";
 import { type World, world } from "./world.ts";
 
 const require = createRequire(import.meta.url);
@@ -56,7 +57,7 @@ const textOf = (result: unknown) =>
   (result as { content: { text?: string }[] }).content.map((part) => part.text ?? "").join("\n");
 
 describe.each(eras)("a %s client", (era) => {
-  test("sees the tools of every server under names that cannot collide", async () => {
+  verifies("tool-names", "sees the tools of every server under names that cannot collide", async () => {
     const { tools } = await (await client(era)).listTools();
     const names = tools.map((tool) => tool.name);
     expect(new Set(names).size).toBe(names.length);

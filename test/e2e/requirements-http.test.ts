@@ -438,6 +438,12 @@ describe("the protected resource", () => {
     },
   );
 
+  verifies("rfc6750-header", "takes the scheme of the Authorization header in any case", async () => {
+    const [body, headers] = modernRequest("tools/list");
+    for (const scheme of ["bearer", "BEARER"])
+      expect((await one.post(body, { ...headers, authorization: `${scheme} ${token}` }, "")).status).toBe(200);
+  });
+
   verifies("rfc6750-challenge", "tells whoever tried another scheme what is wanted, and no error", async () => {
     const basic = await fetch(one.url, { method: "POST", headers: { authorization: "Basic b2xpdmU6cGFzc3dvcmQ=" } });
     expect(basic.status).toBe(401);

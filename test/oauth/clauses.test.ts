@@ -1,7 +1,19 @@
 /** Clauses of OAuth specifications that no other test stands for. */
 import { afterAll, beforeAll, expect } from "vitest";
 import { verifies, verifiesEach } from "../requirements.ts";
-import { authorizeUrl, type Browser, connect, type Running, register, running, setUp } from "./support.ts";
+import {
+  authorize,
+  authorizeUrl,
+  type Browser,
+  call,
+  connect,
+  REDIRECT,
+  type Running,
+  register,
+  running,
+  setUp,
+  token,
+} from "./support.ts";
 
 let live: Running;
 let browser: Browser;
@@ -82,4 +94,34 @@ verifies("oauth21-no-store", "token answers and refusals are not to be stored", 
     expect((await post("/oauth/token", params as Record<string, string>)).headers.get("cache-control")).toContain(
       "no-store",
     );
+});
+
+verifies("rfc8707-resource", "of several resources each must be ours, in any spelling", async () => {
+  const asked = async (more: string) => {
+    const url = new URL(authorizeUrl(live, { client }));
+    url.searchParams.append("resource", more);
+    return (await browser.go(url.href))?.searchParams.get("error");
+  };
+  expect(await asked("https://other.example/mcp")).toBe("invalid_target");
+  expect(await asked(`${live.resource}/`)).toBeUndefined();
+});
+
+verifies(
+  "rfc7636-verifier",
+  "a verifier shorter than 43 characters gives no token, though its challenge fits",
+  async () => {
+    const verifier = "v".repeat(42);
+    const end = await authorize(live, browser, { client }, verifier);
+    const code = end.searchParams.get("code") ?? "";
+    const grant = { grant_type: "authorization_code", client_id: client, redirect_uri: REDIRECT };
+    const answer = await token(live, { ...grant, code, code_verifier: verifier });
+    expect([answer.status, answer.body["access_token"]]).toEqual([400, undefined]);
+  },
+);
+
+verifies("rfc7009-revoked", "a wrong hint about its type does not save a token", async () => {
+  const { access_token } = await connect(live, browser, { client });
+  const hinted = { token: access_token, client_id: client, token_type_hint: "refresh_token" };
+  expect((await post("/oauth/revoke", hinted)).status).toBe(200);
+  expect((await call(live, access_token)).status).toBe(401);
 });
