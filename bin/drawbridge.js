@@ -7,6 +7,7 @@ import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import * as nodeModule from "node:module";
 import { createRequire } from "node:module";
+import { setFlagsFromString } from "node:v8";
 
 const NEEDED = [24, 11];
 const PACKAGES = {
@@ -34,6 +35,9 @@ function start() {
     process.channel.unref();
   }
   if (typeof nodeModule.enableCompileCache === "function") nodeModule.enableCompileCache();
+  // While the heap is still small, V8 takes calls under way for long-lived and from then on puts every call into the old
+  // generation, where its garbage costs twenty times as much (docs/decisions/006-no-pretenuring.md).
+  setFlagsFromString("--no-allocation-site-pretenuring");
   // In a clone the sources run as they are; the published package has them compiled.
   const source = new URL("../src/cli/main.ts", import.meta.url);
   const main = existsSync(source) ? source : new URL("../cli/main.js", import.meta.url);
