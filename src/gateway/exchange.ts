@@ -24,11 +24,16 @@ export function readBody(request: IncomingMessage, maxBytes: number): Promise<st
       request.resume();
       reject(tooLarge());
     };
-    const gone = () => reject(new DrawbridgeError("cancelled", "The client went away."));
+    // "close" follows every "end" too; an error with its stack made each time would cost more than all else here.
+    let whole = false;
+    const gone = () => {
+      if (!whole) reject(new DrawbridgeError("cancelled", "The client went away."));
+    };
     request.on("data", onData);
-    request.once("error", gone);
-    request.once("close", gone);
-    request.once("end", () => {
+    request.on("error", gone);
+    request.on("close", gone);
+    request.on("end", () => {
+      whole = true;
       const body = chunks.length === 1 && chunks[0] !== undefined ? chunks[0] : Buffer.concat(chunks);
       if (isUtf8(body)) resolve(body.toString("utf8"));
       else reject(new DrawbridgeError("parse_error", "The body is not valid UTF-8."));

@@ -38,7 +38,7 @@ export async function handleCall(parts: Parts, asked: Asked, row: CallRow): Prom
       scope: decision.scope,
     });
   }
-  if (parts.limits.perTarget) await parts.limits.spendOn(by, target);
+  parts.limits.spendOn(by, target);
   const revision = session?.revision ?? inbound.revision;
 
   if (inbound.method === "tools/call") {

@@ -80,12 +80,13 @@ async function post(
   }
   const accepts = readAccept(request);
   const record = openRecord(parts, by, request);
-  let release = () => {};
+  let entered = false;
   let id: InboundRequest["id"] | undefined;
   let legacy = true;
   try {
-    release = parts.limits.enter(by);
-    await parts.limits.spend(by);
+    parts.limits.enter(by);
+    entered = true;
+    parts.limits.spend(by);
     const text = await readBody(request, listen.maxBodyBytes);
     const inbound = decode(text, request.headers, listen.maxDepth);
     if (inbound.kind === "response") {
@@ -124,7 +125,7 @@ async function post(
     const status = legacy && told.code === "unknown_method" && id !== undefined ? 200 : told.http;
     sendError(response, told, id, { ...challengeFor(parts, told, true), status });
   } finally {
-    release();
+    if (entered) parts.limits.leave(by);
   }
 }
 

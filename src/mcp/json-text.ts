@@ -62,7 +62,8 @@ interface Member {
 
 interface Frame {
   readonly object: boolean;
-  readonly keys: Set<string> | undefined;
+  /** A list while it is short, which is nearly always and cheaper. */
+  keys: string[] | Set<string> | undefined;
   /** Compare keys without regard to case. */
   readonly folded: boolean;
 }
@@ -121,7 +122,7 @@ function scan(text: string, maxDepth: number): Map<string, Member> {
       const inArguments = depth === 2 && path[0] === "params" && path[1] === "arguments";
       stack.push({
         object,
-        keys: object ? new Set() : undefined,
+        keys: object ? [] : undefined,
         folded: depth === 0 || (depth === 1 && path[0] === "params") || inArguments,
       });
       if (object && depth === 1 && path[0] === "params") params = new Map();
@@ -140,17 +141,24 @@ function scan(text: string, maxDepth: number): Map<string, Member> {
   return top;
 }
 
+const SHORT_LIST = 12;
+
+function has(keys: readonly string[] | ReadonlySet<string>, name: string): boolean {
+  return keys instanceof Set ? keys.has(name) : (keys as readonly string[]).includes(name);
+}
+
 function checkKey(stack: readonly Frame[], path: readonly string[], key: string): void {
   const frame = stack.at(-1);
   if (frame?.keys === undefined) return;
   const name = frame.folded ? key.toLowerCase() : key;
-  if (frame.keys.has(name)) {
+  if (has(frame.keys, name)) {
     throw new DrawbridgeError(
       "invalid_request",
       `The message has the key ${JSON.stringify(key.slice(0, 64))} twice in one object.`,
     );
   }
-  frame.keys.add(name);
+  if (frame.keys instanceof Set) frame.keys.add(name);
+  else if (frame.keys.push(name) > SHORT_LIST) frame.keys = new Set(frame.keys);
   const misspelt =
     (stack.length === 1 && ENVELOPE_KEYS.has(name) && key !== name) ||
     (stack.length === 2 && path[0] === "params" && PARAM_KEYS.has(name) && key !== name && !PARAM_SPELLINGS.has(key));
