@@ -36,7 +36,7 @@ function start() {
   }
   if (typeof nodeModule.enableCompileCache === "function") nodeModule.enableCompileCache();
   // While the heap is still small, V8 takes calls under way for long-lived and from then on puts every call into the old
-  // generation, where its garbage costs twenty times as much (docs/decisions/006-no-pretenuring.md).
+  // generation, where its garbage costs twenty times as much (docs/decisions/006-calls-die-young.md).
   setFlagsFromString("--no-allocation-site-pretenuring");
   // In a clone the sources run as they are; the published package has them compiled.
   const source = new URL("../src/cli/main.ts", import.meta.url);

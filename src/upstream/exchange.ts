@@ -22,6 +22,8 @@ export class Exchange {
   /** When the upstream was last heard on this call. */
   heardAt: number;
   settled = false;
+  /** Where `Deadlines` keeps it; -1 when it does not. */
+  place = -1;
   /** Called once at the end, before the promise settles: the transport frees the slot and tells the upstream. */
   release: (abandoned: Abandoned) => void = () => {};
   readonly #replies: Replies;
@@ -92,17 +94,18 @@ export function deadlines(
   expired: (exchange: Exchange, why: "silence" | "total") => void,
   now: Stopwatch,
 ): Deadlines {
-  const watched = new Set<Exchange>();
+  // A list and not a Set: a Set under constant change leaves tables behind that keep ended calls from the young collector.
+  const watched: Exchange[] = [];
   const everyMs = Math.max(5, Math.min(250, Math.min(limits.silenceMs, limits.totalMs) / 10));
   let timer: NodeJS.Timeout | undefined;
 
   function sweep(): void {
     const time = now();
-    for (const exchange of watched) {
+    for (const exchange of [...watched]) {
       if (time - exchange.startedAt > limits.totalMs) expired(exchange, "total");
       else if (time - exchange.heardAt > limits.silenceMs) expired(exchange, "silence");
     }
-    if (watched.size > 0) arm();
+    if (watched.length > 0) arm();
     else timer = undefined;
   }
   function arm(): void {
@@ -112,11 +115,17 @@ export function deadlines(
 
   return {
     add(exchange) {
-      watched.add(exchange);
+      exchange.place = watched.push(exchange) - 1;
       if (timer === undefined) arm();
     },
     delete(exchange) {
-      watched.delete(exchange);
+      if (exchange.place < 0) return;
+      const last = watched.pop();
+      if (last !== undefined && last !== exchange) {
+        watched[exchange.place] = last;
+        last.place = exchange.place;
+      }
+      exchange.place = -1;
     },
   };
 }

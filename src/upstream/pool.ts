@@ -248,7 +248,7 @@ export function processPool(
     const listened = Math.min(time - pulseAt, 2 * TICK_MS);
     pulseAt = time;
     for (const child of children) {
-      const watched = child.flights.size > 0 || child.blocked || child.suspectId !== 0;
+      const watched = child.flights.size > 0 || child.full || child.blocked || child.suspectId !== 0;
       if (child.phase !== "ready" || !watched) continue;
       if (child.pingId === 0) {
         if (!child.heard || mayGrow(child)) child.ping();
