@@ -6,6 +6,7 @@ import { readUpstreamMessage, type UpstreamMessage } from "../mcp/json-text.ts";
 import type { Logger } from "../observe/logger.ts";
 import { type Abandoned, Exchange, type Stopwatch } from "./exchange.ts";
 import type { Ticket } from "./fair-queue.ts";
+import { Flights } from "./flights.ts";
 import { lineReader } from "./lines.ts";
 import * as messages from "./messages.ts";
 import { type ProcessOptions, type ServerProcess, startProcess } from "./process.ts";
@@ -68,7 +69,7 @@ const MAX_GARBAGE_LOGGED = 5;
 const RELISTEN_MS = 1000;
 
 export class Child {
-  readonly flights = new Map<number, PooledCall>();
+  readonly flights = new Flights<PooledCall>();
   /** Calls in flight of each tool. */
   readonly counts = new Map<Tool, number>();
   readonly counters: ChildCounters = { garbage: 0, strays: 0 };
@@ -171,7 +172,7 @@ export class Child {
     call.id = id;
     call.sentAt = this.#now();
     call.heardAt = call.sentAt;
-    this.flights.set(id, call);
+    this.flights.add(call);
     this.counts.set(tool, (this.counts.get(tool) ?? 0) + 1);
     if (tool.blocking) {
       this.suspectId = id;
