@@ -87,6 +87,8 @@ export class Exchange {
 export interface Deadlines {
   add(exchange: Exchange): void;
   delete(exchange: Exchange): void;
+  /** Those that have not settled. */
+  all(): readonly Exchange[];
 }
 
 export function deadlines(
@@ -127,6 +129,7 @@ export function deadlines(
       }
       exchange.place = -1;
     },
+    all: () => [...watched],
   };
 }
 

@@ -54,6 +54,7 @@ interface Reply {
 
 class HttpCall extends Exchange {
   ticket: Ticket<HttpCall> | undefined;
+  /** It holds a connection. */
   running = false;
   id = 0;
   /** Gives the request up. */
@@ -129,6 +130,7 @@ export function httpUpstream(
   let linking: Promise<Link> | undefined;
   let verdict: { readonly modern: boolean; readonly at: number } | undefined;
   let problem: string | undefined;
+  /** Calls that hold a connection. */
   let active = 0;
   let links = 0;
   let nextId = 1;
@@ -163,9 +165,9 @@ export function httpUpstream(
   }
 
   function run(call: HttpCall): void {
-    call.running = true;
     call.ticket = undefined;
     call.heardAt = now();
+    call.running = true;
     active++;
     transmit(call);
   }
@@ -443,7 +445,6 @@ export function httpUpstream(
   // ---- the link ----
 
   function reach(): Promise<Link> {
-    if (closing) return Promise.reject(shuttingDown());
     if (link !== undefined) return Promise.resolve(link);
     linking ??= establish().then(
       (made) => {
@@ -663,12 +664,23 @@ export function httpUpstream(
 
   const shuttingDown = () => new DrawbridgeError("upstream_unavailable", `The server "${name}" is being shut down.`);
 
+  const mustBeOpen = () => {
+    if (closing) throw shuttingDown();
+  };
+
   return {
     name,
-    identity: async (signal) => (link ?? (await abortable(reach(), signal))).identity,
-    list: (which, signal) => abortable(list(which), signal),
+    async identity(signal) {
+      mustBeOpen();
+      return (link ?? (await abortable(reach(), signal))).identity;
+    },
+    async list(which, signal) {
+      mustBeOpen();
+      return abortable(list(which), signal);
+    },
     send,
     async subscribe(uri, signal) {
+      mustBeOpen();
       if (subscribed.has(uri)) return;
       const over = await abortable(reach(), signal);
       subscribed.add(uri);
@@ -681,7 +693,7 @@ export function httpUpstream(
       }
     },
     async unsubscribe(uri, signal) {
-      if (!subscribed.delete(uri) || link === undefined) return;
+      if (!subscribed.delete(uri) || link === undefined || closing) return;
       if (link.envelope !== "") watchChanges(link);
       else await abortable(subscribeLegacy("resources/unsubscribe", uri), signal);
     },
@@ -710,6 +722,7 @@ export function httpUpstream(
           signal.addEventListener("abort", () => resolve(), { once: true });
         });
       }
+      for (const call of watched.all()) call.fail(shuttingDown(), "the gateway is being shut down");
       const sessionId = link?.sessionId;
       stopListening();
       if (link !== undefined && sessionId !== undefined) await endSession(link);

@@ -47,6 +47,8 @@ const LESSON_MS = 100;
 const SUSPECT_MS = 20;
 /** Processes that have shown that they answer while they work are given this much more time before others are started. */
 const TRUST = 4;
+/** A process with no call left that is silent so long while calls wait is given up. */
+const WEDGED_MS = 10_000;
 /** A limit doubles at most this often, so that a process shows the effect of one step before the next. */
 const GROWTH_MS = 15;
 /** Calls without a silence that clear a tool of the suspicion to block. */
@@ -255,10 +257,12 @@ export function processPool(
       } else if (!child.heard) {
         child.silentMs += listened;
         if (child.silentMs >= BLOCKED_MS) child.blocked = true;
-        if (child.silentMs >= LESSON_MS && child.counts.size > 0) suspectOnly(child);
+        if (child.silentMs >= LESSON_MS) suspectOnly(child);
+        if (child.silentMs >= WEDGED_MS && child.flights.size === 0) replace(child);
       }
       child.heard = false;
     }
+    dispatch();
     ensure();
   }
 
@@ -286,10 +290,9 @@ export function processPool(
       }
       for (const call of child.flights.values())
         if (call.tool?.blocking && call.sentAt <= child.pingSentAt) calm(call.tool, 4);
-      dispatch();
-    } else if (awake && answered === undefined) {
-      dispatch();
     }
+    // An answer to a call dispatches when it has left the books.
+    if ((pong || awake) && answered === undefined) dispatch();
   }
 
   /** The one tool in flight in a silent process must be what blocks it. */
@@ -424,6 +427,14 @@ export function processPool(
 
   function degraded(): boolean {
     return (unstartable || failures >= FAILURES_TO_DEGRADE) && children.every((child) => child.phase !== "ready");
+  }
+
+  /** Ends a process that does nothing for anybody any more, so that another may take its place. */
+  function replace(child: Child): void {
+    logger.warn({ pid: child.pid }, "a server process gives no sign of life and is replaced");
+    leave(child);
+    restarts++;
+    endings.add(settled(child.end()));
   }
 
   function leave(child: Child): void {

@@ -13,7 +13,10 @@ export interface Reaper {
   drop(group: number): void;
 }
 
-/** Fixed text; only numbers are ever written to it. SIGTERM first, SIGKILL to whatever is left two seconds later. */
+/**
+ * Fixed text; only numbers are ever written to it. SIGTERM first, SIGKILL to whatever is left two seconds later.
+ * `kill -s`: dash does not know `kill -TERM -- -1`.
+ */
 const SCRIPT = `
 trap '' INT TERM HUP
 groups=" "
@@ -23,14 +26,14 @@ while read -r verb group; do
     drop) case "$groups" in *" $group "*) groups="\${groups%% $group *} \${groups#* $group }" ;; esac ;;
   esac
 done
-for group in $groups; do kill -TERM -- "-$group" 2>/dev/null; done
+for group in $groups; do kill -s TERM -- "-$group" 2>/dev/null; done
 for turn in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
   left=
-  for group in $groups; do kill -0 -- "-$group" 2>/dev/null && left=yes; done
+  for group in $groups; do kill -s 0 -- "-$group" 2>/dev/null && left=yes; done
   [ -z "$left" ] && exit 0
   sleep 0.1
 done
-for group in $groups; do kill -KILL -- "-$group" 2>/dev/null; done
+for group in $groups; do kill -s KILL -- "-$group" 2>/dev/null; done
 `;
 
 const MAX_STARTS = 5;

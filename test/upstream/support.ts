@@ -1,0 +1,120 @@
+/** Calls and upstreams for the tests of this folder. */
+import type { CallNotification, McpCall, Outcome, PermittedCall, Replies } from "../../src/core/call.ts";
+import type { DrawbridgeError } from "../../src/core/errors.ts";
+import { silentLogger } from "../../src/observe/logger.ts";
+import { httpUpstream } from "../../src/upstream/http.ts";
+import { httpServer, stdioServer } from "../../src/upstream/settings.ts";
+import { stdioUpstream } from "../../src/upstream/stdio.ts";
+import type { ListName, Upstream, UpstreamEvents } from "../../src/upstream/upstream.ts";
+import { fixtureCommand } from "../fixtures/processes.ts";
+
+/** Ids and tokens of clients in these tests: none of them may ever be seen by a server. */
+export const CLIENT_ID = "client-id-of-everybody";
+export const CLIENT_TOKEN = "progress-token-of-the-client";
+
+export interface CallOptions extends Partial<McpCall> {
+  readonly subject?: string;
+}
+
+/** A call as the policy would permit it. */
+export function permitted(method: string, params: Record<string, unknown>, options: CallOptions = {}): PermittedCall {
+  const { subject = "ann", ...changed } = options;
+  const name = String(params["name"] ?? params["uri"] ?? "");
+  const kind = method === "tools/call" ? "tool" : method === "prompts/get" ? "prompt" : "resource";
+  const call: McpCall = {
+    id: CLIENT_ID,
+    method,
+    target: { server: "s", kind, name, upstreamName: name, pin: undefined },
+    params: params as McpCall["params"],
+    forward: new Map(Object.entries(params).map(([key, value]) => [key, JSON.stringify(value)])),
+    meta: {},
+    progressToken: undefined,
+    logLevel: undefined,
+    revision: "2025-11-25",
+    trace: {
+      traceId: "0af7651916cd43dd8448eb211c80319c",
+      spanId: "b7ad6b7169203331",
+      sampled: true,
+      tracestate: undefined,
+    },
+    session: undefined,
+    ...changed,
+  };
+  const by = { subject, client: "c", actors: [], groups: [], scopes: [], claims: {} };
+  return { call, by, rule: "test" } as unknown as PermittedCall;
+}
+
+export const toolCall = (name: string, args: Record<string, unknown> = {}, options: CallOptions = {}): PermittedCall =>
+  permitted("tools/call", { name, arguments: args }, options);
+
+export interface Recorded {
+  readonly upstream: Upstream;
+  readonly lists: ListName[];
+  readonly updates: { readonly uri: string; readonly params: string }[];
+}
+
+type Settings<T> = Partial<Omit<T, "processes">> & { processes?: { min?: number; max?: number; idleSeconds?: number } };
+
+function recorded(make: (events: UpstreamEvents) => Upstream): Recorded {
+  const lists: ListName[] = [];
+  const updates: { uri: string; params: string }[] = [];
+  const upstream = make({
+    listChanged: (list) => void lists.push(list),
+    resourceUpdated: (uri, params) => void updates.push({ uri, params }),
+  });
+  return { upstream, lists, updates };
+}
+
+/** An upstream over a stdio fixture. `max: 1` unless told, so that state is in one place. */
+export function stdio(
+  fixture: string,
+  args: readonly string[] = [],
+  settings: Settings<ReturnType<typeof stdioServer.parse>> = {},
+  environment: Record<string, string | undefined> = { PATH: process.env["PATH"] },
+): Recorded {
+  return recorded((events) =>
+    stdioUpstream(
+      "s",
+      stdioServer.parse({ command: fixtureCommand(fixture, args), processes: { max: 1 }, ...settings }),
+      { logger: silentLogger, events, version: "0.0.0", baseDirectory: import.meta.dirname, environment },
+    ),
+  );
+}
+
+/** An upstream over HTTP. */
+export function http(url: string, settings: Settings<ReturnType<typeof httpServer.parse>> = {}): Recorded {
+  return recorded((events) =>
+    httpUpstream("s", httpServer.parse({ url, ...settings }), { logger: silentLogger, events, version: "0.0.0" }),
+  );
+}
+
+export const never = new AbortController().signal;
+export const ignored: Replies = { notify() {} };
+
+/** Ends an upstream without waiting for calls in flight. */
+export const end = (upstream: Upstream): Promise<void> => upstream.close(AbortSignal.abort());
+
+export function collected(): Replies & { readonly all: CallNotification[] } {
+  const all: CallNotification[] = [];
+  return { all, notify: (notification) => void all.push(notification) };
+}
+
+/** The text of a tool's answer. */
+export function textOf(outcome: Outcome): string {
+  if (outcome.kind === "error") throw new Error(`${outcome.code}: ${outcome.message}`);
+  const [first] = outcome.value["content"] as unknown as { text: string }[];
+  return first?.text ?? "";
+}
+
+export function structuredOf(outcome: Outcome): Record<string, unknown> {
+  if (outcome.kind === "error") throw new Error(`${outcome.code}: ${outcome.message}`);
+  return outcome.value["structuredContent"] as Record<string, unknown>;
+}
+
+/** The code of the error that a promise rejects with; "none" when it does not. */
+export async function codeOf(promise: Promise<unknown>): Promise<string> {
+  return promise.then(
+    () => "none",
+    (error: DrawbridgeError) => error.code ?? String(error),
+  );
+}
