@@ -20,10 +20,8 @@ const LAYERS: Readonly<Record<string, Layer>> = {
       "pino",
       "@opentelemetry/api",
       "@opentelemetry/exporter-prometheus",
-      "@opentelemetry/exporter-trace-otlp-http",
       "@opentelemetry/resources",
       "@opentelemetry/sdk-metrics",
-      "@opentelemetry/sdk-trace",
     ],
   },
   net: { folders: ["core", "observe"], packages: ["undici", "zod"] },
@@ -33,14 +31,14 @@ const LAYERS: Readonly<Record<string, Layer>> = {
   mcp: { folders: ["core"], packages: ["zod", "@modelcontextprotocol/core"] },
   audit: { folders: ["core", "observe", "net", "store", "policy"], packages: ["zod", "canonicalize"] },
   upstream: { folders: ["core", "observe", "net", "store", "mcp"], packages: ["zod", "undici"] },
-  oauth: { folders: ["core", "observe", "net", "store"], packages: ["zod", "oidc-provider", "jose", "hono"] },
+  oauth: { folders: ["core", "observe", "net", "store"], packages: ["zod", "oidc-provider", "jose"] },
   config: {
     folders: ["core", "observe", "net", "store", "contract", "policy", "mcp", "audit", "upstream", "oauth", "gateway"],
     packages: ["zod", "yaml", "jsonc-parser"],
   },
   gateway: {
     folders: ["core", "observe", "net", "store", "contract", "policy", "mcp", "audit", "upstream", "oauth", "config"],
-    packages: ["zod", "hono", "rate-limiter-flexible"],
+    packages: ["zod"],
   },
   cli: { folders: ["core", "observe", "store", "audit", "config", "gateway"], packages: ["commander"] },
 };
