@@ -17,7 +17,7 @@ import type { Store } from "../store/ports.ts";
 import { openUpstream } from "../upstream/open.ts";
 import type { ListName, Upstream, UpstreamIdentity } from "../upstream/upstream.ts";
 import { answerAdmin } from "./admin.ts";
-import { openCatalogue, type Withheld } from "./catalogue.ts";
+import { type Catalogue, openCatalogue, type Withheld } from "./catalogue.ts";
 import { handleMcp } from "./handle-mcp.ts";
 import { openLimits } from "./limits.ts";
 import { listen } from "./listener.ts";
@@ -88,6 +88,31 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
   const version = await ownVersion();
   const replica = newId();
   const policy = compilePolicy(settings.roles, settings.assign);
+
+  // Servers take longest to start, so they begin first and start while the rest is made.
+  const upstreams = new Map<string, Upstream>();
+  const streams = openStreams(upstreams, log);
+  undo.push(() => streams.close());
+  let catalogue: Catalogue | undefined;
+  undo.push(() => Promise.all([...upstreams.values()].map((upstream) => upstream.close(AbortSignal.abort()))));
+  for (const [name, server] of Object.entries(settings.servers)) {
+    const events = {
+      listChanged: (list: ListName) => catalogue?.changed(name, list),
+      resourceUpdated: (uri: string, params: string) =>
+        streams.resourceUpdated(name, uri, JSON.parse(params) as JsonObject),
+    };
+    upstreams.set(
+      name,
+      openUpstream(name, server, {
+        logger: log.child({ server: name }),
+        events,
+        version,
+        baseDirectory: folder,
+        environment,
+      }),
+    );
+  }
+
   const store = await openStore(settings.store);
   undo.push(() => store.close());
   const otlpEndpoint = settings.telemetry.otlpEndpoint ?? environment["OTEL_EXPORTER_OTLP_ENDPOINT"];
@@ -98,11 +123,6 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
   undo.push(() => telemetry.close());
   const journal = openJournal({ log: store.audit, settings: settings.audit, logger: log, clock: systemClock });
   undo.push(() => journal.close());
-
-  const identities = new Map<string, UpstreamIdentity>();
-  const upstreams = new Map<string, Upstream>();
-  const streams = openStreams(upstreams, log);
-  undo.push(() => streams.close());
 
   // The port is bound first: with port 0 the public URL, which every token and document names, is known only then.
   const listener = await listen(settings.listen, settings.tls, log);
@@ -122,42 +142,16 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
   });
   undo.push(() => authority.close());
 
-  undo.push(() => Promise.all([...upstreams.values()].map((upstream) => upstream.close(AbortSignal.abort()))));
-  for (const [name, server] of Object.entries(settings.servers)) {
-    const events = {
-      listChanged: (list: ListName) => catalogue.changed(name, list),
-      resourceUpdated: (uri: string, params: string) =>
-        streams.resourceUpdated(name, uri, JSON.parse(params) as JsonObject),
-    };
-    upstreams.set(
-      name,
-      openUpstream(name, server, {
-        logger: log.child({ server: name }),
-        events,
-        version,
-        baseDirectory: folder,
-        environment,
-      }),
-    );
-  }
   const pins = openPins(store.records, log);
-  const catalogue = openCatalogue([...upstreams.values()], {
+  const offered = openCatalogue([...upstreams.values()], {
     pins,
     log,
     onChange: (list) => streams.listChanged(list),
   });
-  const known = Promise.all(
-    [...upstreams.values()].map(async (upstream) => {
-      try {
-        identities.set(upstream.name, await upstream.identity(AbortSignal.timeout(START_MS)));
-      } catch (error) {
-        log.warn({ server: upstream.name, error }, "an upstream is not available yet");
-      }
-    }),
-  );
-
+  catalogue = offered;
+  const { identities, met } = acquaintances([...upstreams.values()], log);
   // The first sign-in should not wait for what can be loaded now that nothing else is to do.
-  void Promise.all([catalogue.ready, known])
+  void Promise.all([offered.ready, met])
     .then(() => authority.warm())
     .catch((error: unknown) => log.error({ error }, "the authorization server cannot start"));
 
@@ -166,9 +160,9 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
   const parts: Parts = {
     verify: (token) => authority.verify(token),
     policy,
-    catalogue,
+    catalogue: offered,
     upstreams,
-    identities: () => identities,
+    identities,
     limits: openLimits(settings.limits),
     sessions,
     streams,
@@ -232,13 +226,13 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
     url: endpoint,
     publicUrl: publicUrl.href.replace(/\/$/, ""),
     setupLink: () => authority.setupLink(),
-    ready: Promise.all([catalogue.ready, known]).then(() => undefined),
-    withheld: () => catalogue.withheld(),
+    ready: Promise.all([offered.ready, met]).then(() => undefined),
+    withheld: () => offered.withheld(),
     servers: () =>
       [...upstreams.values()].map((upstream) => {
-        const mine = (list: ListName) => catalogue.now(list).filter((entry) => entry.target.server === upstream.name);
+        const mine = (list: ListName) => offered.now(list).filter((entry) => entry.target.server === upstream.name);
         const { state, ...rest } = upstream.state();
-        const problem = rest.problem ?? catalogue.problem(upstream.name);
+        const problem = rest.problem ?? offered.problem(upstream.name);
         return {
           name: upstream.name,
           state,
@@ -286,6 +280,30 @@ function revokes(event: OAuthEvent & { type: "revoked" }, principal: Principal):
 function registrationFor(publicUrl: URL, setting: "auto" | "off" | "open"): "off" | "open" {
   if (setting !== "auto") return setting;
   return LOOPBACK.has(publicUrl.hostname) ? "open" : "off";
+}
+
+/** Who the upstreams said they are. Those who have not said it yet are asked again whenever somebody wants to know. */
+function acquaintances(upstreams: readonly Upstream[], log: Logger) {
+  const known = new Map<string, UpstreamIdentity>();
+  const asking = new Set<string>();
+  const meet = async (upstream: Upstream): Promise<void> => {
+    if (known.has(upstream.name) || asking.has(upstream.name)) return;
+    asking.add(upstream.name);
+    try {
+      known.set(upstream.name, await upstream.identity(AbortSignal.timeout(START_MS)));
+    } catch (error) {
+      log.warn({ server: upstream.name, error }, "an upstream is not available yet");
+    } finally {
+      asking.delete(upstream.name);
+    }
+  };
+  return {
+    met: Promise.all(upstreams.map(meet)),
+    identities() {
+      if (known.size < upstreams.length) for (const upstream of upstreams) void meet(upstream);
+      return known;
+    },
+  };
 }
 
 function records(journal: Journal): boolean {
