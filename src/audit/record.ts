@@ -106,9 +106,7 @@ export function recordText(record: AuditRecord): string {
     text += `,"error":{"code":${quoted(error.code)}${member("message", error.message)}${member("detail", error.detail)}}`;
   }
   if (principal !== undefined) {
-    text += `,"principal":{"subject":${quoted(principal.subject)}${member("client", principal.client)}`;
-    text += `,"actors":${list(principal.actors)},"groups":${list(principal.groups)},"scopes":${list(principal.scopes)}`;
-    text += `${member("grant", principal.grant)}${member("tokenId", principal.tokenId)}}`;
+    text += `,"principal":${principalText(principal)}`;
   }
   if (call !== undefined) {
     text += `,"call":{"method":${quoted(call.method)}${member("revision", call.revision)}${member("server", call.server)}`;
@@ -141,10 +139,18 @@ export function field(text: string, mode: FieldMode, maxBytes: number): Recorded
   return { sha256: hash("sha256", text), bytes };
 }
 
+/** The same object for the same principal, so that its text is made once. */
 export function recordedPrincipal(principal: Principal): RecordedPrincipal {
-  const { subject, client, actors, groups, scopes, grant, tokenId } = principal;
-  return { subject, client, actors, groups, scopes, grant, tokenId };
+  let recorded = principals.get(principal);
+  if (recorded === undefined) {
+    const { subject, client, actors, groups, scopes, grant, tokenId } = principal;
+    recorded = { subject, client, actors, groups, scopes, grant, tokenId };
+    principals.set(principal, recorded);
+  }
+  return recorded;
 }
+const principals = new WeakMap<Principal, RecordedPrincipal>();
+const principalTexts = new WeakMap<RecordedPrincipal, string>();
 
 export function recordedCall(call: McpCall): RecordedCall {
   const { server, kind, name, upstreamName, pin } = call.target;
@@ -194,6 +200,17 @@ export interface StoredRecord extends Omit<AuditRecord, "at" | "arguments" | "re
 }
 export type StoredField = { readonly json: JsonValue } | { readonly sha256: string; readonly bytes: number };
 
+function principalText(principal: RecordedPrincipal): string {
+  let text = principalTexts.get(principal);
+  if (text === undefined) {
+    text = `{"subject":${quoted(principal.subject)}${member("client", principal.client)}`;
+    text += `,"actors":${list(principal.actors)},"groups":${list(principal.groups)},"scopes":${list(principal.scopes)}`;
+    text += `${member("grant", principal.grant)}${member("tokenId", principal.tokenId)}}`;
+    principalTexts.set(principal, text);
+  }
+  return text;
+}
+
 function fieldMembers(kept: RecordedField | object): string {
   if ("json" in kept) return `"json":${kept.json}`;
   return "sha256" in kept ? `"sha256":"${kept.sha256}","bytes":${kept.bytes}` : "";
@@ -210,7 +227,11 @@ function list(values: readonly string[]): string {
   return values.length === 0 ? "[]" : `[${values.slice(0, MAX_LIST).map(quoted).join(",")}]`;
 }
 
+/** Most texts need no escape, and asking is cheaper. */
+const PLAIN = /^[\x20\x21\x23-\x5b\x5d-\x7e]{0,200}$/;
+
 function quoted(text: string): string {
+  if (PLAIN.test(text)) return `"${text}"`;
   return JSON.stringify(text.length > MAX_TEXT ? cut(text) : text);
 }
 

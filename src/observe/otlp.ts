@@ -2,10 +2,11 @@
  * Sends finished spans to an OTLP/HTTP collector, as JSON. Spans wait as bytes outside the heap: as objects they would live just long
  * enough to be promoted, and cost more in garbage collection than in anything else (docs/decisions/005-own-spans.md).
  */
-import { Agent as HttpAgent, type IncomingMessage, request as requestHttp } from "node:http";
+import { type ClientRequest, Agent as HttpAgent, type IncomingMessage, request as requestHttp } from "node:http";
 import { Agent as HttpsAgent, request as requestHttps } from "node:https";
 import { setTimeout as wait } from "node:timers/promises";
 import { type Clock, systemClock } from "../core/clock.ts";
+import { DrawbridgeError } from "../core/errors.ts";
 import * as events from "./events.ts";
 import type { Logger } from "./logger.ts";
 import { attributesJson, type SpanAttributes } from "./span-json.ts";
@@ -29,7 +30,7 @@ export interface OtlpOptions {
   readonly clock?: Clock;
 }
 
-/** Some 400 spans are sent at once, or those of one second. */
+/** Some 500 spans are sent at once, or those of one second. */
 const BATCH_BYTES = 256 * 1024;
 /** Of these, so 4 MiB of spans at most wait for the collector. */
 const MAX_BATCHES = 16;
@@ -51,8 +52,10 @@ interface Batch {
   spans: number;
 }
 
+const COMMA = 0x2c;
 const TAIL = "]}]}]}";
 
+/** Throws `settings_invalid` for an endpoint that is no URL. Connects to nobody until there is a span to send. */
 export function openOtlp(options: OtlpOptions): SpanExporter {
   const { endpoint, logger, clock = systemClock } = options;
   const collector = openCollector(options);
@@ -67,8 +70,6 @@ export function openOtlp(options: OtlpOptions): SpanExporter {
   let said = Number.NEGATIVE_INFINITY;
   /** No time to wait before a second try. */
   const closing = new AbortController();
-  /** No time at all. */
-  const ended = new AbortController();
 
   function add(span: string): void {
     // A UTF-16 unit is three bytes of UTF-8 at most.
@@ -79,8 +80,8 @@ export function openOtlp(options: OtlpOptions): SpanExporter {
       dropped++;
       return;
     }
-    filling.length += filling.bytes.write(filling.spans === 0 ? span : `,${span}`, filling.length);
-    filling.spans++;
+    if (filling.spans++ > 0) filling.bytes[filling.length++] = COMMA;
+    filling.length += filling.bytes.write(span, filling.length);
     timer ??= setTimeout(flush, EXPORT_EVERY_MS).unref();
   }
 
@@ -110,6 +111,7 @@ export function openOtlp(options: OtlpOptions): SpanExporter {
         if (rejected > 0) failed(rejected, new Error(`the collector rejected spans: ${why}`));
         if (done && spare.length < MAX_SPARE) spare.push(batch);
       } catch (error) {
+        // Its bytes are not used again: a broken request may still hold them.
         failed(batch.spans, error);
       }
       waiting.shift();
@@ -119,13 +121,12 @@ export function openOtlp(options: OtlpOptions): SpanExporter {
 
   async function sendTwice(batch: Batch): Promise<Accepted> {
     const body = batch.bytes.subarray(0, batch.length);
-    const once = () => collector.send(body, AbortSignal.any([AbortSignal.timeout(TIMEOUT_MS), ended.signal]));
     try {
-      return await once();
+      return await collector.send(body);
     } catch (error) {
-      if (ended.signal.aborted || (error instanceof Refusal && !RETRYABLE.has(error.status))) throw error;
+      if (error instanceof Refusal && !RETRYABLE.has(error.status)) throw error;
       await wait(RETRY_AFTER_MS, undefined, { signal: closing.signal, ref: false }).catch(() => {});
-      return once();
+      return collector.send(body);
     }
   }
 
@@ -145,7 +146,7 @@ export function openOtlp(options: OtlpOptions): SpanExporter {
     async close() {
       flush();
       closing.abort();
-      const late = setTimeout(() => ended.abort(new Error("the gateway stopped before its spans were sent")), CLOSE_MS);
+      const late = setTimeout(collector.close, CLOSE_MS);
       await sending;
       clearTimeout(late);
       collector.close();
@@ -171,41 +172,56 @@ class Refusal extends Error {
 }
 
 interface Collector {
-  /** Rejects with `Refusal` for an answer that is no success, otherwise with what went wrong on the way. */
-  send(body: Buffer, signal: AbortSignal): Promise<Accepted>;
+  /** Rejects with `Refusal` for an answer that is no success, otherwise with what went wrong on the way. One at a time. */
+  send(body: Buffer): Promise<Accepted>;
+  /** Ends what is under way and refuses what comes later. */
   close(): void;
 }
 
 function openCollector({ endpoint, headers }: OtlpOptions): Collector {
-  const url = new URL(`${endpoint.replace(/\/+$/, "")}/v1/traces`);
+  const url = tracesUrl(endpoint);
   const secure = url.protocol === "https:";
-  const agent = secure
-    ? new HttpsAgent({ keepAlive: true, maxSockets: 1 })
-    : new HttpAgent({ keepAlive: true, maxSockets: 1 });
+  const options = { keepAlive: true, maxSockets: 1 };
+  const agent = secure ? new HttpsAgent(options) : new HttpAgent(options);
   const request = secure ? requestHttps : requestHttp;
-  return {
-    async send(body, signal) {
-      const answer = Promise.withResolvers<IncomingMessage>();
-      const sent = request(url, {
-        method: "POST",
-        agent,
-        signal,
-        headers: {
-          "user-agent": "drawbridge",
-          ...headers,
-          "content-type": "application/json",
-          "content-length": body.length,
-        },
-      });
+  let current: ClientRequest | undefined;
+  let closed = false;
+  const stopped = () => new Error("the gateway stopped before its spans were sent");
+
+  async function send(body: Buffer): Promise<Accepted> {
+    if (closed) throw stopped();
+    const answer = Promise.withResolvers<IncomingMessage>();
+    const own = { "content-type": "application/json", "content-length": body.length };
+    const sent = request(url, { method: "POST", agent, headers: { "user-agent": "drawbridge", ...headers, ...own } });
+    current = sent;
+    const timer = setTimeout(() => sent.destroy(new Error(`no answer within ${TIMEOUT_MS / 1000} s`)), TIMEOUT_MS);
+    try {
       sent.on("response", answer.resolve).on("error", answer.reject).end(body);
       const response = await answer.promise;
       const said = await bounded(response);
       const status = response.statusCode ?? 0;
       if (status < 200 || status > 299) throw new Refusal(status, said);
       return { ...partialSuccess(said), done: sent.writableFinished };
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  return {
+    send,
+    close() {
+      closed = true;
+      current?.destroy(stopped());
+      agent.destroy();
     },
-    close: () => agent.destroy(),
   };
+}
+
+function tracesUrl(endpoint: string): URL {
+  const url = URL.parse(`${endpoint.replace(/\/+$/, "")}/v1/traces`);
+  if (url !== null && /^https?:$/.test(url.protocol)) return url;
+  const message = `The OTLP endpoint ${endpoint} is not an http or https URL. Correct telemetry.otlpEndpoint or the environment.`;
+  throw new DrawbridgeError("settings_invalid", message);
 }
 
 async function bounded(response: IncomingMessage): Promise<string> {

@@ -69,7 +69,9 @@ function quoted(text: string): string {
   return JSON.stringify(text.length > MAX_TEXT ? text.slice(0, MAX_TEXT) : text);
 }
 
-/** Microseconds are what a double can hold of today's time. */
+/** Microseconds are what a double can hold of today's time. In two parts, because small integers become text faster. */
 function nanoseconds(ms: number): string {
-  return `${Math.round(ms * 1000)}000`;
+  const micros = Math.round(ms * 1000);
+  const seconds = Math.floor(micros / 1_000_000);
+  return `${seconds}${String(micros - seconds * 1_000_000 + 1_000_000).slice(1)}000`;
 }

@@ -98,14 +98,14 @@ function contextOf(parent: TraceHeaders | TraceContext | undefined): TraceContex
 }
 
 function exporting({ sampleRatio }: TelemetrySettings, exporter: SpanExporter, clock: Clock): Spans {
-  const time = fineClock(clock);
+  const originAt = fineClock(clock);
   return {
     begin(name, kind, parent, attributes) {
       const from = contextOf(parent);
       const context = childContext(from, sampleRatio);
       if (!context.sampled) return { context, set: ignore, end: ignore };
       const under = from === undefined ? undefined : { spanId: from.spanId, remote: from !== parent };
-      return new RecordedSpan(exporter, time(), name, kind, context, under, attributes);
+      return new RecordedSpan(exporter, originAt(performance.now()), name, kind, context, under, attributes);
     },
     close: exporter.close,
   };
@@ -114,17 +114,16 @@ function exporting({ sampleRatio }: TelemetrySettings, exporter: SpanExporter, c
 const COMPARE_EVERY_MS = 1000;
 const MAX_DRIFT_MS = 20;
 
-/** The clock in fractions of milliseconds, so that a child does not end after its parent. Follows the clock when that is set. */
-function fineClock(clock: Clock): () => number {
+/** What to add to `performance.now()` for the time in fractions of milliseconds. Follows the clock when that is set. */
+function fineClock(clock: Clock): (now: number) => number {
   let origin = clock() - performance.now();
   let compared = 0;
-  return () => {
-    const now = performance.now();
+  return (now) => {
     if (now - compared > COMPARE_EVERY_MS) {
       compared = now;
       if (Math.abs(clock() - origin - now) > MAX_DRIFT_MS) origin = clock() - now;
     }
-    return origin + now;
+    return origin;
   };
 }
 
@@ -136,13 +135,14 @@ class RecordedSpan implements Span {
   readonly #kind: SpanKind;
   readonly #parent: FinishedSpan["parent"];
   readonly #attributes: Record<string, string | number | boolean | undefined>;
-  readonly #at: number;
+  /** Kept until the end, because the clock may be set meanwhile. */
+  readonly #origin: number;
   readonly #started = performance.now();
   #ended = false;
 
   constructor(
     exporter: SpanExporter,
-    at: number,
+    origin: number,
     name: string,
     kind: SpanKind,
     context: TraceContext,
@@ -150,7 +150,7 @@ class RecordedSpan implements Span {
     attributes: SpanAttributes,
   ) {
     this.#exporter = exporter;
-    this.#at = at;
+    this.#origin = origin;
     this.#name = name;
     this.#kind = kind;
     this.context = context;
@@ -172,9 +172,8 @@ class RecordedSpan implements Span {
         kind: this.#kind,
         context: this.context,
         parent: this.#parent,
-        startedAt: this.#at,
-        // Measured, because the clock may be set meanwhile.
-        endedAt: this.#at + performance.now() - this.#started,
+        startedAt: this.#origin + this.#started,
+        endedAt: this.#origin + performance.now(),
         attributes: this.#attributes,
         error: error === undefined ? undefined : { description },
       }),

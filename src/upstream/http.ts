@@ -50,6 +50,8 @@ interface Reply {
   readonly status: number;
   readonly headers: IncomingHttpHeaders;
   readonly excerpt: string;
+  /** The server had begun to answer before, so it has seen the request. */
+  readonly resumed: boolean;
 }
 
 class HttpCall extends Exchange {
@@ -73,6 +75,8 @@ const CONNECT_AGAIN_MS = 100;
 const LINGER_MS = 1_000;
 const FIRST_RELISTEN_MS = 1_000;
 const MAX_RELISTEN_MS = 60_000;
+/** A server that keeps hanging up must not keep us busy. */
+const MIN_RESUME_MS = 50;
 /** Connections beside those for calls: change streams, cancellations, answers to questions. */
 const EXTRA_CONNECTIONS = 8;
 const HEADER_MISMATCH = -32020;
@@ -307,14 +311,17 @@ export function httpUpstream(
   ): () => void {
     let status = 0;
     let answerHeaders: IncomingHttpHeaders = {};
+    let streams = false;
     let answered = false;
+    let resumed = false;
     let stop = () => {};
     let timer: NodeJS.Timeout | undefined;
 
     const handler = {
-      head(code: number, head: IncomingHttpHeaders) {
+      head(code: number, head: IncomingHttpHeaders, events: boolean) {
         status = code;
         answerHeaders = head;
+        streams = events;
       },
       message(text: string) {
         if (answered) return;
@@ -325,8 +332,8 @@ export function httpUpstream(
         else if (message.id === id || (message.kind === "error" && message.id === undefined && status >= 400)) {
           answered = true;
           // The stream should end now; if it does, its connection can be used again.
-          timer = setTimeout(() => stop(), LINGER_MS);
-          listener.done({ response: message, status, headers: answerHeaders, excerpt: "" });
+          if (streams) timer = setTimeout(() => stop(), LINGER_MS);
+          listener.done({ response: message, status, headers: answerHeaders, excerpt: "", resumed });
         }
       },
       end(end: WireEnd) {
@@ -336,13 +343,14 @@ export function httpUpstream(
           // 2025-11-25 transports, Resumability: the server may hang up and go on later.
           timer = setTimeout(
             () => {
+              resumed = true;
               stop = get(over, end.lastEventId, handler);
             },
-            Math.min(end.retryMs ?? FIRST_RELISTEN_MS, MAX_RELISTEN_MS),
+            Math.max(MIN_RESUME_MS, Math.min(end.retryMs ?? FIRST_RELISTEN_MS, MAX_RELISTEN_MS)),
           );
           return;
         }
-        listener.done({ response: undefined, status: end.status, headers: end.headers, excerpt: end.excerpt });
+        listener.done({ response: undefined, status: end.status, headers: end.headers, excerpt: end.excerpt, resumed });
       },
       fail: listener.fail,
     };
@@ -475,8 +483,9 @@ export function httpUpstream(
     stopListening();
   }
 
-  const lostSession = (over: Link, { status, response }: Reply) =>
+  const lostSession = (over: Link, { status, response, resumed }: Reply) =>
     over.sessionId !== undefined &&
+    !resumed &&
     // Some servers say 400 where the specification says 404.
     (status === 404 || (status === 400 && response?.kind === "error" && /session/i.test(response.message)));
 
@@ -547,7 +556,7 @@ export function httpUpstream(
           end({ status, headers: head, excerpt }) {
             over();
             if (status < 300) resolve();
-            else reject(refusal({ response: undefined, status, headers: head, excerpt }));
+            else reject(refusal({ response: undefined, status, headers: head, excerpt, resumed: false }));
           },
           fail(error) {
             over();

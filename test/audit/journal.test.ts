@@ -80,6 +80,22 @@ describe("group commit", () => {
     expect(await it.written()).toEqual(ids(1, 200));
   });
 
+  test("callers who come again and again share commits, though each waits for its own", async () => {
+    await using it = journalOf({});
+    const caller = async (n: number) => {
+      for (let call = 0; call < 20; call++) await it.journal.append(record(`r${n}-${call}`));
+    };
+    await Promise.all(Array.from({ length: 10 }, (_, n) => caller(n)));
+    expect(it.commits.flat()).toHaveLength(200);
+    expect(it.commits.length).toBeLessThan(40);
+  });
+
+  test("a caller alone does not wait for others", async () => {
+    await using it = journalOf({});
+    for (const id of ids(1, 20)) await it.journal.append(record(id));
+    expect(it.commits).toHaveLength(20);
+  });
+
   test("a backlog is cut into commits of a thousand", async () => {
     await using it = journalOf({ maxPending: 5000 });
     await all(it.journal, ids(1, 2500));
@@ -165,6 +181,27 @@ describe("an async journal", () => {
     gate.resolve();
     await until(() => it.journal.pending === 0);
     expect(await it.written()).toEqual(ids(1, 10));
+  });
+
+  test("gathers records of several turns into one commit", async () => {
+    await using it = journalOf({ commit: "async" });
+    for (const id of ids(1, 40)) {
+      await it.journal.append(record(id));
+      await setImmediate();
+    }
+    await until(() => it.journal.pending === 0);
+    expect(await it.written()).toEqual(ids(1, 40));
+    expect(it.commits.length).toBeLessThan(20);
+  });
+
+  test("does not gather so long that records are refused", async () => {
+    await using it = journalOf({ commit: "async", maxPending: 4 });
+    for (const id of ids(1, 40)) {
+      await until(() => it.journal.pending < 4);
+      await it.journal.append(record(id));
+    }
+    await until(() => it.journal.pending === 0);
+    expect(await it.written()).toEqual(ids(1, 40));
   });
 
   test("refuses when the last write failed, until one succeeds", async () => {

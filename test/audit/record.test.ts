@@ -109,6 +109,15 @@ describe("the text of a record", () => {
     expect(rowOf(record).target?.length).toBeLessThan(2100);
   });
 
+  test("names each principal, however often one was recorded", () => {
+    const other = { ...principal, subject: "local|8" };
+    const subjects = [principal, other, principal].map((who) => {
+      const text = recordText({ ...full, principal: recordedPrincipal(who) });
+      return (JSON.parse(text) as { principal: { subject: string } }).principal.subject;
+    });
+    expect(subjects).toEqual(["local|7", "local|8", "local|7"]);
+  });
+
   test("does not hold the session's id, which is a credential", () => {
     expect(recordText(full)).not.toContain("session-credential");
   });

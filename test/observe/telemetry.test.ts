@@ -3,7 +3,7 @@ import type { AddressInfo } from "node:net";
 import { describe, expect, test } from "vitest";
 import { createLogger, silentLogger } from "../../src/observe/logger.ts";
 import { telemetrySettings } from "../../src/observe/settings.ts";
-import { createTelemetry, traceparent } from "../../src/observe/telemetry.ts";
+import { createTelemetry, type Telemetry, traceparent } from "../../src/observe/telemetry.ts";
 import { parseTrace } from "../../src/observe/trace-context.ts";
 import { verifies } from "../requirements.ts";
 
@@ -118,40 +118,65 @@ interface SentSpan {
   readonly traceId: string;
   readonly spanId: string;
   readonly parentSpanId?: string;
+  readonly traceState?: string;
+  readonly flags: number;
   readonly name: string;
   readonly kind: number;
+  readonly startTimeUnixNano: string;
+  readonly endTimeUnixNano: string;
   readonly attributes: readonly { key: string; value: Record<string, unknown> }[];
   readonly status: { code: number; message?: string };
 }
 
-/** An OTLP/HTTP collector that keeps what it is sent. */
+interface Collector extends AsyncDisposable {
+  readonly url: string;
+  readonly spans: SentSpan[];
+  readonly headers: string[];
+  readonly resources: unknown[];
+  stop(): Promise<void>;
+}
+
+/** An OTLP/HTTP collector that keeps what it is sent, and gives its answers in turn, the last one again and again. */
 async function collector(
-  status = 200,
-): Promise<{ url: string; spans: SentSpan[]; headers: string[] } & AsyncDisposable> {
+  ...answers: readonly (readonly [status: number, body: string] | "silence")[]
+): Promise<Collector> {
   const spans: SentSpan[] = [];
   const headers: string[] = [];
+  const resources: unknown[] = [];
+  let asked = 0;
   const server = createServer(async (request, response) => {
+    const answer = answers[Math.min(asked++, answers.length - 1)] ?? ([200, "{}"] as const);
     let body = "";
     for await (const chunk of request.setEncoding("utf8")) body += chunk;
-    if (request.url === "/v1/traces") {
-      headers.push(String(request.headers["x-team"]));
-      const sent = JSON.parse(body) as { resourceSpans: { scopeSpans: { spans: SentSpan[] }[] }[] };
-      for (const { scopeSpans } of sent.resourceSpans) for (const scope of scopeSpans) spans.push(...scope.spans);
+    headers.push(String(request.headers["x-team"]));
+    const sent = JSON.parse(body) as { resourceSpans: { resource: unknown; scopeSpans: { spans: SentSpan[] }[] }[] };
+    if (answer === "silence") return;
+    for (const { resource, scopeSpans } of answer[0] === 200 && request.url === "/v1/traces"
+      ? sent.resourceSpans
+      : []) {
+      resources.push(resource);
+      for (const scope of scopeSpans) spans.push(...scope.spans);
     }
-    response.writeHead(status, { "content-type": "application/json" }).end("{}");
+    response.writeHead(answer[0], { "content-type": "application/json" }).end(answer[1]);
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const stop = async () => {
     server.closeAllConnections();
     await new Promise((resolve) => server.close(resolve));
   };
-  return {
-    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
-    spans,
-    headers,
-    [Symbol.asyncDispose]: stop,
-  };
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  return { url, spans, headers, resources, stop, [Symbol.asyncDispose]: stop };
 }
+
+/** A logger and what it has said of failed exports. */
+function listening() {
+  const lines: string[] = [];
+  const logger = createLogger({ level: "info", format: "json" }, { write: (line) => lines.push(line) });
+  return { logger, complaints: () => lines.filter((line) => line.includes("telemetry cannot be exported")) };
+}
+
+const droppedSpans = async (telemetry: Telemetry) =>
+  Number(/^drawbridge_spans_dropped_total (\d+)$/m.exec(await telemetry.metricsText())?.[1]);
 
 describe("with a collector", () => {
   test("a call arrives as a server span and a client span of the caller's trace", async () => {
@@ -211,14 +236,139 @@ describe("with a collector", () => {
   });
 
   test("a collector that refuses costs one line in the log a minute, and closing still ends", async () => {
-    await using sink = await collector(400);
-    const lines: string[] = [];
-    const logger = createLogger({ level: "info", format: "json" }, { write: (line) => lines.push(line) });
+    await using sink = await collector([400, "who are you?"]);
+    const { logger, complaints } = listening();
     const telemetry = await createTelemetry(telemetrySettings.parse({ otlpEndpoint: sink.url }), logger);
     for (let n = 0; n < 3000; n++) telemetry.begin("ping", "server", undefined, {}).end();
     await telemetry.close();
     expect(sink.headers.length).toBeGreaterThan(1);
-    expect(lines.filter((line) => line.includes("telemetry cannot be exported"))).toHaveLength(1);
+    expect(complaints()).toHaveLength(1);
+    expect(complaints()[0]).toContain("status 400: who are you?");
+    expect(await droppedSpans(telemetry)).toBe(3000);
+  });
+
+  test("a span has the form that OTLP asks for", async () => {
+    await using sink = await collector();
+    const telemetry = await createTelemetry(telemetrySettings.parse({ otlpEndpoint: sink.url }), silentLogger);
+    const parent = { traceparent: `00-${TRACE}-${SPAN}-01`, tracestate: "a=b" };
+    const before = Date.now();
+    const server = telemetry.begin('odd "name"\n\ud800', "server", parent, {
+      text: "naïve 漢字",
+      whole: 7,
+      part: 0.5,
+      yes: true,
+      none: Number.NaN,
+      huge: 1e300,
+      long: "x".repeat(5000),
+      absent: undefined,
+    });
+    const client = telemetry.begin("below", "client", server.context, {});
+    server.set("whole", 8);
+    client.end();
+    server.end();
+    server.end("again");
+    const root = telemetry.begin("root", "server", undefined, {});
+    root.end("-32000");
+    await telemetry.close();
+
+    const [sentClient, sentServer, sentRoot] = ["below", 'odd "name"\n\ud800', "root"].map((name) =>
+      sink.spans.find((span) => span.name === name),
+    );
+    expect(sink.spans).toHaveLength(3);
+    expect(sentServer).toMatchObject({ traceState: "a=b", flags: 0x301, status: { code: 0 } });
+    expect(sentServer?.attributes).toEqual([
+      { key: "text", value: { stringValue: "naïve 漢字" } },
+      { key: "whole", value: { intValue: "8" } },
+      { key: "part", value: { doubleValue: 0.5 } },
+      { key: "yes", value: { boolValue: true } },
+      { key: "none", value: { doubleValue: "NaN" } },
+      { key: "huge", value: { doubleValue: 1e300 } },
+      { key: "long", value: { stringValue: "x".repeat(1024) } },
+    ]);
+    expect(sentClient).toMatchObject({ traceState: "a=b", flags: 0x101, parentSpanId: server.context.spanId });
+    expect(sentRoot).toMatchObject({ flags: 0x101, status: { code: 2 } });
+    expect(sentRoot).not.toHaveProperty("parentSpanId");
+    const [from, to, innerFrom, innerTo] = [sentServer, sentClient].flatMap((span) => [
+      BigInt(span?.startTimeUnixNano ?? 0),
+      BigInt(span?.endTimeUnixNano ?? 0),
+    ]) as [bigint, bigint, bigint, bigint];
+    expect(Number(from / 1_000_000n)).toBeGreaterThanOrEqual(before - 20);
+    expect(from <= innerFrom && innerFrom <= innerTo && innerTo <= to).toBe(true);
+  });
+
+  test("the environment adds to the resource and to the headers, the settings win", async () => {
+    await using sink = await collector();
+    const settings = telemetrySettings.parse({ otlpEndpoint: sink.url, serviceName: "gate" });
+    const telemetry = await createTelemetry(settings, silentLogger, {
+      OTEL_RESOURCE_ATTRIBUTES: "deployment.environment.name=pro%20duction, service.name=other,broken,bad=%zz",
+      OTEL_EXPORTER_OTLP_HEADERS: "x-team=blue",
+    });
+    telemetry.begin("ping", "server", undefined, {}).end();
+    await telemetry.close();
+    expect(sink.headers).toEqual(["blue"]);
+    expect(sink.resources).toEqual([
+      {
+        attributes: [
+          { key: "deployment.environment.name", value: { stringValue: "pro duction" } },
+          { key: "service.name", value: { stringValue: "gate" } },
+        ],
+      },
+    ]);
+  });
+
+  test("an address that is no URL is refused at the start", async () => {
+    for (const otlpEndpoint of ["collector:4318", "nonsense", "file:///tmp"]) {
+      const settings = { ...telemetrySettings.parse({}), otlpEndpoint };
+      await expect(createTelemetry(settings, silentLogger)).rejects.toMatchObject({ code: "settings_invalid" });
+    }
+  });
+
+  test("an overloaded collector is asked a second time", async () => {
+    await using sink = await collector([503, ""], [200, ""]);
+    const { logger, complaints } = listening();
+    const telemetry = await createTelemetry(telemetrySettings.parse({ otlpEndpoint: sink.url }), logger);
+    telemetry.begin("ping", "server", undefined, {}).end();
+    await telemetry.close();
+    expect(sink.spans).toHaveLength(1);
+    expect(complaints()).toEqual([]);
+  });
+
+  test("a collector that is not there costs one line and its spans, and closing still ends", async () => {
+    const sink = await collector();
+    await sink.stop();
+    const { logger, complaints } = listening();
+    const telemetry = await createTelemetry(telemetrySettings.parse({ otlpEndpoint: sink.url }), logger);
+    telemetry.begin("ping", "server", undefined, {}).end();
+    await telemetry.close();
+    telemetry.begin("late", "server", undefined, {}).end();
+    expect(complaints()).toHaveLength(1);
+    expect(await droppedSpans(telemetry)).toBe(2);
+  });
+
+  test("spans that a collector rejects are counted", async () => {
+    const partial = JSON.stringify({ partialSuccess: { rejectedSpans: "2", errorMessage: "too old" } });
+    await using sink = await collector([200, partial]);
+    const { logger, complaints } = listening();
+    const telemetry = await createTelemetry(telemetrySettings.parse({ otlpEndpoint: sink.url }), logger);
+    for (let n = 0; n < 5; n++) telemetry.begin("ping", "server", undefined, {}).end();
+    await telemetry.close();
+    expect(complaints()[0]).toContain("too old");
+    expect(await droppedSpans(telemetry)).toBe(2);
+  });
+
+  test("what waits for a silent collector has a bound, and the rest is dropped and counted", async () => {
+    const sink = await collector("silence");
+    const { logger } = listening();
+    const telemetry = await createTelemetry(telemetrySettings.parse({ otlpEndpoint: sink.url }), logger);
+    const text = "x".repeat(1000);
+    for (let n = 0; n < 5000; n++) telemetry.begin("ping", "server", undefined, { text }).end();
+    const dropped = await droppedSpans(telemetry);
+    // 4 MiB of spans of 1.3 kB.
+    expect(dropped).toBeGreaterThan(1000);
+    expect(dropped).toBeLessThan(3000);
+    await sink.stop();
+    await telemetry.close();
+    expect(await droppedSpans(telemetry)).toBe(5000);
   });
 
   const SPAN_KIND = { server: 2, client: 3 };
