@@ -176,10 +176,7 @@ test("the guide works as it is written", { timeout: 400_000 }, async () => {
       expect(await checked.ended, checked.output()).toBe(0);
     }
     const running = shell(command ?? "");
-    await waitFor(
-      () => /Drawbridge is up/.test(running.output()) || running.child.exitCode !== null,
-      120_000,
-    );
+    await waitFor(() => /Drawbridge is up/.test(running.output()) || running.child.exitCode !== null, 120_000);
     expect(running.output()).toMatch(/Drawbridge is up/);
     end(running.child);
     await running.ended;
