@@ -119,6 +119,7 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
   const telemetry = await createTelemetry(
     { ...settings.telemetry, ...(otlpEndpoint !== undefined && { otlpEndpoint }) },
     log,
+    environment,
   );
   undo.push(() => telemetry.close());
   const journal = openJournal({ log: store.audit, settings: settings.audit, logger: log, clock: systemClock });
