@@ -25,13 +25,13 @@ const LAYERS: Readonly<Record<string, Layer>> = {
     ],
   },
   net: { folders: ["core", "observe"], packages: ["undici", "zod"] },
-  store: { folders: ["core", "observe"], packages: ["zod"] },
+  store: { folders: ["core", "observe"], packages: ["zod", "pg", "@redis/client"] },
   contract: { folders: ["core"], packages: ["ajv", "ajv-formats", "re2js", "canonicalize", "zod"] },
   policy: { folders: ["core", "contract"], packages: ["zod", "@marcbachmann/cel-js"] },
   mcp: { folders: ["core"], packages: ["zod", "@modelcontextprotocol/core"] },
   audit: { folders: ["core", "observe", "net", "store", "policy"], packages: ["zod", "canonicalize"] },
   upstream: { folders: ["core", "observe", "net", "store", "mcp"], packages: ["zod", "undici"] },
-  oauth: { folders: ["core", "observe", "net", "store"], packages: ["zod", "oidc-provider", "jose"] },
+  oauth: { folders: ["core", "observe", "net", "store"], packages: ["zod", "oidc-provider", "jose", "openid-client"] },
   config: {
     folders: ["core", "observe", "net", "store", "contract", "policy", "mcp", "audit", "upstream", "oauth", "gateway"],
     packages: ["zod", "yaml", "jsonc-parser"],
@@ -40,7 +40,7 @@ const LAYERS: Readonly<Record<string, Layer>> = {
     folders: ["core", "observe", "net", "store", "contract", "policy", "mcp", "audit", "upstream", "oauth", "config"],
     packages: ["zod"],
   },
-  cli: { folders: ["core", "observe", "store", "audit", "config", "gateway"], packages: ["commander"] },
+  cli: { folders: ["core", "observe", "net", "store", "audit", "oauth", "config", "gateway"], packages: ["commander", "oauth4webapi"] },
 };
 
 /** Of these folders only the settings slices may be imported from below: the schema is put together from them. */
