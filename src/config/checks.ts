@@ -170,11 +170,13 @@ function policyFindings({ roles, assign }: SoundParts, raw: unknown): Finding[] 
 }
 
 /** Runs after relative paths were resolved. */
-function fileFindings({ tls, clients, servers }: SoundParts): Finding[] {
+function fileFindings({ tls, clients, servers, signIn, authorization }: SoundParts): Finding[] {
   const files: [SettingsPath, string | undefined][] = [
     [["tls", "certificate"], tls?.certificate],
     [["tls", "key"], tls?.key],
     [["clients", "metadataDocuments", "trustedCertificates"], clients?.metadataDocuments.trustedCertificates],
+    [["signIn", "trustedCertificates"], signIn?.trustedCertificates],
+    [["authorization", "trustedCertificates"], authorization?.trustedCertificates],
   ];
   const findings: Finding[] = files.flatMap(([path, file]) =>
     file === undefined || (existsSync(file) && statSync(file).isFile())

@@ -180,7 +180,7 @@ function soundParts(raw: unknown, folder: string): SoundParts {
 /** Resolves relative paths against the folder of the settings file; a stdio server without `cwd` runs in that folder. */
 function absolute<P extends SoundParts>(parts: P, folder: string): P {
   const from = (path: string) => (isAbsolute(path) ? path : resolve(folder, path));
-  const { store, tls, clients, servers } = parts;
+  const { store, tls, clients, servers, signIn, authorization } = parts;
   const documents = clients?.metadataDocuments;
   return {
     ...parts,
@@ -196,6 +196,12 @@ function absolute<P extends SoundParts>(parts: P, folder: string): P {
             metadataDocuments: { ...documents, trustedCertificates: from(documents.trustedCertificates) },
           },
         }),
+    ...(signIn?.trustedCertificates === undefined
+      ? {}
+      : { signIn: { ...signIn, trustedCertificates: from(signIn.trustedCertificates) } }),
+    ...(authorization?.trustedCertificates === undefined
+      ? {}
+      : { authorization: { ...authorization, trustedCertificates: from(authorization.trustedCertificates) } }),
     ...(servers === undefined
       ? {}
       : {

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { auditSettings } from "../audit/settings.ts";
 import { listenSettings, tlsSettings } from "../gateway/settings.ts";
-import { clientsSettings, signInSettings, tokensSettings } from "../oauth/settings.ts";
+import { authorizationSettings, clientsSettings, signInSettings, tokensSettings } from "../oauth/settings.ts";
 import { logSettings, telemetrySettings } from "../observe/settings.ts";
 import { assignSettings, limitsSettings, rolesSettings } from "../policy/settings.ts";
 import { serversSettings } from "../upstream/settings.ts";
@@ -21,6 +21,9 @@ export const settingsSchema = z.strictObject({
     .regex(/^(sqlite:.+|memory)$/, "expected sqlite:<file> (or memory, which forgets everything at exit)")
     .default("sqlite:./.drawbridge/drawbridge.db")
     .describe("Where users, grants, pins and the audit log are kept."),
+  authorization: authorizationSettings
+    .optional()
+    .describe("Another authorization server issues the tokens: `signIn`, `clients` and `tokens` are not used then."),
   signIn: signInSettings,
   clients: clientsSettings,
   tokens: tokensSettings,

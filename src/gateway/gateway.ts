@@ -3,6 +3,7 @@ import { readFile } from "node:fs/promises";
 import { type Journal, openJournal } from "../audit/journal.ts";
 import type { LoadedSettings } from "../config/load.ts";
 import type { Environment } from "../config/references.ts";
+import type { Settings } from "../config/schema.ts";
 import type { JsonObject, Principal } from "../core/call.ts";
 import { systemClock } from "../core/clock.ts";
 import { newId } from "../core/ids.ts";
@@ -278,7 +279,10 @@ function revokes(event: OAuthEvent & { type: "revoked" }, principal: Principal):
 }
 
 /** What `auto` means: on loopback nobody but this machine's programs can register, and each still needs the user's consent. */
-function registrationFor(publicUrl: URL, setting: "auto" | "off" | "open"): "off" | "open" {
+function registrationFor(
+  publicUrl: URL,
+  setting: Settings["clients"]["registration"],
+): Exclude<Settings["clients"]["registration"], "auto"> {
   if (setting !== "auto") return setting;
   return LOOPBACK.has(publicUrl.hostname) ? "open" : "off";
 }

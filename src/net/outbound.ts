@@ -175,7 +175,7 @@ function refused(message: string): DrawbridgeError {
   return new DrawbridgeError("outbound_refused", message);
 }
 
-const resolveBySystem: Resolve = (host) =>
+export const resolveBySystem: Resolve = (host) =>
   new Promise((resolve, reject) => {
     systemLookup(host, { all: true }, (error, addresses) => (error ? reject(error) : resolve(addresses)));
   });

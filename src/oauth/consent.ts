@@ -7,7 +7,7 @@ import { type Exchange, readForm } from "./http.ts";
 import type { Pending } from "./interaction.ts";
 import { ALL_SCOPES, SCOPES, type Scope } from "./metadata.ts";
 import { alert, day, duration, formToken, type Html, html, showPage } from "./pages.ts";
-import { fingerprintOfClient } from "./provider.ts";
+import { fingerprintOfClient } from "./remembered.ts";
 import type { Site } from "./site.ts";
 import type { User } from "./users.ts";
 

@@ -69,6 +69,25 @@ export const httpServer = z.strictObject({
     .record(z.string().regex(/^[A-Za-z0-9-]+$/), z.union([z.string(), secretField]))
     .default({})
     .describe("Headers sent with each request, for example an API key by reference. No client ever sees them."),
+  credentials: z
+    .union([
+      z.literal("exchange"),
+      z.strictObject({
+        exchange: z.strictObject({
+          audience: z.url().optional().describe("The resource identifier of the upstream. Default: its URL."),
+          scopes: z
+            .union([z.array(z.string().min(1)), z.record(z.string().min(1), z.array(z.string().min(1)))])
+            .optional()
+            .describe(
+              "The upstream's scopes: a list, or for each of ours those it stands for. Default: the same names.",
+            ),
+        }),
+      }),
+    ])
+    .optional()
+    .describe(
+      "Each call carries a token made for this upstream and the calling user (RFC 8693), never the caller's own. Default: none but `headers`.",
+    ),
   allowInsecureHttp: z.boolean().default(false).describe("Insecure: allows plain http to a host that is not loopback."),
   allowPrivateAddresses: z
     .boolean()

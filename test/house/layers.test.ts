@@ -40,7 +40,10 @@ const LAYERS: Readonly<Record<string, Layer>> = {
     folders: ["core", "observe", "net", "store", "contract", "policy", "mcp", "audit", "upstream", "oauth", "config"],
     packages: ["zod"],
   },
-  cli: { folders: ["core", "observe", "net", "store", "audit", "oauth", "config", "gateway"], packages: ["commander", "oauth4webapi"] },
+  cli: {
+    folders: ["core", "observe", "net", "store", "audit", "oauth", "config", "gateway"],
+    packages: ["commander", "oauth4webapi"],
+  },
 };
 
 /** Of these folders only the settings slices may be imported from below: the schema is put together from them. */
