@@ -3,6 +3,7 @@ import { defineConfig } from "vitest/config";
 export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
+    globalSetup: ["test/global/setup.ts"],
     pool: "forks",
     // Many tests start processes and browsers of their own: two files at once keep a small machine honest.
     maxWorkers: 2,

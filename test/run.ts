@@ -7,6 +7,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import { CHROMIUM_NAMES, findChromium } from "./global/chromium.ts";
+import { findPostgres, findRedis } from "./global/programs.ts";
 
 const root = join(import.meta.dirname, "..");
 const ci = (process.env["CI"] ?? "") !== "" && process.env["CI"] !== "false";
@@ -30,7 +31,8 @@ interface Report {
 
 async function main(): Promise<number> {
   console.log(`Node ${process.versions.node} (${process.execPath})`);
-  const prepared = prepareChromium();
+  // All of them, so that one run says everything that is missing.
+  const prepared = PROGRAMS.map(prepare).every(Boolean);
   const types = await step("types", [bin("typescript", "tsc"), "--noEmit"]);
   const style = filters.length > 0 ? true : await step("style", [bin("@biomejs/biome", "biome"), "check", "."]);
   const folder = mkdtempSync(join(tmpdir(), "drawbridge-test-"));
@@ -75,30 +77,67 @@ function conclude(report: Report | undefined, steps: Readonly<Record<string, boo
   return problems.length > 0 || failed > 0 ? 1 : 0;
 }
 
-/** Finds a browser, or installs one where that can be done without asking. Tests find it by the same function. */
-function prepareChromium(): boolean {
-  let chromium = findChromium();
+interface Program {
+  readonly name: string;
+  /** Where it is. Tests find it by the same function. */
+  readonly find: () => string | undefined;
+  /** Debian's package, and without it what is left out and how to provide it. */
+  readonly debian: string;
+  readonly wanted: string;
+  readonly without: string;
+}
+
+const PROGRAMS: readonly Program[] = [
+  {
+    name: "Chromium",
+    find: findChromium,
+    debian: "chromium",
+    wanted: `${CHROMIUM_NAMES.join(", ")}, or CHROMIUM=<path>`,
+    without: "tests that click in a browser",
+  },
+  {
+    name: "PostgreSQL",
+    find: findPostgres,
+    debian: "postgresql",
+    wanted: "initdb and postgres, in PATH or below /usr/lib/postgresql",
+    without: "tests of stores on PostgreSQL",
+  },
+  {
+    name: "Redis",
+    find: findRedis,
+    debian: "redis-server",
+    wanted: "redis-server or valkey-server in PATH",
+    without: "tests of stores on Redis",
+  },
+];
+
+/** Finds a program, or installs it where that can be done without asking. False: it is missing, and that is a failure in CI. */
+function prepare({ name, find, debian, wanted, without }: Program): boolean {
+  let found = find();
   if (
-    chromium === undefined &&
+    found === undefined &&
     process.platform === "linux" &&
     process.getuid?.() === 0 &&
     existsSync("/etc/debian_version")
   ) {
-    console.log("· Chromium: installing by apt-get …");
-    const environment = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
-    const apt = (...words: string[]) =>
-      spawnSync("apt-get", words, { stdio: ["ignore", "ignore", "inherit"], env: environment, timeout: 600_000 })
-        .status === 0;
-    if (apt("update") && apt("install", "-y", "--no-install-recommends", "chromium")) chromium = findChromium();
+    console.log(`· ${name}: installing by apt-get …`);
+    if (install(debian)) found = find();
   }
-  if (chromium !== undefined) {
-    console.log(`· Chromium: ${chromium}`);
+  if (found !== undefined) {
+    console.log(`· ${name}: ${found}`);
     return true;
   }
-  console.log(
-    `${ci ? "✗" : "·"} Chromium: none found (${CHROMIUM_NAMES.join(", ")}, or CHROMIUM=<path>); tests that click in a browser are left out`,
-  );
+  console.log(`${ci ? "✗" : "·"} ${name}: none found (${wanted}); ${without} are left out`);
   return !ci;
+}
+
+function install(name: string): boolean {
+  // Servers that are installed are not to be started by that; each test run starts its own.
+  const environment = { ...process.env, DEBIAN_FRONTEND: "noninteractive", RUNLEVEL: "1" };
+  const apt = (...words: string[]) =>
+    spawnSync("apt-get", words, { stdio: ["ignore", "ignore", "inherit"], env: environment, timeout: 600_000 })
+      .status === 0;
+  return apt("update") && apt("install", "-y", "--no-install-recommends", name);
 }
 
 function bin(packageName: string, command: string): string {

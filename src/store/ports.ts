@@ -25,7 +25,11 @@ export interface Page {
   readonly after?: string;
 }
 
-/** Durable rows of small JSON values. Every operation is atomic; of two writers with the same `ifVersion` exactly one gets `true`. */
+/**
+ * Durable rows of small JSON values. Every operation is atomic; of two writers with the same `ifVersion` exactly one gets `true`. An
+ * operation that rejects may have been done when its connection was lost meanwhile. Kind and id together have at most 2048 bytes of
+ * UTF-8, and so have name and value of an index entry.
+ */
 export interface Records {
   get<T>(kind: string, id: string): Promise<Row<T> | undefined>;
   /** False: another writer was first (`ifVersion` did not match); nothing was written. */
@@ -34,7 +38,7 @@ export interface Records {
   take<T>(kind: string, id: string): Promise<Row<T> | undefined>;
   /** Deleting what is absent succeeds. */
   delete(kind: string, id: string): Promise<void>;
-  /** Rows of one kind, by id. */
+  /** Rows of one kind, by id, in the order of its bytes in UTF-8. */
   list<T>(kind: string, page: Page): Promise<readonly Row<T>[]>;
   /** Rows of one kind with `index[name] === value`, by id. */
   find<T>(kind: string, name: string, value: string, page: Page): Promise<readonly Row<T>[]>;

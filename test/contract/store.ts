@@ -1,13 +1,17 @@
 /** What every storage backend promises. Each backend's test calls `storeContract` with a way to make an empty store. */
+import { setImmediate } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import type { Clock } from "../../src/core/clock.ts";
 import type { AuditRow, Store } from "../../src/store/ports.ts";
 
 type Open = (clock: Clock) => Promise<Store & AsyncDisposable>;
+/** Two connections to the same data, as two replicas have. */
+type OpenTwo = (clock: Clock) => Promise<readonly [Store, Store] & AsyncDisposable>;
 
-export function storeContract(backend: string, open: Open): void {
+export function storeContract(backend: string, open: Open, openTwo: OpenTwo): void {
   describe(`${backend} records`, () => recordsContract(open));
   describe(`${backend} audit log`, () => auditContract(open));
+  describe(`${backend} of two replicas`, () => replicasContract(openTwo));
 }
 
 function recordsContract(open: Open): void {
@@ -44,6 +48,70 @@ function recordsContract(open: Open): void {
     const row = await store.records.get<{ list: number[] }>("thing", "a");
     row?.value.list.push(3);
     expect(await store.records.get("thing", "a")).toMatchObject({ value: { list: [1] } });
+  });
+
+  test("names of rows and indexes that are too long for any backend are refused by all", async () => {
+    await using store = await open(clock);
+    const long = "é".repeat(1000);
+    await store.records.put("thing", long, 1, { index: { long } });
+    expect(await store.records.find("thing", "long", long, { limit: 9 })).toMatchObject([{ id: long }]);
+    const [tooLong, refused] = ["é".repeat(1025), { code: "internal" }];
+    await expect(store.records.put("thing", tooLong, 1)).rejects.toMatchObject(refused);
+    await expect(store.records.put("thing", "a", 1, { index: { name: tooLong } })).rejects.toMatchObject(refused);
+    expect(await store.records.get("thing", "a")).toBeUndefined();
+  });
+
+  test("a write without a version over an expired row begins its versions again", async () => {
+    await using store = await open(clock);
+    await store.records.put("thing", "a", 1);
+    await store.records.put("thing", "a", 2, { expiresAt: now + 10 });
+    now += 10;
+    expect(await store.records.put("thing", "a", 3)).toBe(true);
+    expect(await store.records.get("thing", "a")).toMatchObject({ value: 3, version: 1, expiresAt: undefined });
+    expect(await store.records.sweep()).toBe(0);
+    expect(await store.records.get("thing", "a")).toMatchObject({ value: 3 });
+  });
+
+  test("an expired row lies between the rows of a page without making it shorter", async () => {
+    await using store = await open(clock);
+    await Promise.all(
+      Array.from({ length: 20 }, (_, n) =>
+        store.records.put("thing", `id-${String(n).padStart(2, "0")}`, n, {
+          index: { all: "yes" },
+          ...(n % 4 === 0 ? {} : { expiresAt: now + 10 }),
+        }),
+      ),
+    );
+    now += 10;
+    const expected = [0, 4, 8, 12].map((value) => ({ value }));
+    expect(await store.records.list("thing", { limit: 4 })).toMatchObject(expected);
+    expect(await store.records.find("thing", "all", "yes", { limit: 4 })).toMatchObject(expected);
+  });
+
+  test("ids are ordered by their bytes, whatever their language", async () => {
+    await using store = await open(clock);
+    const ordered = ["\u0000", "-", "A", "B", "Z", "_", "a", "a\u0000", "aa", "b", "z", "é", "漢", "\uffee", "😀"];
+    await Promise.all(ordered.toReversed().map((id) => store.records.put("thing", id, id, { index: { all: "yes" } })));
+    await store.records.put("thin", "g", 1, { index: { all: "yes" } });
+    await store.records.put("thing2", "a", 1, { index: { all: "yes" } });
+    const ids = async (rows: ReturnType<typeof store.records.list>) => (await rows).map(({ id }) => id);
+    expect(await ids(store.records.list("thing", { limit: 99 }))).toEqual(ordered);
+    expect(await ids(store.records.find("thing", "all", "yes", { limit: 99 }))).toEqual(ordered);
+    for (const [at, after] of ordered.entries())
+      expect(await ids(store.records.list("thing", { limit: 1, after }))).toEqual(ordered.slice(at + 1, at + 2));
+  });
+
+  test("thousands of expired rows are swept", async () => {
+    await using store = await open(clock);
+    await Promise.all(
+      Array.from({ length: 900 }, (_, n) => store.records.put("thing", `${n}`, n, { expiresAt: now + 1 })),
+    );
+    await Promise.all(
+      Array.from({ length: 900 }, (_, n) => store.records.put("other", `${n}`, n, { expiresAt: now + 1 + (n % 2) })),
+    );
+    now += 1;
+    expect(await store.records.sweep()).toBe(1350);
+    expect(await store.records.list("other", { limit: 1000 })).toHaveLength(450);
   });
 
   test("what JSON cannot hold is refused and nothing is written", async () => {
@@ -284,17 +352,197 @@ function auditContract(open: Open): void {
     expect(await store.audit.read({ limit: 1, outcome: "permitted" })).toHaveLength(1);
   });
 
-  function row(n: number): AuditRow {
-    return {
-      id: `record-${n}`,
-      at: n * 1000,
-      subject: `user-${n % 2}`,
-      client: `client-${n % 3}`,
-      method: "tools/call",
-      target: `target-${n % 4}`,
-      outcome: n % 5 === 0 ? "refused" : "permitted",
-      traceId: `trace-${n}`,
-      json: JSON.stringify({ n, text: "naïve 漢字" }),
-    };
+  test("an empty column is not an absent one, and any character may be in it", async () => {
+    await using store = await open(clock);
+    const odd = ["", "a\u0000b", "=", "'; --", "漢字😀", "x".repeat(5000)];
+    const bare = { client: undefined, method: undefined, target: undefined, traceId: undefined };
+    await store.audit.append([
+      { ...row(0), ...bare, id: "none", subject: undefined },
+      ...odd.map((text, n) => ({
+        ...row(n),
+        id: `id-${text}`,
+        subject: text,
+        client: text,
+        target: text,
+        traceId: text,
+      })),
+    ]);
+    for (const [n, text] of odd.entries()) {
+      const expected = [{ sequence: n + 2, json: row(n).json }];
+      for (const name of ["subject", "client", "target", "traceId"])
+        expect(await store.audit.read({ limit: 9, [name]: text })).toEqual(expected);
+      if (text.length < 1000) expect(await store.audit.read({ limit: 9, id: `id-${text}` })).toEqual(expected);
+    }
+  });
+
+  test("few matches in a long log are found from either end", async () => {
+    await using store = await open(clock);
+    const rare = [0, 1, 999, 1000, 1001, 1999, 2500, 3199];
+    const all = Array.from({ length: 3200 }, (_, n) => (rare.includes(n) ? { ...row(n), subject: "rare" } : row(n)));
+    for (let at = 0; at < all.length; at += 800) await store.audit.append(all.slice(at, at + 800));
+    const found = async (query: object) =>
+      (await store.audit.read({ limit: 100, subject: "rare", ...query })).map(({ sequence }) => sequence - 1);
+    expect(await found({})).toEqual(rare);
+    expect(await found({ newest: true })).toEqual(rare);
+    expect(await found({ limit: 3 })).toEqual(rare.slice(0, 3));
+    expect(await found({ limit: 3, newest: true })).toEqual(rare.slice(-3));
+    expect(await found({ after: 1000, until: 2500 * 1000 })).toEqual([1000, 1001, 1999]);
+    expect(await found({ after: 1000, until: 2500 * 1000, newest: true, limit: 2 })).toEqual([1001, 1999]);
+    expect(await found({ subject: "nobody" })).toEqual([]);
+    expect(await store.audit.read({ limit: 1000, after: 2200 })).toHaveLength(1000);
+    expect((await store.audit.read({ limit: 1000, newest: true })).at(0)?.sequence).toBe(2201);
+  });
+
+  test("a text that no JSON can be is refused", async () => {
+    await using store = await open(clock);
+    await expect(store.audit.append([row(1), { ...row(2), json: '"\u0000"' }])).rejects.toMatchObject({
+      code: "internal",
+    });
+    expect(await store.audit.read({ limit: 9 })).toEqual([]);
+  });
+}
+
+function replicasContract(openTwo: OpenTwo): void {
+  let now = 1_000_000;
+  const clock = () => now;
+  const twenty = <T>(stores: readonly [Store, Store], work: (store: Store, n: number) => Promise<T>) =>
+    Promise.all(Array.from({ length: 20 }, (_, n) => work(stores[n % 2 === 0 ? 0 : 1], n)));
+
+  test("each sees at once what the other wrote", async () => {
+    await using both = await openTwo(clock);
+    const [one, two] = both;
+    await one.records.put("thing", "a", 1, { index: { grant: "g" } });
+    expect(await two.records.get("thing", "a")).toMatchObject({ value: 1 });
+    expect(await two.records.deleteWhere("grant", "g")).toBe(1);
+    expect(await one.records.get("thing", "a")).toBeUndefined();
+    await two.audit.append([row("r1")]);
+    expect(await one.audit.read({ limit: 9 })).toHaveLength(1);
+  });
+
+  test("of 20 first writers exactly one wins, also over an expired row", async () => {
+    await using both = await openTwo(clock);
+    const race = () =>
+      twenty(both, (store, n) => store.records.put("thing", "a", n, { ifVersion: 0, expiresAt: now + 10 }));
+    expect((await race()).filter(Boolean)).toHaveLength(1);
+    expect((await race()).filter(Boolean)).toHaveLength(0);
+    now += 10;
+    const won = await race();
+    expect(won.filter(Boolean)).toHaveLength(1);
+    expect(await both[0].records.get("thing", "a")).toMatchObject({ value: won.indexOf(true), version: 1 });
+  });
+
+  test("of 20 writers of one version exactly one wins", async () => {
+    await using both = await openTwo(clock);
+    await both[0].records.put("thing", "a", "first");
+    const won = await twenty(both, (store, n) => store.records.put("thing", "a", n, { ifVersion: 1 }));
+    expect(won.filter(Boolean)).toHaveLength(1);
+    expect(await both[1].records.get("thing", "a")).toMatchObject({ value: won.indexOf(true), version: 2 });
+  });
+
+  test("of 20 takers exactly one gets the row", async () => {
+    await using both = await openTwo(clock);
+    await both[0].records.put("code", "a", 1);
+    const taken = await twenty(both, (store) => store.records.take("code", "a"));
+    expect(taken.filter((one) => one !== undefined)).toHaveLength(1);
+  });
+
+  test("20 writes without a version all count", async () => {
+    await using both = await openTwo(clock);
+    await twenty(both, (store, n) => store.records.put("thing", "a", n));
+    expect(await both[0].records.get("thing", "a")).toMatchObject({ version: 20 });
+  });
+
+  test("20 writers who read, change and try again lose nothing", async () => {
+    await using both = await openTwo(clock);
+    await both[0].records.put("counter", "a", 0);
+    await twenty(both, async (store) => {
+      for (;;) {
+        const found = await store.records.get<number>("counter", "a");
+        const next = (found?.value ?? 0) + 1;
+        if (await store.records.put("counter", "a", next, { ifVersion: found?.version ?? 0 })) return;
+      }
+    });
+    expect(await both[1].records.get("counter", "a")).toMatchObject({ value: 20, version: 21 });
+  });
+
+  test("rows that both delete by index are counted once", async () => {
+    await using both = await openTwo(clock);
+    await twenty(both, (store, n) => store.records.put("thing", `${n}`, n, { index: { grant: "g", user: "u" } }));
+    const deleted = await twenty(both, (store, n) =>
+      store.records.deleteWhere(n < 10 ? "grant" : "user", n < 10 ? "g" : "u"),
+    );
+    expect(deleted.reduce((sum, one) => sum + one, 0)).toBe(20);
+    expect(await both[0].records.list("thing", { limit: 99 })).toEqual([]);
+  });
+
+  test("a row that moves to another index while its first one is deleted is there as a whole", async () => {
+    await using both = await openTwo(clock);
+    const [one, two] = both;
+    for (let round = 0; round < 20; round++) {
+      await one.records.put("thing", "a", "old", { index: { grant: "g1" } });
+      await Promise.all([
+        one.records.deleteWhere("grant", "g1"),
+        two.records.put("thing", "a", "new", { index: { grant: "g2" } }),
+      ]);
+      expect(await one.records.get("thing", "a")).toMatchObject({ value: "new" });
+      expect(await two.records.find("thing", "grant", "g2", { limit: 9 })).toHaveLength(1);
+      expect(await two.records.find("thing", "grant", "g1", { limit: 9 })).toHaveLength(0);
+    }
+  });
+
+  test("records of both have sequence numbers without gaps, in each one's order, and nobody ever sees a gap", async () => {
+    await using both = await openTwo(clock);
+    let writing = true;
+    const seen: number[][] = [];
+    const reading = (async () => {
+      for (; writing; await setImmediate())
+        seen.push((await both[0].audit.read({ limit: 1000 })).map(({ sequence }) => sequence));
+    })();
+    await Promise.all(
+      both.map(async (store, at) => {
+        for (let n = 0; n < 20; n += 2)
+          await Promise.all([
+            store.audit.append([row(`${at}-${n}`), row(`${at}-${n}b`)]),
+            store.audit.append([row(`${at}-${n + 1}`)]),
+          ]);
+      }),
+    );
+    writing = false;
+    await reading;
+    const read = await both[1].audit.read({ limit: 1000 });
+    const upTo = (length: number) => Array.from({ length }, (_, n) => n + 1);
+    expect(read.map(({ sequence }) => sequence)).toEqual(upTo(60));
+    for (const sequences of seen) expect(sequences).toEqual(upTo(sequences.length));
+    for (const at of [0, 1]) {
+      const own = read.map(({ json }) => JSON.parse(json) as string).filter((id) => id.startsWith(`${at}-`));
+      expect(own).toEqual(
+        Array.from({ length: 20 }, (_, n) => (n % 2 === 0 ? [`${at}-${n}`, `${at}-${n}b`] : [`${at}-${n}`])).flat(),
+      );
+    }
+  });
+
+  test("a record that both append is written once", async () => {
+    await using both = await openTwo(clock);
+    await twenty(both, (store) => store.audit.append([row("same"), row("other"), row("same")]));
+    expect((await both[0].audit.read({ limit: 9 })).map(({ sequence }) => sequence)).toEqual([1, 2]);
+  });
+
+  function row(id: string): AuditRow {
+    const bare = { subject: undefined, client: undefined, method: undefined, target: undefined, traceId: undefined };
+    return { ...bare, id, at: 1, outcome: "permitted", json: JSON.stringify(id) };
   }
+}
+
+function row(n: number): AuditRow {
+  return {
+    id: `record-${n}`,
+    at: n * 1000,
+    subject: `user-${n % 2}`,
+    client: `client-${n % 3}`,
+    method: "tools/call",
+    target: `target-${n % 4}`,
+    outcome: n % 5 === 0 ? "refused" : "permitted",
+    traceId: `trace-${n}`,
+    json: JSON.stringify({ n, text: "naïve 漢字" }),
+  };
 }

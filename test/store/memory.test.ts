@@ -1,8 +1,9 @@
 import { expect, test } from "vitest";
 import { memoryStore } from "../../src/store/memory/memory.ts";
 import { storeContract } from "../contract/store.ts";
+import { everyStore } from "./backends.ts";
 
-storeContract("memory", async (clock) => memoryStore(clock));
+for (const { name, open, openTwo } of everyStore) if (name === "memory") storeContract(name, open, openTwo);
 
 test("a memory log keeps only its newest records, with their sequence numbers", async () => {
   const store = memoryStore(() => 0, { maxAuditRecords: 10 });

@@ -8,13 +8,14 @@ import { afterAll, describe, expect, test } from "vitest";
 import type { AuditRow } from "../../src/store/ports.ts";
 import { sqliteStore } from "../../src/store/sqlite/sqlite.ts";
 import { storeContract } from "../contract/store.ts";
+import { everyStore } from "./backends.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "drawbridge-store-"));
 let files = 0;
 const newFile = () => join(directory, `store-${++files}`, "drawbridge.db");
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
-storeContract("sqlite", async (clock) => sqliteStore(newFile(), { clock }));
+for (const { name, open, openTwo } of everyStore) if (name === "sqlite") storeContract(name, open, openTwo);
 
 describe("the file", () => {
   test("is made with its directory, readable by its owner alone, with what SQLite puts beside it", async () => {

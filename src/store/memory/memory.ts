@@ -1,6 +1,6 @@
 /** A store that forgets everything at exit: for tests, for trying things out, and as the plainest statement of the contract. */
 import { type Clock, systemClock } from "../../core/clock.ts";
-import { checkPage, valueText } from "../limits.ts";
+import { checkAuditRows, checkKeys, checkPage, valueText } from "../limits.ts";
 import type { AuditLog, AuditQuery, AuditRow, Page, Records, Row, Store } from "../ports.ts";
 
 export interface MemoryOptions {
@@ -65,6 +65,7 @@ function memoryRecords(clock: Clock): Records {
       return live(entry) ? row<T>(entry) : undefined;
     },
     async put(kind, id, value, options = {}) {
+      checkKeys(kind, id, options.index);
       const json = valueText(kind, value);
       const stored = kinds.get(kind)?.get(id);
       const version = live(stored) ? stored.version : 0;
@@ -116,10 +117,15 @@ function pageOf<T>(entries: Entry[], page: Page): readonly Row<T>[] {
   checkPage(page);
   const { after } = page;
   return entries
-    .filter((entry) => after === undefined || entry.id > after)
-    .sort((a, b) => (a.id < b.id ? -1 : 1))
+    .filter((entry) => after === undefined || bytewise(entry.id, after) > 0)
+    .sort((a, b) => bytewise(a.id, b.id))
     .slice(0, page.limit)
     .map((entry) => row<T>(entry));
+}
+
+/** The order of UTF-8, as databases have it; that of JavaScript differs beyond U+FFFF. */
+function bytewise(a: string, b: string): number {
+  return Buffer.compare(Buffer.from(a), Buffer.from(b));
 }
 
 function memoryAudit(maxRecords: number): AuditLog {
@@ -128,7 +134,7 @@ function memoryAudit(maxRecords: number): AuditLog {
   let sequence = 0;
   return {
     async append(added) {
-      if (!added.every(({ at }) => Number.isFinite(at))) throw new Error("an audit record without a time");
+      checkAuditRows(added);
       for (const each of added) {
         if (ids.has(each.id)) continue;
         rows.push({ ...each, sequence: ++sequence });

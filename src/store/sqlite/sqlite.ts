@@ -4,7 +4,7 @@ import type { DatabaseSync, SQLInputValue } from "node:sqlite";
 import { Worker } from "node:worker_threads";
 import { type Clock, systemClock } from "../../core/clock.ts";
 import { DrawbridgeError } from "../../core/errors.ts";
-import { checkPage, valueText } from "../limits.ts";
+import { checkAuditRows, checkKeys, checkPage, valueText } from "../limits.ts";
 import type { AuditLog, AuditQuery, AuditRow, Page, Records, Row, Store } from "../ports.ts";
 import { connect, prepareFile, ROW } from "./schema.ts";
 import type { Operation, Reply, Request } from "./writer.ts";
@@ -61,6 +61,7 @@ function sqliteRecords(database: DatabaseSync, write: Write, clock: Clock): Reco
       return row === undefined ? undefined : rowOf<T>(row);
     },
     async put(kind, id, value, { ifVersion, expiresAt, index = {} } = {}) {
+      checkKeys(kind, id, index);
       const json = valueText(kind, value);
       return (await write({ do: "put", kind, id, json, ifVersion, expiresAt, index, now: clock() })) === true;
     },
@@ -103,6 +104,7 @@ function rowOf<T>(columns: Columns): Row<T> {
 function sqliteAudit(database: DatabaseSync, write: Write): AuditLog {
   return {
     async append(rows) {
+      checkAuditRows(rows);
       if (rows.length > 0) await write({ do: "append", columns: columnsOf(rows) });
     },
     async read(query) {
