@@ -3,6 +3,7 @@ import { existsSync, statSync } from "node:fs";
 import type { z } from "zod";
 import { compilePattern } from "../policy/globs.ts";
 import { compileCallCondition, compileUserCondition } from "../policy/when.ts";
+import type { HttpServerSettings } from "../upstream/settings.ts";
 import { type Finding, isRecord, nearest, optionsOf, type SettingsPath, schemaAt, valueAt } from "./problems.ts";
 import type { Settings } from "./schema.ts";
 
@@ -21,6 +22,8 @@ export function crossCheck(parts: SoundParts, raw: unknown): Finding[] {
     ...publicUrlFindings(parts),
     ...listenFindings(parts, raw),
     ...serverFindings(parts),
+    ...providerFindings(parts),
+    ...authorizationFindings(parts, raw),
     ...policyFindings(parts, raw),
     ...fileFindings(parts),
   ];
@@ -71,7 +74,7 @@ function listenFindings({ listen, publicUrl }: SoundParts, raw: unknown): Findin
   return findings;
 }
 
-function serverFindings({ servers }: SoundParts): Finding[] {
+function serverFindings({ servers, authorization }: SoundParts): Finding[] {
   return Object.entries(servers ?? {}).flatMap(([name, server]): Finding[] => {
     if ("url" in server) {
       const url = new URL(server.url);
@@ -86,7 +89,10 @@ function serverFindings({ servers }: SoundParts): Finding[] {
           },
         ];
       }
-      return literalSecrets(["servers", name, "headers"], server.headers);
+      return [
+        ...credentialFindings(name, server, authorization),
+        ...literalSecrets(["servers", name, "headers"], server.headers),
+      ];
     }
     if (server.processes.min > server.processes.max) {
       return [
@@ -98,6 +104,61 @@ function serverFindings({ servers }: SoundParts): Finding[] {
     }
     return literalSecrets(["servers", name, "environment"], server.environment);
   });
+}
+
+function credentialFindings(
+  name: string,
+  { credentials, headers }: HttpServerSettings,
+  authorization: SoundParts["authorization"],
+): Finding[] {
+  if (credentials === undefined) return [];
+  const findings: Finding[] = [];
+  const header = Object.keys(headers).find((candidate) => candidate.toLowerCase() === "authorization");
+  if (header !== undefined) {
+    findings.push({
+      path: ["servers", name, "headers", header],
+      message: "must go, because `credentials` puts a token for each caller there; two would be sent",
+    });
+  }
+  if (authorization !== undefined && authorization.exchange === undefined) {
+    findings.push({
+      path: ["servers", name, "credentials"],
+      message: "needs authorization.exchange: what the gateway is called at the server that makes the tokens",
+    });
+  }
+  return findings;
+}
+
+function providerFindings({ signIn }: SoundParts): Finding[] {
+  return Object.entries(signIn?.providers ?? {}).flatMap(([name, { issuer }]) =>
+    issuerFindings(["signIn", "providers", name, "issuer"], issuer),
+  );
+}
+
+/** Settings of the embedded server beside another one would be read as if they counted. */
+function authorizationFindings({ authorization }: SoundParts, raw: unknown): Finding[] {
+  if (authorization === undefined) return [];
+  const unused = ["signIn", "clients", "tokens"].filter((name) => valueAt(raw, [name]) !== undefined);
+  return [
+    ...issuerFindings(["authorization", "issuer"], authorization.issuer),
+    ...unused.map((name) => ({
+      path: [name],
+      message: `is not used beside authorization, where ${authorization.issuer} signs people in and issues the tokens: delete one of the two`,
+    })),
+  ];
+}
+
+function issuerFindings(path: SettingsPath, issuer: string): Finding[] {
+  const url = new URL(issuer);
+  // The addresses that are never anything else, whatever a resolver says.
+  const here = ["localhost", "127.0.0.1", "[::1]"].includes(url.hostname);
+  if (url.protocol !== "https:" && !here)
+    return [
+      { path, message: "must be https, because people are believed to be who it says; plain http is for loopback" },
+    ];
+  if (/[?#]/.test(issuer) || url.username !== "" || url.password !== "")
+    return [{ path, message: "must have no user, query or fragment" }];
+  return [];
 }
 
 const SECRET_NAME =

@@ -184,7 +184,7 @@ function absolute<P extends SoundParts>(parts: P, folder: string): P {
   const documents = clients?.metadataDocuments;
   return {
     ...parts,
-    ...(store?.startsWith("sqlite:") && store !== "sqlite::memory:"
+    ...(typeof store === "string" && store.startsWith("sqlite:") && store !== "sqlite::memory:"
       ? { store: `sqlite:${from(store.slice("sqlite:".length))}` }
       : {}),
     ...(tls === undefined ? {} : { tls: { certificate: from(tls.certificate), key: from(tls.key) } }),

@@ -5,6 +5,7 @@ import { listenSettings, tlsSettings } from "../gateway/settings.ts";
 import { authorizationSettings, clientsSettings, signInSettings, tokensSettings } from "../oauth/settings.ts";
 import { logSettings, telemetrySettings } from "../observe/settings.ts";
 import { assignSettings, limitsSettings, rolesSettings } from "../policy/settings.ts";
+import { storeSettings } from "../store/settings.ts";
 import { serversSettings } from "../upstream/settings.ts";
 
 export const settingsSchema = z.strictObject({
@@ -16,11 +17,7 @@ export const settingsSchema = z.strictObject({
     ),
   listen: listenSettings,
   tls: tlsSettings.optional(),
-  store: z
-    .string()
-    .regex(/^(sqlite:.+|memory)$/, "expected sqlite:<file> (or memory, which forgets everything at exit)")
-    .default("sqlite:./.drawbridge/drawbridge.db")
-    .describe("Where users, grants, pins and the audit log are kept."),
+  store: storeSettings,
   authorization: authorizationSettings
     .optional()
     .describe("Another authorization server issues the tokens: `signIn`, `clients` and `tokens` are not used then."),

@@ -51,6 +51,8 @@ export interface ErrorOptions {
   readonly retryAfterSeconds?: number;
   /** Scopes that would have been enough (RFC 6750 `insufficient_scope`). */
   readonly scope?: string;
+  /** What was wrong with the proof of a token that is bound to a key, and the nonce that the next one needs (RFC 9449 §7.1, §9). */
+  readonly proof?: { readonly error: "invalid_dpop_proof" | "use_dpop_nonce"; readonly nonce?: string };
 }
 
 /** A promise of the gateway that could not be kept: a row of `ERRORS`, a sentence for the caller, a detail for the log. */
@@ -61,6 +63,7 @@ export class DrawbridgeError extends Error {
   readonly data: unknown;
   readonly retryAfterSeconds: number | undefined;
   readonly scope: string | undefined;
+  readonly proof: ErrorOptions["proof"];
 
   constructor(code: ErrorCode, message: string, options: ErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
@@ -69,6 +72,7 @@ export class DrawbridgeError extends Error {
     this.data = options.data;
     this.retryAfterSeconds = options.retryAfterSeconds;
     this.scope = options.scope;
+    this.proof = options.proof;
   }
 
   /** Wraps anything thrown; one of ours passes unchanged. What a stranger wrote goes to `detail`, never to the caller. */

@@ -2,7 +2,7 @@
  * The only outbound HTTP of the gateway for addresses that strangers chose: client documents, key sets. Nothing is sent to
  * an address that is not public; the address that was checked is the one connected to (no DNS rebinding).
  */
-import { type LookupAddress, lookup as systemLookup } from "node:dns";
+import { type LookupAddress, promises, lookup as systemLookup } from "node:dns";
 import { isIP } from "node:net";
 import { getCACertificates } from "node:tls";
 import { Agent, request } from "undici";
@@ -38,6 +38,8 @@ export interface OutboundAnswer {
 export type Resolve = (host: string) => Promise<readonly LookupAddress[]>;
 
 export interface Outbound {
+  /** Throws `outbound_refused` for a URL that is never fetched, whatever its host resolves to. Asks nobody. */
+  check(url: string): void;
   /**
    * Gets a JSON document over https. Rejects with `outbound_refused`: a URL, address or port that is not allowed (nothing
    * is sent), a redirect, another status than 200, another content type than JSON, a compressed body, a body too large. Rejects
@@ -49,7 +51,10 @@ export interface Outbound {
 
 const MAX_URL_LENGTH = 2048;
 
-export function outbound(options: OutboundOptions = {}, resolve: Resolve = resolveBySystem): Outbound {
+export function outbound(
+  options: OutboundOptions = {},
+  resolve: Resolve = options.allowPrivateAddresses === true ? resolveBySystem : resolveByDns,
+): Outbound {
   const ports = new Set([443, ...(options.extraPorts ?? [])]);
   const allowed = (address: string) => options.allowPrivateAddresses === true || publicAddress(address);
 
@@ -59,6 +64,7 @@ export function outbound(options: OutboundOptions = {}, resolve: Resolve = resol
     keepAliveTimeout: 1_000,
     maxHeaderSize: 16_384,
     maxOrigins: 1_000,
+    allowH2: false,
     connect: {
       timeout: 3_000,
       ...(options.trustedCertificates === undefined
@@ -85,11 +91,12 @@ export function outbound(options: OutboundOptions = {}, resolve: Resolve = resol
   });
 
   return {
+    check: (url) => void checkedUrl(url, ports, allowed),
     async getJson(text, limits, etag) {
       const url = checkedUrl(text, ports, allowed);
       const signal = AbortSignal.timeout(limits.timeoutMs);
       try {
-        const answer = await request(url, {
+        const asked = request(url, {
           dispatcher: agent,
           signal,
           headersTimeout: limits.timeoutMs,
@@ -101,6 +108,7 @@ export function outbound(options: OutboundOptions = {}, resolve: Resolve = resol
             ...(etag === undefined ? {} : { "if-none-match": etag }),
           },
         });
+        const answer = await orAborted(asked, signal);
         const header = (name: string) => {
           const value = answer.headers[name];
           return Array.isArray(value) ? value.join(", ") : value;
@@ -145,6 +153,19 @@ function checkedUrl(text: string, ports: ReadonlySet<number>, allowed: (address:
   return url;
 }
 
+/** undici hears of an abort only once it is connected, and who connects slowly must not have longer for it. */
+async function orAborted<T>(asked: Promise<T>, signal: AbortSignal): Promise<T> {
+  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  const abort = () => reject(signal.reason);
+  signal.addEventListener("abort", abort, { once: true });
+  asked.catch(() => {});
+  try {
+    return await Promise.race([asked, aborted]);
+  } finally {
+    signal.removeEventListener("abort", abort);
+  }
+}
+
 async function bounded(body: AsyncIterable<Buffer>, maxBytes: number, host: string): Promise<Buffer> {
   const parts: Buffer[] = [];
   let size = 0;
@@ -175,7 +196,23 @@ function refused(message: string): DrawbridgeError {
   return new DrawbridgeError("outbound_refused", message);
 }
 
+/** Asks the system, hosts file and all: for names that the operator chose. */
 export const resolveBySystem: Resolve = (host) =>
   new Promise((resolve, reject) => {
     systemLookup(host, { all: true }, (error, addresses) => (error ? reject(error) : resolve(addresses)));
   });
+
+/**
+ * Asks name servers, never the system: a system lookup holds one of the four threads that files and passwords wait for, and the
+ * name servers of a stranger's domain decide for how long.
+ */
+export const resolveByDns: Resolve = async (host) => {
+  const resolver = new promises.Resolver({ timeout: 1_000, tries: 2 });
+  const [ipv4, ipv6] = await Promise.allSettled([resolver.resolve4(host), resolver.resolve6(host)]);
+  const addresses = [
+    ...(ipv4.status === "fulfilled" ? ipv4.value : []).map((address) => ({ address, family: 4 })),
+    ...(ipv6.status === "fulfilled" ? ipv6.value : []).map((address) => ({ address, family: 6 })),
+  ];
+  if (addresses.length === 0 && ipv4.status === "rejected") throw ipv4.reason;
+  return addresses;
+};

@@ -35,10 +35,16 @@ export interface Authority {
    * A token for `target` that acts for `by` (RFC 8693 §1.1, delegation: `act` names us, then who acted before), with no more
    * than `by` may do and no longer than it may. Remembered until shortly before it ends. Rejects with `unauthenticated` when
    * the caller's grant has ended, `insufficient_scope` when no scope is left, `upstream_unavailable` when nobody can say.
+   * `refused` is a token that the API has just turned away: it is forgotten, and another one is made.
    */
-  exchange(by: Authenticated, target: ExchangeTarget, signal: AbortSignal): Promise<ExchangedToken>;
+  exchange(
+    by: Authenticated,
+    target: ExchangeTarget,
+    signal: AbortSignal,
+    refused?: Secret | undefined,
+  ): Promise<ExchangedToken>;
   /** A token of our own for `target`, for what is asked on nobody's behalf: who it is, and what it lists. */
-  ownToken(target: ExchangeTarget, signal: AbortSignal): Promise<ExchangedToken>;
+  ownToken(target: ExchangeTarget, signal: AbortSignal, refused?: Secret | undefined): Promise<ExchangedToken>;
   /** True while what `verify` was told about still stands: not revoked, its user and client not disabled. */
   stands(by: Authenticated): Promise<boolean>;
   /** Called when anything was ended, here or in another replica: open streams of whoever lost their access must close. */
@@ -47,9 +53,14 @@ export interface Authority {
     readonly issuer: string;
     /** RFC 8707 identifier of our MCP endpoint. */
     readonly resource: string;
+    /** What a client asks its issuer for. */
     readonly scopes: readonly string[];
+    /** What the issuer calls our scopes, where it calls them otherwise. */
+    readonly scopeNames: Readonly<Record<string, string | undefined>>;
     /** Signature algorithms for DPoP proofs (RFC 9449 §5.1); empty: tokens bound to keys are not accepted. */
     readonly dpopAlgorithms: readonly string[];
+    /** True when nothing but tokens bound to keys is accepted. */
+    readonly dpopRequired: boolean;
   };
   close(): Promise<void>;
 }

@@ -3,13 +3,15 @@ import { errors, type KoaContextWithOIDC } from "oidc-provider";
 import { DrawbridgeError } from "../core/errors.ts";
 import type { CachedDocuments } from "../net/cached.ts";
 import type { Logger } from "../observe/logger.ts";
-import type { ClientMetadata, ClientPolicy } from "./clients.ts";
+import { type ClientMetadata, type ClientPolicy, JWT_BEARER } from "./clients.ts";
 import type { Report } from "./events.ts";
+import { takesIdentityAssertions } from "./metadata.ts";
 import { sourceOf } from "./refusals.ts";
-import type { ClientsSettings } from "./settings.ts";
+import type { ClientsSettings, SignInSettings } from "./settings.ts";
 
 export interface ClientDocumentsOptions {
   readonly clients: ClientsSettings;
+  readonly signIn: SignInSettings;
   readonly policy: ClientPolicy;
   /** Key sets of clients (`jwks_uri`). */
   readonly keySets: CachedDocuments;
@@ -18,10 +20,16 @@ export interface ClientDocumentsOptions {
 }
 
 /** The feature's settings, and the only `fetch` that `oidc-provider` gets. */
-export function clientDocuments({ clients, policy, keySets, report, log }: ClientDocumentsOptions) {
+export function clientDocuments({ clients, signIn, policy, keySets, report, log }: ClientDocumentsOptions) {
   /** Documents that `allowFetch` loaded, put right, for the fetch that follows it. */
   const loaded = new Map<string, ClientMetadata>();
   const refusedIn = new WeakMap<object, Error>();
+
+  async function load(clientId: string, source?: string): Promise<ClientMetadata> {
+    const document = await policy.loadDocument(clientId, source);
+    return takesIdentityAssertions(signIn) ? document : withoutAssertions(document);
+  }
+
   return {
     feature: {
       enabled: clients.metadataDocuments.enabled,
@@ -33,7 +41,7 @@ export function clientDocuments({ clients, policy, keySets, report, log }: Clien
         // A refused request looks its client up once more, to see where it may send the refusal.
         if (before !== undefined) throw before;
         try {
-          const document = await policy.loadDocument(clientId);
+          const document = await load(clientId, sourceOf(ctx).source);
           loaded.delete(clientId);
           loaded.set(clientId, document);
           if (loaded.size > 1000) loaded.delete(loaded.keys().next().value ?? "");
@@ -54,11 +62,17 @@ export function clientDocuments({ clients, policy, keySets, report, log }: Clien
       },
       allowClient: () => true,
     },
-    async fetch(input: string | URL | Request) {
+    async fetch(input: string | URL | Request, init?: RequestInit) {
       const url = String(input);
-      const document = loaded.get(url);
+      // Only a document is asked for without redirects. One that was crowded out is judged again, never handed on as it came.
+      const document = init?.redirect === "manual" ? (loaded.get(url) ?? (await load(url))) : undefined;
       const body = document === undefined ? await keySets.get(url) : JSON.stringify(document);
       return new Response(body, { headers: { "content-type": "application/json", "cache-control": "max-age=1" } });
     },
   };
+}
+
+/** A grant that nobody here gives is one that the client uses elsewhere. */
+function withoutAssertions({ grant_types: grants, ...document }: ClientMetadata): ClientMetadata {
+  return { ...document, grant_types: [grants].flat().filter((grant) => grant !== JWT_BEARER) };
 }

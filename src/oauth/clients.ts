@@ -2,33 +2,55 @@
  * Who may ask as a client, and how far it is trusted: clients named by the URL of their metadata document
  * (draft-ietf-oauth-client-id-metadata-document), registered ones (RFC 7591) and those of the settings file.
  */
-import { domainToUnicode } from "node:url";
+import { hash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { domainToASCII, domainToUnicode } from "node:url";
 import { DrawbridgeError } from "../core/errors.ts";
 import type { CachedDocuments } from "../net/cached.ts";
+import { type Outbound, outbound, type Resolve } from "../net/outbound.ts";
+import { strictJsonObject } from "../net/strict-json.ts";
 import type { ClientsSettings } from "./settings.ts";
 
-/** `allowed` and `asked` are documents; the host of their URL is proved by having been fetched from it. */
+/**
+ * `allowed` and `asked` are documents; the host of their URL is proved by having been fetched from it. `allowed`: the operator
+ * lists the domain, or pins the document.
+ */
 export type Trust = "preregistered" | "allowed" | "asked" | "registered";
 
 export interface ClientPolicy {
   trustOf(clientId: string): Trust;
   /** Which redirect URIs are refused, in words; undefined: all are fine. */
   redirectProblem(uris: unknown): string | undefined;
+  /** Why no document is taken from there, whatever it says; undefined: one may be. */
+  documentProblem(clientId: string): string | undefined;
+  /** What else of a client's metadata is refused, in words; undefined: nothing. */
+  metadataProblem(given: ClientMetadata): string | undefined;
   /**
    * Loads a client's document and puts it right. Rejects with `outbound_refused` when none may be fetched from there (nothing
-   * is sent then), when it is not one, or not its own; with what the fetch said when that failed.
+   * is sent then), when it is not one, not its own, or not the pinned one; with what the fetch said when that failed. `source`:
+   * on whose behalf, for the limits.
    */
-  loadDocument(clientId: string): Promise<ClientMetadata>;
+  loadDocument(clientId: string, source?: string): Promise<ClientMetadata>;
   /** Puts right what a client wants to register. */
   normalise(metadata: Record<string, unknown>): ClientMetadata;
 }
 
 export type ClientMetadata = Record<string, unknown>;
 
+/** A metadata document of a client (draft-ietf-oauth-client-id-metadata-document §6.6 recommends this bound). */
+export const DOCUMENT_LIMITS = { maxBytes: 5 * 1024, timeoutMs: 3_000 } as const;
+
+/** RFC 7523 §2.1. */
+export const JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+
 const LOOPBACK = new Set(["localhost", "127.0.0.1", "[::1]"]);
+/** A scheme that can only be a program's own; those of the web, and those that run or read something, spoil a document. */
+const PROGRAM_SCHEME =
+  /^(?!(?:https?|javascript|data|file|filesystem|blob|vbscript|about|wss?|ftp|mailto|tel|sms|view-source|jar):$)[a-z][a-z0-9+.-]*:$/;
 const MAX_ID_LENGTH = 1024;
 const MAX_REDIRECTS = 100;
 const MAX_NAME = 80;
+const MAX_KEYS = 20;
 
 /** What is taken from a client's metadata. Everything else is left out: some of it would make the server fetch more. */
 const TAKEN = [
@@ -49,6 +71,10 @@ export function clientPolicy(settings: ClientsSettings, documents: CachedDocumen
   const { metadataDocuments } = settings;
   const preregistered = new Set(settings.preregistered.map(({ id }) => id));
   const schemes = new Set(settings.customSchemes.map((scheme) => `${scheme}:`));
+  const allowed = domains(metadataDocuments.allow);
+  const denied = domains(metadataDocuments.deny);
+  const pins = new Map(Object.entries(metadataDocuments.pins));
+  const known = (url: URL) => allowed(url) || pins.has(url.href);
 
   function normalise(given: Record<string, unknown>): ClientMetadata {
     const metadata: ClientMetadata = {};
@@ -63,22 +89,23 @@ export function clientPolicy(settings: ClientsSettings, documents: CachedDocumen
     const grants = given["grant_types"];
     const refreshes = !Array.isArray(grants) || grants.includes("refresh_token");
     metadata["grant_types"] = refreshes ? ["authorization_code", "refresh_token"] : ["authorization_code"];
+    // RFC 9449 §5.2.
+    if (given["dpop_bound_access_tokens"] === true) metadata["dpop_bound_access_tokens"] = true;
     return metadata;
   }
 
-  function checkDocumentUrl(clientId: string): URL {
+  function documentProblem(clientId: string): string | undefined {
     const url = URL.parse(clientId);
-    if (!metadataDocuments.enabled) throw refused("Client ID metadata documents are switched off here.");
+    if (!metadataDocuments.enabled) return "Client ID metadata documents are switched off here.";
     const plain =
-      url !== null && url.href === clientId && url.pathname !== "/" && url.hash === "" && url.username === "";
-    if (!plain || clientId.length > MAX_ID_LENGTH) {
-      throw refused("This client id is not the URL of a document, in its plain spelling with a path.");
-    }
-    if (matches(metadataDocuments.deny, url)) throw refused(`Clients of ${url.host} are not allowed here.`);
-    if (metadataDocuments.others === "deny" && !matches(metadataDocuments.allow, url)) {
-      throw refused(`Clients of ${url.host} are not on the list of those allowed here. Ask your operator to add it.`);
-    }
-    return url;
+      url !== null && url.href === clientId && url.pathname !== "/" && !clientId.includes("#") && url.username === "";
+    if (!plain || clientId.length > MAX_ID_LENGTH)
+      return "This client id is not the URL of a document, in its plain spelling with a path.";
+    // A denied domain stays denied, whatever else names it.
+    if (denied(url)) return `Clients of ${url.host} are not allowed here.`;
+    if (metadataDocuments.others === "deny" && !known(url))
+      return `Clients of ${url.host} are not on the list of those allowed here. Ask your operator to add it.`;
+    return undefined;
   }
 
   function problemOf(uris: unknown): string | undefined {
@@ -91,32 +118,81 @@ export function clientPolicy(settings: ClientsSettings, documents: CachedDocumen
     return undefined;
   }
 
+  /**
+   * A document is written once for all servers. A scheme of a program that is not allowed here does not spoil its other redirects,
+   * as long as there are any.
+   */
+  function withoutForeignSchemes(uris: unknown): unknown {
+    if (!Array.isArray(uris)) return uris;
+    const usable = uris.filter((uri) => {
+      const protocol = typeof uri === "string" ? (URL.parse(uri)?.protocol ?? "") : "";
+      return !PROGRAM_SCHEME.test(protocol) || schemes.has(protocol);
+    });
+    return usable.length > 0 ? usable : uris;
+  }
+
+  function checkPin(clientId: string, body: Buffer): void {
+    const pin = pins.get(clientId);
+    const found = documentHash(body);
+    if (pin === undefined || pin === found) return;
+    throw refused(
+      `The document at ${clientId} is not the one that your operator pinned. It may have been changed since; ask your operator to look at it.`,
+      `clients.metadataDocuments.pins has ${pin}, the document's SHA-256 is ${found}`,
+    );
+  }
+
   return {
     normalise,
     redirectProblem: problemOf,
+    metadataProblem,
+    documentProblem,
     trustOf(clientId) {
       if (preregistered.has(clientId)) return "preregistered";
       if (!isDocumentUrl(clientId)) return "registered";
-      return matches(metadataDocuments.allow, new URL(clientId)) ? "allowed" : "asked";
+      return known(new URL(clientId)) ? "allowed" : "asked";
     },
-    async loadDocument(clientId) {
-      const { host } = checkDocumentUrl(clientId);
-      const document = jsonObject(await documents.get(clientId));
-      if (document === undefined) throw refused(`The document at ${clientId} is not a JSON object.`);
+    async loadDocument(clientId, source) {
+      const unwelcome = documentProblem(clientId);
+      if (unwelcome !== undefined) throw refused(unwelcome);
+      const { host } = new URL(clientId);
+      const body = await documents.get(clientId, source);
+      checkPin(clientId, body);
+      const document = readDocument(clientId, body);
       if (document["client_id"] !== clientId)
         throw refused(`The document at ${clientId} is not its own: its client_id differs.`);
       if ("client_secret" in document || String(document["token_endpoint_auth_method"]).startsWith("client_secret")) {
         throw refused(`The document at ${clientId} relies on a secret, which a public document cannot.`);
       }
-      const problem = problemOf(document["redirect_uris"]);
+      const redirectUris = withoutForeignSchemes(document["redirect_uris"]);
+      const problem = problemOf(redirectUris) ?? metadataProblem(document);
       if (problem !== undefined) throw refused(`The document of ${host} cannot be used: ${problem}`);
-      const metadata = normalise(document);
+      const metadata = normalise({ ...document, redirect_uris: redirectUris });
       // RFC 7591's default, client_secret_basic, cannot be meant by a public document.
       metadata["token_endpoint_auth_method"] ??=
         "jwks" in metadata || "jwks_uri" in metadata ? "private_key_jwt" : "none";
+      // Its users' identity provider may vouch for them (RFC 7523), to a client that proves who it is.
+      const { grant_types: grants, token_endpoint_auth_method: method } = metadata;
+      if (method === "private_key_jwt" && [document["grant_types"]].flat().includes(JWT_BEARER))
+        metadata["grant_types"] = [...[grants].flat(), JWT_BEARER];
       return metadata;
     },
   };
+}
+
+/** What client documents are fetched with, as the settings bound it. */
+export async function documentNet(
+  { allowPrivateAddresses, extraPorts, trustedCertificates }: ClientsSettings["metadataDocuments"],
+  resolve?: Resolve,
+): Promise<Outbound> {
+  const certificates = trustedCertificates === undefined ? undefined : await readFile(trustedCertificates, "utf8");
+  return outbound(
+    {
+      allowPrivateAddresses,
+      extraPorts,
+      ...(certificates === undefined ? {} : { trustedCertificates: certificates }),
+    },
+    resolve,
+  );
 }
 
 /** True when a client id names a document rather than a registration. */
@@ -141,7 +217,9 @@ export function displayName(given: unknown): string {
   if (typeof given !== "string") return "";
   const plain = given
     .normalize("NFKC")
-    .replace(/[\p{C}\p{Zl}\p{Zp}]/gu, " ")
+    // Letters that show nothing, as fillers and the blank of Braille do, and marks piled on one letter over the lines around it.
+    .replace(/[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\u2800]/gu, " ")
+    .replace(/(\p{M}{3})\p{M}+/gu, "$1")
     .replace(/\s+/g, " ")
     .trim();
   return plain.length > MAX_NAME ? `${plain.slice(0, MAX_NAME - 1)}…` : plain;
@@ -161,24 +239,63 @@ function redirectProblem(uri: unknown, schemes: ReadonlySet<string>): string | u
   return `has the scheme ${url.protocol.slice(0, -1)}, which is not allowed here (clients.customSchemes)`;
 }
 
-function matches(patterns: readonly string[], url: URL): boolean {
-  return patterns.some((pattern) => {
-    const subject = /:\d+$/.test(pattern) ? url.host : url.hostname;
-    return pattern.startsWith("*.") ? subject.endsWith(pattern.slice(1)) : subject === pattern;
-  });
+/** The hash that `pins` compares: of the bytes as they came, so that no change goes unseen. */
+export function documentHash(body: Uint8Array): string {
+  return hash("sha256", body, "hex");
 }
 
-function jsonObject(body: Buffer): Record<string, unknown> | undefined {
+const AUTH_METHODS = new Set(["none", "private_key_jwt", "client_secret_basic", "client_secret_post"]);
+
+function metadataProblem(given: ClientMetadata): string | undefined {
+  const { jwks, jwks_uri: keySet, client_name: name } = given;
+  const method = given["token_endpoint_auth_method"] ?? "none";
+  for (const list of ["grant_types", "response_types"]) {
+    const values = given[list] ?? [];
+    if (!Array.isArray(values) || values.some((value) => typeof value !== "string"))
+      return `${list} must be a list of texts.`;
+  }
+  // Others beside these are what the client does elsewhere.
+  if (Array.isArray(given["grant_types"]) && !given["grant_types"].includes("authorization_code"))
+    return "grant_types must include authorization_code: the client asks on behalf of people here.";
+  if (Array.isArray(given["response_types"]) && !given["response_types"].includes("code"))
+    return "response_types must include code, the only response_type here.";
+  if (typeof method !== "string" || !AUTH_METHODS.has(method))
+    return `token_endpoint_auth_method must be one of ${[...AUTH_METHODS].join(", ")}.`;
+  if (name !== undefined && name !== null && typeof name !== "string") return "client_name must be a text.";
+  if (jwks != null && keySet != null) return "Give jwks or jwks_uri, not both.";
+  if (method === "private_key_jwt" && jwks == null && keySet == null)
+    return "private_key_jwt needs public keys, in jwks or behind jwks_uri.";
+  const keys = jwks == null ? [] : (jwks as { readonly keys?: unknown }).keys;
+  if (!Array.isArray(keys) || keys.length > MAX_KEYS) return `jwks must have a list of at most ${MAX_KEYS} keys.`;
+  if (keySet != null && (typeof keySet !== "string" || URL.parse(keySet)?.protocol !== "https:"))
+    return "jwks_uri must be an https URL.";
+  return undefined;
+}
+
+/** Whether a URL lies in one of the domains of a list in the settings. */
+function domains(patterns: readonly string[]): (url: URL) => boolean {
+  const compiled = patterns.map((pattern) => {
+    const [, below, name = "", port] = /^(\*\.)?(.*?)(?::(\d+))?$/.exec(pattern) ?? [];
+    // URL spells an internationalised domain as xn--…; people need not.
+    return { below: below !== undefined, name: domainToASCII(name), port };
+  });
+  return (url) =>
+    compiled.some(
+      ({ below, name, port }) =>
+        (below ? url.hostname.endsWith(`.${name}`) : url.hostname === name) &&
+        (port === undefined || port === (url.port || "443")),
+    );
+}
+
+function readDocument(clientId: string, body: Buffer): Record<string, unknown> {
   try {
-    const value: unknown = JSON.parse(body.toString("utf8"));
-    return typeof value === "object" && value !== null && !Array.isArray(value)
-      ? (value as Record<string, unknown>)
-      : undefined;
-  } catch {
-    return undefined;
+    return strictJsonObject(body);
+  } catch (thrown) {
+    const reason = thrown instanceof Error ? thrown.message : "cannot be read";
+    throw refused(`The document at ${clientId} ${reason}.`);
   }
 }
 
-function refused(message: string): DrawbridgeError {
-  return new DrawbridgeError("outbound_refused", message);
+function refused(message: string, detail?: string): DrawbridgeError {
+  return new DrawbridgeError("outbound_refused", message, detail === undefined ? {} : { detail });
 }

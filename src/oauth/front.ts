@@ -3,26 +3,35 @@ import type { Clock } from "../core/clock.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import { cachedDocuments } from "../net/cached.ts";
 import type { Outbound } from "../net/outbound.ts";
+import type { Trusted } from "../net/trusted.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Records } from "../store/ports.ts";
 import { handleAccount } from "./account.ts";
 import { browsers } from "./browser.ts";
-import { clientPolicy } from "./clients.ts";
+import { clientPolicy, DOCUMENT_LIMITS } from "./clients.ts";
 import { handleConsent } from "./consent.ts";
+import { hideDisabledClients } from "./disabled.ts";
 import { endpoints } from "./endpoints.ts";
 import type { Report } from "./events.ts";
 import type { Grants } from "./grants.ts";
 import type { Exchange, Place } from "./http.ts";
 import { interactions } from "./interaction.ts";
+import type { Tokens } from "./issue.ts";
 import type { Keys } from "./keys.ts";
 import { errorPage, type Page, pageHeaders, pageText, STYLE_PATH, showStyleSheet } from "./pages.ts";
+import { clientKeySets } from "./preregistered.ts";
 import { createProvider } from "./provider.ts";
+import { handleCallback } from "./provider-sign-in.ts";
+import { providers } from "./providers.ts";
 import { recordsAdapter } from "./records.ts";
 import { registration } from "./registration.ts";
+import type { Resources } from "./resources.ts";
+import { sessionsIn } from "./sessions.ts";
 import type { ClientsSettings, SignInSettings, TokensSettings } from "./settings.ts";
 import { handleSetup } from "./setup.ts";
 import { handleSignIn } from "./signin.ts";
-import type { Site } from "./site.ts";
+import type { ReachOf, Site } from "./site.ts";
+import { throttle } from "./throttle.ts";
 import type { Users } from "./users.ts";
 
 /** Answers one request whose path is ours. Throws what `server.ts` turns into a page or the JSON of an OAuth error. */
@@ -35,25 +44,31 @@ export interface FrontParts {
   readonly grants: Grants;
   readonly keys: Keys;
   readonly net: Outbound;
+  /** To the identity providers of the settings. */
+  readonly trustedNet: Trusted;
+  readonly resources: Resources;
+  readonly issuing: Tokens;
   readonly signIn: SignInSettings;
   readonly clients: ClientsSettings;
   readonly tokens: TokensSettings;
+  readonly reach: ReachOf | undefined;
   readonly report: Report;
   readonly log: Logger;
   readonly clock: Clock;
 }
 
-/** A metadata document of a client (draft-ietf-oauth-client-id-metadata-document §6.6 recommends this bound). */
-const DOCUMENT_LIMITS = { maxBytes: 5 * 1024, timeoutMs: 3_000 };
 /** The keys of a client that signs. */
 const KEY_SET_LIMITS = { maxBytes: 64 * 1024, timeoutMs: 2_500 };
 
 /** Makes the provider and everything around it. Costs a tenth of a second, so calls do not wait for it. */
 export function openFront(parts: FrontParts): Front {
-  const { place, records, users, grants, keys, net, signIn, clients, tokens, report, log, clock } = parts;
+  const { place, records, users, grants, keys, net, trustedNet, signIn, clients, tokens, reach, report, log, clock } =
+    parts;
+  const { resources, issuing } = parts;
   const policy = clientPolicy(clients, cachedDocuments(net, DOCUMENT_LIMITS, clock));
   const registering = registration(clients, records, clock);
-  const browsing = browsers({ records, users, keys, secure: place.secure, sessionHours: signIn.sessionHours, clock });
+  const sessions = sessionsIn(records, signIn.sessionHours, clock);
+  const browsing = browsers({ users, sessions, keys, secure: place.secure });
   const adapter = recordsAdapter({
     records,
     grants,
@@ -62,52 +77,73 @@ export function openFront(parts: FrontParts): Front {
     report,
     clock,
   });
-  const provider = createProvider({
-    place,
-    keys,
-    adapter,
-    signIn,
-    clients,
-    tokens,
-    policy,
-    registration: registering,
-    keySets: cachedDocuments(net, KEY_SET_LIMITS, clock),
-    users,
-    browsers: browsing,
-    grants,
-    report,
-    log,
-    showError(ctx, { error, description }) {
-      ctx.set(pageHeaders({}));
-      ctx.body = pageText(refusalPage(error, description), place.prefix);
-    },
-    clock,
-  });
-  const site: Site = {
+  const keySets = clientKeySets(clients, trustedNet, cachedDocuments(net, KEY_SET_LIMITS, clock));
+  const shared: Omit<Site, "interactions"> = {
     place,
     records,
     users,
     browsers: browsing,
+    sessions,
+    providers: providers({ settings: signIn.providers, place, net: trustedNet, clock }),
+    departures: throttle({ burst: 60, secondsPerTry: 1 }, clock),
     grants,
     policy,
-    interactions: interactions(provider, records, place),
+    reach,
     signIn,
+    clients,
     tokens,
     report,
     log,
     clock,
   };
-  const endpoint = endpoints({ site, provider, registration: registering, keys });
+
+  /** What has the keys in it. Requests under way end with what they began with. */
+  const build = () => {
+    const provider = createProvider({
+      place,
+      keys,
+      adapter,
+      signIn,
+      clients,
+      tokens,
+      resources,
+      issuing,
+      trustedNet,
+      policy,
+      registration: registering,
+      keySets,
+      users,
+      browsers: browsing,
+      grants,
+      report,
+      log,
+      showError(ctx, { error, description }) {
+        ctx.set(pageHeaders({}));
+        ctx.body = pageText(refusalPage(error, description), place.prefix);
+      },
+      clock,
+    });
+    hideDisabledClients(provider, records);
+    const site: Site = { ...shared, interactions: interactions(provider, records, place) };
+    return { provider, site, endpoint: endpoints({ site, provider, registration: registering, resources, issuing }) };
+  };
+  let current = build();
+  keys.onChange(() => {
+    current = build();
+  });
 
   return async (exchange) => {
     const { path, response } = exchange;
+    const { provider, site, endpoint } = current;
     if (path === STYLE_PATH) return showStyleSheet(response);
     if (path.startsWith("/oauth/") || path.startsWith("/.well-known/")) return endpoint(exchange);
-    const [, first, second, ...more] = path.split("/");
-    if (more.length === 0) {
+    const [, first, second, third, ...more] = path.split("/");
+    const callback = first === "sign-in" && second === "callback" && third !== undefined;
+    if (more.length === 0 && (third === undefined || callback)) {
       if (!["GET", "HEAD", "POST"].includes(exchange.request.method ?? "")) {
         throw new DrawbridgeError("method_not_allowed", "This page takes GET and POST.");
       }
+      if (callback) return handleCallback(site, exchange, third);
       if (first === "sign-in") return handleSignIn(site, exchange, second);
       if (first === "consent" && second !== undefined) return handleConsent(site, provider, exchange, second);
       if (first === "setup" && second !== undefined) return handleSetup(site, exchange, second);

@@ -5,7 +5,7 @@
 import { hash } from "node:crypto";
 import type { Clock } from "../core/clock.ts";
 import { newId } from "../core/ids.ts";
-import type { Records } from "../store/ports.ts";
+import type { Records, Row } from "../store/ports.ts";
 import type { Report } from "./events.ts";
 
 /** What a person allowed a client, last time they were asked. */
@@ -15,9 +15,13 @@ export interface Consent {
   readonly clientName: string;
   /** The host of the client id, when the client id is the URL of its document. */
   readonly clientHost: string | undefined;
+  /** Where the client said its answers may go. */
+  readonly redirectUris: readonly string[];
+  /** What it proves itself with: a hash of its keys, or the URL of its key set; undefined when it proves nothing. */
+  readonly keys: string | undefined;
   readonly scopes: readonly string[];
-  /** Changes with whatever of the client a person relied on: name, redirects, keys. */
-  readonly fingerprint: string;
+  /** The redirect URIs that the person saw their answers go to, newest last. */
+  readonly answersTo: readonly string[];
   readonly firstAt: number;
   readonly lastAt: number;
   /** When the grant made from it ends. */
@@ -48,20 +52,24 @@ export interface Grants {
   endUser(user: string): Promise<void>;
   endClient(client: string): Promise<void>;
   endToken(token: string): Promise<void>;
-  /** For whoever has deleted tokens of a grant themselves. */
-  forgetGrant(grant: string): void;
-  /** Called in the same turn as the write, for each thing that ends. */
-  onEnd(listener: (ended: Ended) => void): void;
+  /** Deletes what belongs to a grant, of one kind or of all, without a record of it: whoever calls it ends the grant. */
+  forgetGrant(grant: string, kind?: string): Promise<void>;
+  /** Called in the same turn as the write, for each thing that ends, and awaited before its end is reported. */
+  onEnd(listener: (ended: Ended) => void | Promise<void>): void;
 }
 
-const CONSENT = "oauth:consent";
+export const CONSENT = "oauth:consent";
 
 export function grantsIn(records: Records, report: Report): Grants {
-  const listeners: ((ended: Ended) => void)[] = [];
-  const ended = (what: Ended) => {
-    for (const listener of listeners) listener(what);
+  const listeners: ((ended: Ended) => void | Promise<void>)[] = [];
+  /** Tells the listeners also when the store did not say whether it was done: whoever remembers a token asks it then. */
+  const ended = async (what: Ended, written: Promise<unknown>) => {
+    try {
+      await written;
+    } finally {
+      await Promise.all(listeners.map((listener) => listener(what)));
+    }
   };
-  const clientKey = (client: string) => hash("sha256", client, "base64url");
   const pairKey = (user: string, client: string) => hash("sha256", JSON.stringify([user, client]), "base64url");
 
   return {
@@ -83,44 +91,95 @@ export function grantsIn(records: Records, report: Report): Grants {
       return { client: clientKey(client), ...(user === undefined ? {} : { user, pair: pairKey(user, client) }) };
     },
     async end(grant, about = {}) {
-      await records.deleteWhere("grant", grant);
-      ended({ grant });
+      await ended({ grant }, records.deleteWhere("grant", grant));
       const { user, client } = about;
       await report({ type: "revoked", what: "grant", grant, ...(user && { user }), ...(client && { client }) });
     },
     async endConsent(user, client) {
-      await records.deleteWhere("pair", pairKey(user, client));
-      ended({ user, client });
+      await ended({ user, client }, records.deleteWhere("pair", pairKey(user, client)));
       await report({ type: "revoked", what: "client-of-user", user, client });
     },
     async endUser(user) {
-      await records.deleteWhere("user", user);
-      ended({ user });
+      await ended({ user }, records.deleteWhere("user", user));
       await report({ type: "revoked", what: "user", user });
     },
     async endClient(client) {
-      await records.deleteWhere("client", clientKey(client));
-      ended({ client });
+      await ended({ client }, records.deleteWhere("client", clientKey(client)));
       await report({ type: "revoked", what: "client", client });
     },
     async endToken(token) {
-      await records.delete("oauth:AccessToken", token);
-      ended({ token });
+      await ended({ token }, records.delete("oauth:AccessToken", token));
       await report({ type: "revoked", what: "token", token });
     },
-    forgetGrant: (grant) => ended({ grant }),
+    forgetGrant: (grant, kind) => ended({ grant }, records.deleteWhere("grant", grant, kind)),
     onEnd: (listener) => void listeners.push(listener),
   };
 }
 
-/** What a consent was given to, as one comparable text. */
-export function fingerprintOf(client: { name: string; redirectUris: readonly string[]; keys: unknown }): string {
-  return hash(
-    "sha256",
-    JSON.stringify([client.name, [...client.redirectUris].sort(), client.keys ?? null]),
-    "base64url",
-  );
+/** One grant in force: what a client may do for somebody, until it ends or is ended. */
+export interface Grant {
+  readonly id: string;
+  readonly user: string;
+  readonly client: string;
+  readonly scopes: readonly string[];
+  /** Milliseconds since the epoch. */
+  readonly since: number;
+  readonly until: number | undefined;
 }
+
+interface StoredGrant {
+  readonly accountId?: string;
+  readonly clientId?: string;
+  readonly iat?: number;
+  readonly resources?: Readonly<Record<string, string>>;
+}
+
+/** Grants of a user, of a client, or all; at most `most`. */
+export async function listGrants(records: Records, filter: Pick<Ended, "user" | "client">, most: number) {
+  const rows = await matching<StoredGrant>(records, "oauth:Grant", filter, most);
+  return rows
+    .map(({ id, value, expiresAt }): Grant => {
+      const { accountId = "", clientId = "", iat = 0, resources = {} } = value;
+      const scopes = [...new Set(Object.values(resources).flatMap((scope) => scope.split(" ")))];
+      return { id, user: accountId, client: clientId, scopes, since: iat * 1000, until: expiresAt };
+    })
+    .filter(({ user, client }) => fits(filter, user, client))
+    .sort((a, b) => a.since - b.since);
+}
+
+/** Remembered consents of a user, for a client, or all; at most `most`. */
+export async function listConsents(records: Records, filter: Pick<Ended, "user" | "client">, most: number) {
+  const rows = await matching<Consent>(records, CONSENT, filter, most);
+  return rows.map(({ value }) => value).filter(({ user, client }) => fits(filter, user, client));
+}
+
+function fits(filter: Pick<Ended, "user" | "client">, user: string, client: string): boolean {
+  return (filter.user ?? user) === user && (filter.client ?? client) === client;
+}
+
+/** Rows of a kind by the narrower of their indexes. */
+async function matching<T>(
+  records: Records,
+  kind: string,
+  { user, client }: Pick<Ended, "user" | "client">,
+  most: number,
+) {
+  const [name, value] = user !== undefined ? ["user", user] : client !== undefined ? ["client", clientKey(client)] : [];
+  const found: Row<T>[] = [];
+  for (let after: string | undefined; found.length < most; ) {
+    const page = { limit: 1000, ...(after === undefined ? {} : { after }) };
+    const rows =
+      name === undefined || value === undefined
+        ? await records.list<T>(kind, page)
+        : await records.find<T>(kind, name, value, page);
+    found.push(...rows);
+    after = rows.at(-1)?.id;
+    if (rows.length < 1000) break;
+  }
+  return found.slice(0, most);
+}
+
+const clientKey = (client: string) => hash("sha256", client, "base64url");
 
 /** An id for a consent page's answer, so that the same question is answered once. */
 export async function answerOnce(records: Records, question: string, clock: Clock): Promise<boolean> {

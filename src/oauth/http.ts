@@ -9,7 +9,7 @@ export interface Exchange {
   /** Path below the issuer, e.g. `/oauth/token`. */
   readonly path: string;
   readonly query: URLSearchParams;
-  /** Network address of the other side. */
+  /** Network address that the request came from, behind proxies too. */
   readonly source: string;
 }
 
@@ -64,7 +64,7 @@ export function replay(exchange: Exchange, place: Place, url: string, body?: Buf
   copy.url = url;
   copy.httpVersion = request.httpVersion;
   copy.headers = { ...headers, host: place.host, "x-forwarded-proto": place.secure ? "https" : "http" };
-  Object.assign(copy, { originalUrl: `${place.prefix}${url}`, baseUrl: place.prefix });
+  Object.assign(copy, { originalUrl: `${place.prefix}${url}`, baseUrl: place.prefix, source: exchange.source });
   if (body !== undefined) {
     delete copy.headers["transfer-encoding"];
     copy.headers["content-length"] = String(body.length);

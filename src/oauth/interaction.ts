@@ -3,8 +3,8 @@ import type Provider from "oidc-provider";
 import { errors } from "oidc-provider";
 import { DrawbridgeError } from "../core/errors.ts";
 import type { Records } from "../store/ports.ts";
-import { displayName } from "./clients.ts";
 import { type Exchange, type Place, replay, seeOther } from "./http.ts";
+import { factsOf } from "./remembered.ts";
 
 type Interaction = Awaited<ReturnType<Provider["interactionDetails"]>>;
 export type InteractionResult = Parameters<Provider["interactionFinished"]>[2];
@@ -23,6 +23,8 @@ export interface Pending {
   readonly redirectUri: string;
   readonly scopes: readonly string[];
   readonly loginHint: string | undefined;
+  /** Seconds since the person proved who they are that the client puts up with (OIDC Core §3.1.2.1 `max_age`). */
+  readonly maxAge: number | undefined;
   /** Answers the request and sends the browser on. Throws `invalid_request` when it was answered before. */
   finish(result: InteractionResult): Promise<void>;
   /** Forgets who was signed in and begins the same request again. */
@@ -62,14 +64,16 @@ export function interactions(provider: Provider, records: Records, place: Place)
         reasons: interaction.prompt.reasons,
         user: session?.accountId,
         client,
-        clientName: displayName(client.clientName) || displayName(client.clientId),
+        clientName: factsOf(client).clientName,
         redirectUri,
         scopes: (text("scope") ?? "").split(" ").filter(Boolean),
-        loginHint: text("login_hint"),
+        loginHint: text("login_hint")?.slice(0, 256),
+        maxAge: params["max_age"] === undefined ? undefined : Number(params["max_age"]),
         async finish(result) {
           const request = replay(exchange, place, exchange.path);
+          // With what was answered before in this request: `prompt=login` is done once, not again after the consent.
           const next = await provider.interactionResult(request, exchange.response, result, {
-            mergeWithLastSubmission: false,
+            mergeWithLastSubmission: true,
           });
           seeOther(exchange.response, next);
         },

@@ -1,5 +1,6 @@
 /** What the MCP endpoint says of itself before a client has a token, and the scopes there are. */
-import type { Place } from "./http.ts";
+import type { Authority } from "./authority.ts";
+import type { SignInSettings } from "./settings.ts";
 
 /** What each scope allows, in the words of the consent page. The order is the order shown. */
 export const SCOPES = {
@@ -22,27 +23,51 @@ export interface ProtectedResourceMetadata {
   readonly scopes_supported: readonly string[];
   readonly bearer_methods_supported: readonly ["header"];
   readonly resource_name: string;
+  readonly dpop_signing_alg_values_supported?: readonly string[];
+  readonly dpop_bound_access_tokens_required?: true;
 }
 
 export function protectedResourceMetadata(
-  place: Pick<Place, "issuer" | "resource">,
+  { issuer, resource, scopes, dpopAlgorithms, dpopRequired }: Authority["metadata"],
   resourceName = "Drawbridge",
 ): ProtectedResourceMetadata {
   return {
-    resource: place.resource,
-    authorization_servers: [place.issuer],
-    scopes_supported: ALL_SCOPES,
+    resource,
+    authorization_servers: [issuer],
+    scopes_supported: scopes,
     bearer_methods_supported: ["header"],
     resource_name: resourceName,
+    ...(dpopAlgorithms.length > 0 && { dpop_signing_alg_values_supported: dpopAlgorithms }),
+    ...(dpopRequired && { dpop_bound_access_tokens_required: true }),
   };
 }
 
-/**
- * The one spelling of our resource for any way to write it (host in capitals, default port, slash at the end), or the text
- * as it came, to be refused as an unknown resource (RFC 8707 §2 `invalid_target`).
- */
-export function canonicalResource(text: string, resource: string): string {
-  const url = URL.parse(text);
-  if (url === null || url.hash !== "" || text.includes("#") || url.username !== "" || url.password !== "") return text;
-  return url.href.replace(/\/$/, "") === new URL(resource).href ? resource : text;
+/** Scopes of OpenID Connect that say nothing about the resource. */
+const OIDC_SCOPES = new Set(["openid", "offline_access", "profile", "email"]);
+
+/** The scopes that a request names; undefined when it names none of the resource's, and so means all that it may have. */
+export function namedScopes(scope: string | undefined): readonly string[] | undefined {
+  const named = (scope ?? "").split(" ").filter((name) => name !== "" && !OIDC_SCOPES.has(name));
+  return named.length === 0 ? undefined : named;
+}
+
+/** `authorization_grant_profiles_supported` (draft-ietf-oauth-identity-assertion-authz-grant). */
+const ID_JAG_PROFILE = "urn:ietf:params:oauth:grant-profile:id-jag";
+
+export function takesIdentityAssertions(signIn: SignInSettings): boolean {
+  return Object.values(signIn.providers).some(({ identityAssertions }) => identityAssertions);
+}
+
+/** What `oidc-provider`'s metadata (RFC 8414 §2) leaves out, or says otherwise than it is here. */
+export function correctedMetadata(clientAlgorithms: readonly string[], signIn: SignInSettings) {
+  const confidential = ["private_key_jwt", "client_secret_basic", "client_secret_post"];
+  return {
+    scopes_supported: [...ALL_SCOPES, "openid", "offline_access"],
+    response_modes_supported: ["query"],
+    revocation_endpoint_auth_methods_supported: ["none", ...confidential],
+    revocation_endpoint_auth_signing_alg_values_supported: clientAlgorithms,
+    introspection_endpoint_auth_methods_supported: confidential,
+    introspection_endpoint_auth_signing_alg_values_supported: clientAlgorithms,
+    ...(takesIdentityAssertions(signIn) && { authorization_grant_profiles_supported: [ID_JAG_PROFILE] }),
+  };
 }

@@ -73,8 +73,11 @@ export function pageHeaders({ leadsToClient = false }: Pick<PageOptions, "leadsT
 }
 
 export function showPage(response: ServerResponse, page: Page, options: PageOptions): void {
-  const text = pageText(page, options.prefix);
-  response.writeHead(options.status ?? 200, {
+  const { status = 200 } = options;
+  // What went wrong is the first thing a screen reader says of a page that came back.
+  const title = status === 422 || status === 429 ? `Error: ${page.title}` : page.title;
+  const text = pageText({ ...page, title }, options.prefix);
+  response.writeHead(status, {
     ...pageHeaders(options),
     ...options.headers,
     "content-length": Buffer.byteLength(text),
@@ -115,7 +118,23 @@ ${body}
 `}`;
 }
 
-const mark = html`<svg viewBox="0 0 32 24" width="32" height="24" aria-hidden="true" focusable="false" fill="none" stroke="currentColor" stroke-width="2" stroke-linecap="round" stroke-linejoin="round"><path d="M3 22V5h5v17M24 22V5h5v17M8 9c4 6 12 6 16 0M8 17h16M14 13.6V17M18 13.6V17"/></svg>`;
+/** Two towers, the bridge between them half open. */
+export const mark = html`<svg class="mark" viewBox="0 0 32 32" width="32" height="32" aria-hidden="true" focusable="false" fill="none" stroke="currentColor" stroke-width="2.25" stroke-linecap="round" stroke-linejoin="round"><path d="M8.5 25V8M23.5 25V8M8.5 20l6-6M23.5 20l-6-6M5 25h22"/></svg>`;
+
+/** A name that strangers chose: its direction of writing does not turn round the words beside it. */
+export function name(text: string): Html {
+  return html`<bdi>${text}</bdi>`;
+}
+
+/** The same for a title, which has no elements: U+2068 and U+2069 isolate. */
+export function nameInTitle(text: string): string {
+  return `\u2068${text}\u2069`;
+}
+
+/** "1 tool", "3 tools". */
+export function count(howMany: number, one: string, many: string): string {
+  return `${howMany} ${howMany === 1 ? one : many}`;
+}
 
 /** Problems that a person can repair, announced by screen readers when the page appears. */
 export function alert(problems: readonly string[]): Html | undefined {

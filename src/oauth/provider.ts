@@ -8,19 +8,28 @@ import Provider, {
 } from "oidc-provider";
 import type { Clock } from "../core/clock.ts";
 import type { CachedDocuments } from "../net/cached.ts";
+import type { Trusted } from "../net/trusted.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Browsers } from "./browser.ts";
 import { clientDocuments } from "./client-documents.ts";
-import { type ClientPolicy, localRedirect } from "./clients.ts";
+import { compareHashedSecrets } from "./client-secrets.ts";
+import type { ClientPolicy } from "./clients.ts";
+import { DPOP_ALGORITHMS } from "./dpop.ts";
 import type { Report } from "./events.ts";
+import { registerJwtBearer, takesAssertions } from "./grant-types/jwt-bearer.ts";
+import { proofs } from "./grant-types/proof.ts";
+import { registerTokenExchange } from "./grant-types/token-exchange.ts";
 import type { Grants } from "./grants.ts";
 import type { Place } from "./http.ts";
-import { recordIssued } from "./issued.ts";
+import type { Tokens } from "./issue.ts";
 import type { Keys } from "./keys.ts";
-import { ALL_SCOPES } from "./metadata.ts";
+import { askBeforeLeaving } from "./leaving.ts";
+import { ALL_SCOPES, correctedMetadata, namedScopes } from "./metadata.ts";
+import { preregisteredClients } from "./preregistered.ts";
 import { recordRefusals } from "./refusals.ts";
 import type { Registration } from "./registration.ts";
 import { rememberedGrant } from "./remembered.ts";
+import type { Resources, Service } from "./resources.ts";
 import type { ClientsSettings, SignInSettings, TokensSettings } from "./settings.ts";
 import type { Users } from "./users.ts";
 
@@ -31,6 +40,10 @@ export interface ProviderOptions {
   readonly signIn: SignInSettings;
   readonly clients: ClientsSettings;
   readonly tokens: TokensSettings;
+  readonly resources: Resources;
+  readonly issuing: Tokens;
+  /** To the issuers of assertions. */
+  readonly trustedNet: Trusted;
   readonly policy: ClientPolicy;
   readonly registration: Registration;
   /** Key sets of clients (`jwks_uri`). */
@@ -45,7 +58,7 @@ export interface ProviderOptions {
     ctx: KoaContextWithOIDC,
     error: { readonly error: string; readonly description: string },
   ) => void;
-  readonly clock?: Clock;
+  readonly clock: Clock;
 }
 
 export const ENDPOINTS = {
@@ -58,13 +71,14 @@ export const ENDPOINTS = {
   pushed_authorization_request: "/oauth/par",
 } as const;
 
-const CORRECTED_METADATA = {
-  scopes_supported: [...ALL_SCOPES, "openid", "offline_access"],
-  response_modes_supported: ["query"],
-};
+/** With HS256 the secret would be a key, and the key a secret. */
+const CLIENT_ALGORITHMS = ["ES256", "Ed25519", "EdDSA", "PS256", "RS256"] as const;
 
 export function createProvider(options: ProviderOptions): Provider {
-  const { place, keys, signIn, clients, tokens, registration, users, browsers, report, log } = options;
+  const { place, keys, signIn, clients, tokens, resources, issuing, registration, users, browsers, report, log } =
+    options;
+  const { algorithm } = keys;
+  const [nonceSecret = Buffer.alloc(0)] = keys.secretsFor("DPoP nonces of the token endpoint");
   const days = (count: number) => Math.max(1, Math.floor(count * 86_400));
   const cookie = { signed: true, httpOnly: true, sameSite: "lax", secure: place.secure } as const;
   const names = place.secure
@@ -90,33 +104,41 @@ export function createProvider(options: ProviderOptions): Provider {
     ),
   );
 
+  /** RFC 7662 §4: only for who has the token anyway, or is the API that was sent it. */
+  async function mayLookInto(_ctx: unknown, client: LookingClient, token: LookedInto): Promise<boolean> {
+    if (client.clientAuthMethod === "none") return false;
+    const own = token.clientId === client.clientId;
+    if (token.kind === "RefreshToken") return own;
+    if (!own && !resources.owns(client.clientId, String(token.aud))) return false;
+    const row = await issuing.find(token.jti);
+    if (row === undefined || (await issuing.fallen(row)) !== undefined) return false;
+    // What is said of a token names its client, so there must be one.
+    return own || (await provider.Client.find(row.clientId)) !== undefined;
+  }
+
   const resourceServer = {
     scope: ALL_SCOPES.join(" "),
     audience: place.resource,
     accessTokenTTL: tokens.accessTokenSeconds,
     accessTokenFormat: "jwt",
-    jwt: { sign: { alg: "ES256" } },
+    jwt: { sign: { alg: algorithm } },
   } as const;
 
   const provider = new Provider(place.issuer, {
     adapter: options.adapter,
     jwks: { keys: keys.signing.map((key) => ({ ...key })) },
     routes: ENDPOINTS,
-    clients: clients.preregistered.map((client) => ({
-      client_id: client.id,
-      client_name: client.name,
-      redirect_uris: client.redirectUris,
-      application_type: client.redirectUris.some(localRedirect) ? "native" : "web",
-      grant_types: ["authorization_code", "refresh_token"],
-      response_types: ["code"],
-      ...(client.secret === undefined
-        ? { token_endpoint_auth_method: "none" }
-        : { token_endpoint_auth_method: "client_secret_basic", client_secret: client.secret.reveal() }),
-    })),
+    clients: preregisteredClients({ gateway: place.issuer, clients, signIn }),
     clientDefaults: {
-      id_token_signed_response_alg: "ES256",
+      id_token_signed_response_alg: algorithm,
       grant_types: ["authorization_code", "refresh_token"],
       response_types: ["code"],
+      ...(tokens.dpop === "required" && { dpop_bound_access_tokens: true }),
+    },
+    enabledJWA: {
+      idTokenSigningAlgValues: [algorithm],
+      clientAuthSigningAlgValues: [...CLIENT_ALGORITHMS],
+      dPoPSigningAlgValues: [...DPOP_ALGORITHMS],
     },
     clientAuthMethods: ["none", "private_key_jwt", "client_secret_basic", "client_secret_post"],
     cookies: { keys: [...keys.cookies], names, short: cookie, long: cookie },
@@ -144,6 +166,7 @@ export function createProvider(options: ProviderOptions): Provider {
     ttl: {
       AccessToken: tokens.accessTokenSeconds,
       AuthorizationCode: 60,
+      ClientCredentials: tokens.accessTokenSeconds,
       Grant: days(tokens.grantDays),
       IdToken: tokens.accessTokenSeconds,
       Interaction: 600,
@@ -153,7 +176,7 @@ export function createProvider(options: ProviderOptions): Provider {
     extraTokenClaims: (_ctx, token) => ("grantId" in token && token.grantId ? { gid: token.grantId } : undefined),
     formats: {
       customizers: {
-        jwt: recordIssued(options),
+        jwt: issuing.recordIssued(registration),
       },
     },
     fetch: documents.fetch,
@@ -162,22 +185,33 @@ export function createProvider(options: ProviderOptions): Provider {
       userinfo: { enabled: false },
       rpInitiatedLogout: { enabled: false },
       pushedAuthorizationRequests: { enabled: true },
-      registration: { enabled: registration.open, initialAccessToken: false, issueRegistrationAccessToken: false },
+      // Who may register is decided before a request gets here.
+      registration: {
+        enabled: registration.enabled,
+        initialAccessToken: false,
+        issueRegistrationAccessToken: true,
+        idFactory: () => registration.newClientId(),
+      },
+      registrationManagement: { enabled: registration.enabled, rotateRegistrationAccessToken: true },
       revocation: { enabled: true, allowedPolicy: (_ctx, client, token) => token.clientId === client.clientId },
-      introspection: {
-        enabled: true,
-        allowedPolicy: (_ctx, client, token) =>
-          client.clientAuthMethod !== "none" && token.clientId === client.clientId,
+      introspection: { enabled: true, allowedPolicy: mayLookInto },
+      clientCredentials: { enabled: clients.preregistered.some(({ service }) => service !== undefined) },
+      dPoP: {
+        enabled: tokens.dpop !== "off",
+        nonceSecret,
+        requireNonce: () => tokens.dpopNonce,
       },
       clientIdMetadataDocument: documents.feature,
       resourceIndicators: {
         enabled: true,
         defaultResource: () => place.resource,
         useGrantedResource: () => true,
-        getResourceServerInfo(_ctx, resource) {
+        getResourceServerInfo(ctx, resource, client) {
           if (resource !== place.resource)
             throw new errors.InvalidTarget(`the only resource here is ${place.resource}`);
-          return resourceServer;
+          const service = resources.services.get(client.clientId);
+          if (ctx.oidc.params?.["grant_type"] !== "client_credentials" || service === undefined) return resourceServer;
+          return { ...resourceServer, scope: scopesOfService(ctx, service) };
         },
       },
     } satisfies Features,
@@ -191,10 +225,43 @@ export function createProvider(options: ProviderOptions): Provider {
   // Its own `discovery` setting adds what is missing and cannot change what is there.
   provider.use(async (ctx, next) => {
     await next();
-    if (ctx.oidc?.route === "discovery") Object.assign(ctx.body as object, CORRECTED_METADATA);
+    if (ctx.oidc?.route === "discovery")
+      Object.assign(ctx.body as object, correctedMetadata(CLIENT_ALGORITHMS, signIn));
   });
+  const checkProof = proofs({
+    url: `${place.issuer}${ENDPOINTS.token}`,
+    enabled: tokens.dpop !== "off",
+    nonces: tokens.dpopNonce,
+    nonceSecret,
+    clock: options.clock,
+  });
+  const grantOptions = { ...options, tokens: issuing, settings: tokens, http: options.trustedNet, checkProof };
+  if (clients.preregistered.some(({ mayExchangeFor }) => mayExchangeFor.length > 0))
+    registerTokenExchange(provider, grantOptions);
+  if (takesAssertions(signIn, clients)) registerJwtBearer(provider, grantOptions);
+  askBeforeLeaving(provider, options);
+  compareHashedSecrets(provider);
   recordRefusals(provider, report, log);
   return provider;
 }
 
+/** A service that names no scopes means all of its own. Of what it may not have it gets nothing, as long as something is left. */
+function scopesOfService(ctx: KoaContextWithOIDC, { id, scopes }: Service): string {
+  const { params } = ctx.oidc;
+  const asked = namedScopes(params?.["scope"] as string | undefined) ?? scopes;
+  const unknown = asked.filter((scope) => !(ALL_SCOPES as readonly string[]).includes(scope));
+  if (unknown.length > 0) throw new errors.InvalidScope("There is no such scope.", unknown.join(" "));
+  if (!asked.some((scope) => scopes.includes(scope)))
+    throw new errors.InvalidScope(`The service ${id} may have none of these scopes.`, asked.join(" "));
+  if (params !== undefined) params["scope"] = asked.join(" ");
+  return scopes.join(" ");
+}
+
+type LookingClient = Pick<InstanceType<Provider["Client"]>, "clientId" | "clientAuthMethod">;
+interface LookedInto {
+  readonly jti: string;
+  readonly kind: string;
+  readonly clientId?: string | undefined;
+  readonly aud?: string | readonly string[] | undefined;
+}
 type Features = NonNullable<Configuration["features"]> & Record<string, unknown>;

@@ -3,11 +3,14 @@
  * or refresh token is consumed once, a replayed proof is refused, whoever loses the race ends the whole family.
  */
 import { hash } from "node:crypto";
-import { type Adapter, type AdapterFactory, type AdapterPayload, errors } from "oidc-provider";
+import Provider, { type Adapter, type AdapterFactory, type AdapterPayload, errors } from "oidc-provider";
 import type { Clock } from "../core/clock.ts";
 import type { Records, Row } from "../store/ports.ts";
+import { hashedSecret, isHashedSecret } from "./client-secrets.ts";
 import type { Report } from "./events.ts";
 import type { Grants } from "./grants.ts";
+import { sourceOf } from "./refusals.ts";
+import { deleteRegistered } from "./registration.ts";
 
 /** Ids that are no secret. All others are bearer secrets and are stored as their hash, so that a stolen database opens nothing. */
 const PUBLIC_IDS = new Set(["AccessToken", "Client", "Grant", "Interaction", "ReplayDetection", "Session"]);
@@ -48,7 +51,7 @@ export function recordsAdapter(options: RecordsAdapterOptions): AdapterFactory {
     const payload = (id: string, row: Row<Stored> | undefined): AdapterPayload | undefined => {
       if (row === undefined) return undefined;
       const { consumedAtMs, ...value } = row.value;
-      const restored: AdapterPayload = model === "Client" ? value : { ...value, jti: id };
+      const restored: AdapterPayload = model === "Client" ? withoutDefaults(value) : { ...value, jti: id };
       if (consumedAtMs !== undefined && !graceful(row.value)) restored.consumed = Math.floor(consumedAtMs / 1000);
       return restored;
     };
@@ -62,15 +65,18 @@ export function recordsAdapter(options: RecordsAdapterOptions): AdapterFactory {
         const { jti: _, ...rest } = given;
         if (model === "Client") {
           const { client_name: name = "", redirect_uris: redirectUris = [] } = given as RegisteredClient;
-          await report({ type: "client-registered", client: id, name, redirectUris });
+          const known = (await records.get(kind, id)) !== undefined;
+          const type = known ? "client-changed" : "client-registered";
+          await report({ type, client: id, name, redirectUris, ...sourceOf(Provider.ctx) });
         }
         const expiresAt =
-          model === "Client"
+          model === "Client" || model === "RegistrationAccessToken"
             ? options.clientExpiresAt()
             : expiresInSeconds
               ? clock() + expiresInSeconds * 1000
               : undefined;
-        const written = await records.put(kind, keyOf(id), PUBLIC_IDS.has(model) ? given : rest, {
+        const value = model === "Client" ? withoutSecret(given) : PUBLIC_IDS.has(model) ? given : rest;
+        const written = await records.put(kind, keyOf(id), value, {
           ...(expiresAt === undefined ? {} : { expiresAt }),
           // A proof or assertion is new, or it is a replay (RFC 9449 §11.1, RFC 7523 §3).
           ...(model === "ReplayDetection" ? { ifVersion: 0 } : {}),
@@ -103,15 +109,34 @@ export function recordsAdapter(options: RecordsAdapterOptions): AdapterFactory {
       },
       async destroy(id) {
         if (model === "Grant") return grants.end(id);
+        if (model === "AccessToken" || model === "RefreshToken") {
+          // With a token its grant ends (RFC 7009 §2.1): in one write, or a revocation that failed half-way could not be repeated,
+          // as the token that it names would be gone.
+          const grant = (await records.get<Stored>(kind, keyOf(id)))?.value.grantId;
+          if (grant !== undefined) await grants.forgetGrant(grant);
+        }
         if (model === "AccessToken") return grants.endToken(id);
+        if (model === "Client") return deleteRegistered(records, grants, id);
         await records.delete(kind, keyOf(id));
       },
-      async revokeByGrantId(grantId) {
-        await records.deleteWhere("grant", grantId, kind);
-        grants.forgetGrant(grantId);
-      },
+      revokeByGrantId: (grantId) => grants.forgetGrant(grantId, kind),
     };
   };
+}
+
+/** A registered client, as it is kept: its secret was given out, and a stolen database must not give it out again. */
+function withoutSecret(client: AdapterPayload & { readonly client_secret?: unknown }): AdapterPayload {
+  const { client_secret: secret } = client;
+  if (typeof secret !== "string" || isHashedSecret(secret)) return client;
+  return { ...client, client_secret: hashedSecret(secret) };
+}
+
+/** What was stored is what was the default then. How ID tokens are signed, and whether all tokens must be bound, is said now. */
+function withoutDefaults({ id_token_signed_response_alg: _, ...client }: AdapterPayload): AdapterPayload {
+  const { dpop_bound_access_tokens: bound, ...rest } = client as AdapterPayload & {
+    dpop_bound_access_tokens?: unknown;
+  };
+  return bound === true ? client : rest;
 }
 
 function indexOf(model: string, id: string, value: AdapterPayload, grants: Grants): Record<string, string> {
@@ -119,6 +144,7 @@ function indexOf(model: string, id: string, value: AdapterPayload, grants: Grant
   const grant = model === "Grant" ? id : value.grantId;
   return {
     ...(grant === undefined ? {} : { grant }),
+    ...(model === "RegistrationAccessToken" && client !== undefined ? { registration: client } : {}),
     ...(uid === undefined ? {} : { uid }),
     ...(userCode === undefined ? {} : { userCode }),
     // Only what belongs to a grant is found by its people: an interaction or browser session must not end with a consent.

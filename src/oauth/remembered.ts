@@ -1,9 +1,11 @@
 /** Consents that need not be asked for again, and when they must be. */
+import { hash } from "node:crypto";
 import type Provider from "oidc-provider";
 import type { KoaContextWithOIDC } from "oidc-provider";
 import { type Clock, systemClock } from "../core/clock.ts";
+import { displayName } from "./clients.ts";
 import type { Report } from "./events.ts";
-import { fingerprintOf, type Grants } from "./grants.ts";
+import type { Consent, Grants } from "./grants.ts";
 import type { Place } from "./http.ts";
 import { ALL_SCOPES } from "./metadata.ts";
 import { sourceOf } from "./refusals.ts";
@@ -31,10 +33,11 @@ export async function rememberedGrant(
   const site = ctx.get("sec-fetch-site");
   if (client.applicationType === "native" || (site !== "none" && site !== "same-origin")) return undefined;
   const consent = await grants.consents.find(user, client.clientId);
+  if (consent === undefined || changesSince(consent, factsOf(client)).length > 0) return undefined;
   const requested = new Set(String(params?.["scope"] ?? "").split(" "));
-  const unchanged = consent?.fingerprint === fingerprintOfClient(client);
-  const covered = ALL_SCOPES.every((scope) => !requested.has(scope) || consent?.scopes.includes(scope));
-  if (consent === undefined || !unchanged || !covered) return undefined;
+  // Both were on the page that was answered.
+  if (!consent.answersTo.includes(String(params?.["redirect_uri"]))) return undefined;
+  if (!ALL_SCOPES.every((scope) => !requested.has(scope) || consent.scopes.includes(scope))) return undefined;
   const remaining = Math.floor((consent.until - clock()) / 1000);
   if (remaining <= 0) return undefined;
   const grant = new provider.Grant({ accountId: user, clientId: client.clientId });
@@ -54,15 +57,37 @@ export async function rememberedGrant(
   return grant;
 }
 
-/** What a consent to this client is given to. */
-export function fingerprintOfClient(client: {
+/** What of a client a person relies on when they let it in. */
+export type ClientFacts = Pick<Consent, "clientName" | "redirectUris" | "keys">;
+
+export function factsOf(client: {
   readonly clientId: string;
   readonly clientName?: string | undefined;
   readonly redirectUris?: readonly string[] | undefined;
-}): string {
-  const { jwks, jwksUri } = client as { jwks?: unknown; jwksUri?: unknown };
-  const { clientName = client.clientId, redirectUris = [] } = client;
-  return fingerprintOf({ name: clientName, redirectUris, keys: jwks ?? jwksUri });
+}): ClientFacts {
+  const { jwks, jwksUri } = client as { jwks?: unknown; jwksUri?: string };
+  return {
+    clientName: displayName(client.clientName) || displayName(client.clientId),
+    redirectUris: [...(client.redirectUris ?? [])].sort(),
+    keys: jwks === undefined ? jwksUri : hash("sha256", JSON.stringify(jwks), "base64url"),
+  };
+}
+
+export type Change =
+  | { readonly what: "name"; readonly before: string }
+  | { readonly what: "redirects"; readonly added: readonly string[]; readonly removed: readonly string[] }
+  | { readonly what: "keys" };
+
+/** What differs from what a person saw when they consented. Nothing: the consent still stands. */
+export function changesSince(before: ClientFacts, now: ClientFacts): readonly Change[] {
+  const changes: Change[] = [];
+  if (before.clientName !== now.clientName) changes.push({ what: "name", before: before.clientName });
+  const [old, present] = [new Set(before.redirectUris), new Set(now.redirectUris)];
+  const added = [...present].filter((uri) => !old.has(uri));
+  const removed = [...old].filter((uri) => !present.has(uri));
+  if (added.length > 0 || removed.length > 0) changes.push({ what: "redirects", added, removed });
+  if (before.keys !== now.keys) changes.push({ what: "keys" });
+  return changes;
 }
 
 /** Newer than its type definitions: how long a grant lives may be given. */

@@ -1,27 +1,40 @@
 /** The embedded OAuth 2.1 authorization server: what is where, and the face that the gateway uses. */
 import { readFile } from "node:fs/promises";
 import type { IncomingMessage, ServerResponse } from "node:http";
-import type { Authenticated } from "../core/call.ts";
 import { type Clock, systemClock } from "../core/clock.ts";
 import { DrawbridgeError } from "../core/errors.ts";
-import { outbound } from "../net/outbound.ts";
+import type { Resolve } from "../net/outbound.ts";
+import { type SourceOf, sourceBehind } from "../net/source.ts";
+import { trusted } from "../net/trusted.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Records } from "../store/ports.ts";
-import type { OAuthEvent, Report } from "./events.ts";
+import type { Authority } from "./authority.ts";
+import { boundedReport } from "./bounded-report.ts";
+import { documentNet } from "./clients.ts";
+import { DPOP_ALGORITHMS, proofCheck } from "./dpop.ts";
+import { edgeLimits } from "./edge-limits.ts";
+import type { OAuthEvent } from "./events.ts";
 import type { Front } from "./front.ts";
+import { ownExchange } from "./grant-types/own-exchange.ts";
 import { grantsIn } from "./grants.ts";
 import { answerJson, placeOf } from "./http.ts";
+import { tokensIn } from "./issue.ts";
 import { loadKeys } from "./keys.ts";
 import { ALL_SCOPES } from "./metadata.ts";
 import { errorPage, showPage } from "./pages.ts";
+import { resourcesOf } from "./resources.ts";
 import type { ClientsSettings, SignInSettings, TokensSettings } from "./settings.ts";
+import type { ReachOf } from "./site.ts";
+import { remark } from "./trail.ts";
 import { usersIn } from "./users.ts";
 import { verifier } from "./verify.ts";
+import { watch } from "./watch.ts";
 
 export type { OAuthEvent } from "./events.ts";
 export { type ProtectedResourceMetadata, protectedResourceMetadata } from "./metadata.ts";
+export type { Reach, ReachedServer, ReachOf } from "./site.ts";
 
-export interface AuthorizationServer {
+export interface AuthorizationServer extends Authority {
   /**
    * True for every path this server answers: its metadata documents (also with the path inserted when publicUrl has one, RFC
    * 8414 §3.1), and below publicUrl /oauth/…, /sign-in…, /consent…, /setup…, /account….
@@ -30,16 +43,10 @@ export interface AuthorizationServer {
   /** Answers a request whose path it owns. Never rejects. */
   handle(request: IncomingMessage, response: ServerResponse): Promise<void>;
   /**
-   * Verifies a bearer token: signature, type, issuer, audience, age, and that it was not revoked. Answers at once for a token
-   * it saw within the last minute, else with a promise. Throws or rejects with `unauthenticated`.
-   */
-  verify(token: string): Authenticated | Promise<Authenticated>;
-  /**
    * The one-time link that makes the first user, or undefined when there is one, or when local users are switched off. Valid for 24 h; each call makes a new one
    * and voids the old one.
    */
   setupLink(): Promise<string | undefined>;
-  readonly metadata: { readonly issuer: string; readonly resource: string; readonly scopes: readonly string[] };
   /** Ends a grant with all its tokens; the next `verify` refuses them. */
   revokeGrant(grantId: string): Promise<void>;
   /** Ends one access token. */
@@ -50,7 +57,6 @@ export interface AuthorizationServer {
   setUserDisabled(userId: string, disabled: boolean): Promise<void>;
   /** Loads what the first sign-in would otherwise wait for. */
   warm(): Promise<void>;
-  close(): Promise<void>;
 }
 
 export interface AuthorizationServerOptions {
@@ -61,37 +67,98 @@ export interface AuthorizationServerOptions {
   readonly tokens: TokensSettings;
   readonly records: Records;
   readonly log: Logger;
+  /** What a person's roles open to a client, for the consent page; without it the page speaks of scopes alone. */
+  readonly reach?: ReachOf | undefined;
   /** Awaited where something is granted: when it rejects, the grant is refused. */
   readonly onEvent?: (event: OAuthEvent) => void | Promise<void>;
+  /** Where requests come from; by default the other end of their connection. */
+  readonly sourceOf?: SourceOf;
   readonly clock?: Clock;
+  /** Resolves the hosts of client documents. */
+  readonly resolve?: Resolve;
 }
 
 export async function authorizationServer(options: AuthorizationServerOptions): Promise<AuthorizationServer> {
-  const { publicUrl, signIn, clients, tokens, records, log, clock = systemClock } = options;
+  const { publicUrl, signIn, clients, tokens, reach, records, log, clock = systemClock } = options;
   checkPublicUrl(publicUrl);
+  checkBinding(clients, tokens);
   const place = placeOf(publicUrl);
-  const report: Report = async (event) => {
+  const reports = boundedReport(async (event) => {
     log.info({ event }, event.type);
     await options.onEvent?.(event);
-  };
+  }, clock);
+  const { report } = reports;
+  const { sourceOf = sourceBehind([]) } = options;
+  const limits = edgeLimits(clients.requestsPerSourcePerMinute, clock);
 
-  const { allowPrivateAddresses, extraPorts, trustedCertificates } = clients.metadataDocuments;
-  const net = outbound({
-    allowPrivateAddresses,
-    extraPorts,
-    ...(trustedCertificates === undefined ? {} : { trustedCertificates: await readFile(trustedCertificates, "utf8") }),
+  const net = await documentNet(clients.metadataDocuments, options.resolve);
+  if (clients.metadataDocuments.allowPrivateAddresses)
+    log.warn({}, "insecure: client documents are fetched from private addresses too");
+
+  const { trustedCertificates: providerCertificates } = signIn;
+  const trustedNet = trusted(
+    providerCertificates === undefined ? {} : { trustedCertificates: await readFile(providerCertificates, "utf8") },
+  );
+
+  const resources = resourcesOf(place.resource, clients);
+  const watching = await watch(records);
+  const keys = await loadKeys(records, {
+    algorithm: tokens.signingAlgorithm,
+    encryption: tokens.keyEncryptionSecret,
+    watch: watching,
+    clock,
   });
-  if (allowPrivateAddresses) log.warn({}, "insecure: client documents are fetched from private addresses too");
-
-  const keys = await loadKeys(records, clock);
   const users = usersIn(records, clock);
   const grants = grantsIn(records, report);
-  const verify = verifier({ place, keys: keys.public, records, users, grants, clock });
+  // What is ended here is heard of everywhere before whoever ended it goes on.
+  grants.onEnd(() => watching.announce("ended"));
+  const issuing = tokensIn({ place, records, keys, users, grants, settings: tokens, report, clock });
+  const onEnded = (listener: () => void) => {
+    watching.on("ended", listener);
+    watching.onStale(listener);
+  };
+  const { exchange, ownToken } = ownExchange({ tokens: issuing, resources, actor: place.issuer, onEnded, clock });
+  const { verify, stands } = verifier({
+    place,
+    keys,
+    records,
+    users,
+    services: resources.services,
+    watch: watching,
+    checkProof:
+      tokens.dpop === "off"
+        ? undefined
+        : proofCheck({
+            resource: place.resource,
+            records,
+            nonceSecrets: tokens.dpopNonce ? () => keys.secretsFor("DPoP nonces of the resource") : undefined,
+            clock,
+          }),
+    proofRequired: tokens.dpop === "required",
+    clock,
+  });
   // What only clients and browsers that sign in need takes longer to load than all the rest; calls do not wait for it.
   let opened: Promise<Front> | undefined;
   const front = (): Promise<Front> => {
     opened ??= import("./front.ts").then(({ openFront }) =>
-      openFront({ place, records, users, grants, keys, net, signIn, clients, tokens, report, log, clock }),
+      openFront({
+        place,
+        records,
+        users,
+        grants,
+        keys,
+        net,
+        trustedNet,
+        resources,
+        issuing,
+        signIn,
+        clients,
+        tokens,
+        reach,
+        report,
+        log,
+        clock,
+      }),
     );
     return opened;
   };
@@ -101,21 +168,37 @@ export async function authorizationServer(options: AuthorizationServerOptions): 
     async handle(request, response) {
       const [pathname = "/", query = ""] = (request.url ?? "/").split("?", 2);
       const path = pathBelow(pathname, place.prefix) ?? "";
-      const source = request.socket.remoteAddress ?? "";
+      const source = sourceOf(request);
+      let settle: ReturnType<typeof limits.begin> | undefined;
       try {
+        settle = limits.begin(source, path);
         await (await front())({ request, response, path, query: new URLSearchParams(query), source });
       } catch (thrown) {
         const failure = DrawbridgeError.from(thrown);
+        remark(response, { said: failure.detail ?? failure.message });
         const level = failure.http >= 500 ? log.error : log.info;
         level({ path, code: failure.code, message: failure.message, detail: failure.detail }, "request failed");
         answerFailure(response, path, failure, place.prefix);
+      } finally {
+        settle?.(response);
       }
     },
     verify,
+    stands,
+    exchange,
+    ownToken,
+    onEnded,
     async setupLink() {
       return signIn.local && (await users.none()) ? `${place.issuer}/setup/${await users.newSetupToken()}` : undefined;
     },
-    metadata: { issuer: place.issuer, resource: place.resource, scopes: ALL_SCOPES },
+    metadata: {
+      issuer: place.issuer,
+      resource: place.resource,
+      scopes: ALL_SCOPES,
+      scopeNames: {},
+      dpopAlgorithms: tokens.dpop === "off" ? [] : DPOP_ALGORITHMS,
+      dpopRequired: tokens.dpop === "required",
+    },
     revokeGrant: (grantId) => grants.end(grantId),
     revokeToken: (jti) => grants.endToken(jti),
     revokeClient: (clientId) => grants.endClient(clientId),
@@ -126,7 +209,11 @@ export async function authorizationServer(options: AuthorizationServerOptions): 
     async warm() {
       await front();
     },
-    close: () => net.close(),
+    async close() {
+      watching.close();
+      keys.close();
+      await Promise.all([net.close(), trustedNet.close(), reports.close()]);
+    },
   };
 }
 
@@ -144,6 +231,15 @@ function checkPublicUrl(publicUrl: URL): void {
       `publicUrl ${publicUrl.href} must be an origin, with a path at most.`,
     );
   }
+}
+
+function checkBinding({ preregistered }: ClientsSettings, { dpop }: TokensSettings): void {
+  const bound = dpop === "off" ? preregistered.find((client) => client.dpop) : undefined;
+  if (bound === undefined) return;
+  throw new DrawbridgeError(
+    "settings_invalid",
+    `The client ${bound.id} must have its tokens bound to a key (dpop: true), and tokens.dpop is off. Change one of them.`,
+  );
 }
 
 const PAGES = /^\/(?:oauth|sign-in|consent|setup|account)(?:\/|$)/;
@@ -165,6 +261,8 @@ function answerFailure(response: ServerResponse, path: string, failure: Drawbrid
   const { http: status, message, retryAfterSeconds } = failure;
   const headers: Record<string, string> =
     retryAfterSeconds === undefined ? {} : { "retry-after": String(retryAfterSeconds) };
+  // RFC 6750 §3: whoever lacks a token is told which kind.
+  if (status === 401) headers["www-authenticate"] = `Bearer error="${failure.oauth}"`;
   // Nothing more is read of a body that was too large, so the connection cannot go on.
   if (failure.code === "body_too_large") headers["connection"] = "close";
   if (path.startsWith("/oauth/") && path !== "/oauth/authorize") {

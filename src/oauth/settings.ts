@@ -4,11 +4,15 @@
  */
 import { z } from "zod";
 import { secretField } from "../core/secret.ts";
+import { ALL_SCOPES } from "./metadata.ts";
 
 const domain = z
   .string()
-  .regex(/^(\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)*(:\d+)?$/, "expected a domain such as claude.ai or *.example.com")
-  .describe("A domain, or `*.domain` for all below it.");
+  .regex(
+    /^(\*\.)?[\p{L}\p{M}\p{N}-]+(\.[\p{L}\p{M}\p{N}-]+)*(:\d+)?$/u,
+    "expected a domain such as claude.ai or *.example.com",
+  )
+  .describe("A domain, or `*.domain` for all below it; with a port, only there.");
 
 /** A claim by name, or a path of names for a nested one (`realm_access.roles`). */
 const claim = z.string().regex(/^[^\s.]+(\.[^\s.]+)*$/, "expected a claim such as groups or realm_access.roles");
@@ -38,10 +42,10 @@ const signInProvider = z.strictObject({
   responseMode: z
     .enum(["query", "form_post"])
     .default("query")
-    .describe(
-      "How the provider answers. form_post needs https, because the browser's cookie must come along from another site.",
-    ),
-  groupsClaim: claim.default("groups").describe("The claim of the ID token whose values become the user's groups."),
+    .describe("How the provider answers: in the URL that it sends the browser to, or in a form that it has it send."),
+  groupsClaim: claim
+    .default("groups")
+    .describe("The claim of the ID token, or of userinfo, whose values become the user's groups."),
   groupsPrefix: z
     .string()
     .max(60)
@@ -50,7 +54,7 @@ const signInProvider = z.strictObject({
   requiredGroups: z
     .array(z.string().min(1))
     .default([])
-    .describe("Who is in none of these may not sign in. Empty: everyone may."),
+    .describe("Who is in none of these, as the provider calls them, may not sign in. Empty: everyone may."),
   emailDomains: z
     .array(domain)
     .default([])
@@ -84,6 +88,10 @@ export const signInSettings = z
   .prefault({});
 
 const groups = z.array(z.string().min(1)).default([]);
+const ownScopes = z
+  .array(z.enum(ALL_SCOPES))
+  .min(1)
+  .default([...ALL_SCOPES]);
 const preregisteredClient = z
   .strictObject({
     id: z.string().min(1).max(200),
@@ -99,7 +107,7 @@ const preregisteredClient = z
       .optional()
       .describe("Where its public keys are: makes it a confidential client (private_key_jwt)."),
     service: z
-      .strictObject({ groups, scopes: z.array(scopeToken).default(["mcp:read", "mcp:call"]) })
+      .strictObject({ groups, scopes: ownScopes })
       .optional()
       .describe("It may get tokens for itself (client_credentials), with these groups and at most these scopes."),
     owns: z
@@ -109,7 +117,16 @@ const preregisteredClient = z
         "It is the API with these resource identifiers: it may introspect tokens for them, and exchange them onward.",
       ),
     mayExchangeFor: z
-      .array(z.strictObject({ audience, scopes: upstreamScopes.default([]) }))
+      .array(
+        z.strictObject({
+          audience,
+          scopes: upstreamScopes
+            .optional()
+            .describe(
+              "The API's scopes: a list, or for each scope of its own those it stands for there. Default: the same names.",
+            ),
+        }),
+      )
       .default([])
       .describe("APIs that it may get a user's token for, in exchange for one it was called with (RFC 8693)."),
     dpop: z.boolean().default(false).describe("Its tokens must be bound to a key of its own (RFC 9449)."),
@@ -118,6 +135,8 @@ const preregisteredClient = z
     const ways = [client.secret, client.jwks, client.jwksUri].filter((way) => way !== undefined).length;
     const refuse = (path: string, message: string) => ctx.addIssue({ code: "custom", path: [path], message });
     if (ways > 1) refuse("secret", "give one of secret, jwks and jwksUri");
+    if (client.jwks?.keys.some((key) => "d" in key || "k" in key))
+      refuse("jwks", "a key in it is private: give the public part, and keep the private one where it is used");
     if (ways === 0 && (client.service !== undefined || client.owns.length > 0 || client.mayExchangeFor.length > 0))
       refuse("secret", "a service or an API must authenticate: give secret, jwks or jwksUri");
     if (client.redirectUris.length === 0 && client.service === undefined && client.owns.length === 0)
@@ -144,8 +163,14 @@ const workload = z.strictObject({
     .max(1000)
     .describe("Glob over the `sub` of its platform's token, e.g. repo:acme/shop:ref:refs/heads/*."),
   audience: z.string().min(1).optional().describe("The `aud` its platform's token must have. Default: our issuer."),
+  reusable: z
+    .boolean()
+    .default(false)
+    .describe(
+      "The platform's token may be shown more than once while it is valid. Needed where the platform gives one for an hour, as Kubernetes does.",
+    ),
   groups,
-  scopes: z.array(scopeToken).default(["mcp:read", "mcp:call"]),
+  scopes: ownScopes,
 });
 
 export const clientsSettings = z
@@ -157,7 +182,7 @@ export const clientsSettings = z
           .default(true)
           .describe("Client ID Metadata Documents: the client id is the https URL of a document about the client."),
         allow: z.array(domain).default([]).describe("Domains whose clients are shown as allowed by the operator."),
-        deny: z.array(domain).default([]).describe("Domains whose clients are refused."),
+        deny: z.array(domain).default([]).describe("Domains whose clients are refused, whatever else names them."),
         pins: z
           .record(
             z.url({ protocol: /^https$/ }),
@@ -165,7 +190,7 @@ export const clientsSettings = z
           )
           .default({})
           .describe(
-            "Client id → SHA-256 of its document (`drawbridge clients show` prints it). A document that differs is refused.",
+            "Client id → SHA-256 of its document (`drawbridge clients show` prints it). The client is allowed by this; a document that differs is refused.",
           ),
         others: z
           .enum(["ask", "deny"])
@@ -203,6 +228,20 @@ export const clientsSettings = z
       .default(["cursor", "vscode", "vscode-insiders"])
       .describe("URI schemes of programs that clients may be sent back to, beside https and loopback http."),
     maxRegistered: z.int().min(1).max(1_000_000).default(1000).describe("Dynamically registered clients kept at most."),
+    requestsPerSourcePerMinute: z
+      .int()
+      .min(0)
+      .max(10_000_000)
+      .default(1200)
+      .describe(
+        "What one address (IPv6: one /64 network) may ask of each kind of endpoint of the authorization server in a minute. A token that is given costs nothing; a refused code, token or secret costs twenty. 0: no limit.",
+      ),
+    registrationsPerSourcePerHour: z
+      .int()
+      .min(1)
+      .max(1_000_000)
+      .default(60)
+      .describe("Clients that one address may register in an hour."),
     registeredUnusedDays: z
       .number()
       .min(0.01)
@@ -230,10 +269,19 @@ export const tokensSettings = z
       .enum(["ES256", "EdDSA", "RS256"])
       .default("ES256")
       .describe("How access tokens are signed. RS256 only for resource servers that know nothing else."),
+    keyEncryptionSecret: secretField
+      .optional()
+      .describe("Encrypts the keys in the store. Without it, who can read the store can sign tokens."),
     dpop: z
       .enum(["off", "optional", "required"])
       .default("optional")
       .describe("Tokens bound to a key of the client (RFC 9449): refused, accepted, or demanded of every client."),
+    dpopNonce: z
+      .boolean()
+      .default(false)
+      .describe(
+        "Each proof needs a nonce of ours, so that none can be made in advance (RFC 9449 §9). Clients ask once every two to four minutes.",
+      ),
     accessTokenSeconds: z
       .int()
       .min(60)

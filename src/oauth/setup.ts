@@ -1,17 +1,20 @@
-/** The one-time link that makes the owner's account. */
+/** One-time links: the one that makes the owner's account, and those with which somebody chooses a password. */
 import { DrawbridgeError } from "../core/errors.ts";
 import { type Exchange, readForm, seeOther } from "./http.ts";
 import { alert, field, formToken, html, showPage } from "./pages.ts";
+import { MIN_PASSWORD_LENGTH } from "./passwords.ts";
 import type { Site } from "./site.ts";
-import { MIN_PASSWORD_LENGTH } from "./users.ts";
+import type { User } from "./users.ts";
 
 /** The group of whoever sets Drawbridge up. */
 export const OWNER_GROUP = "owner";
 
-/** `/setup/<token>`. Looking at the page does not spend the link; making the account does, once. */
+/** `/setup/<token>`. Looking at the page does not spend the link; answering it does, once. */
 export async function handleSetup(site: Site, exchange: Exchange, token: string): Promise<void> {
   const { users, browsers, report, place } = site;
-  if (!(await users.setupTokenValid(token))) throw spent();
+  const invited = await users.invited(token);
+  if (invited !== undefined) return handleInvitation(site, exchange, token, invited);
+  if (!site.signIn.local || !(await users.setupTokenValid(token))) throw spent();
   if (exchange.request.method !== "POST") return show(site, exchange, { name: "", email: "", problems: [] });
 
   const form = await readForm(exchange.request);
@@ -32,6 +35,41 @@ export async function handleSetup(site: Site, exchange: Exchange, token: string)
   seeOther(exchange.response, `${place.prefix}/account`);
 }
 
+/** A new user's first password, or a new one of somebody who lost theirs: their sessions end. */
+async function handleInvitation(site: Site, exchange: Exchange, token: string, user: User): Promise<void> {
+  const { users, browsers, sessions, report, place } = site;
+  const purpose = `invitation ${user.id}`;
+  const show = (problems: readonly string[]) => {
+    const body = html`<h1>Choose a password</h1>
+<p class="lead">for <strong>${user.name}</strong> at <strong>${place.host}</strong></p>
+${alert(problems)}
+<form method="post">
+${formToken(browsers.formToken(exchange, purpose))}
+<input class="unseen" name="username" autocomplete="username" value="${user.name}" readonly tabindex="-1" aria-hidden="true">
+${passwordFields(true)}
+<button class="full">Keep this password</button>
+</form>`;
+    const status = problems.length === 0 ? 200 : 422;
+    showPage(exchange.response, { title: "Choose a password", body }, { prefix: place.prefix, status });
+  };
+  if (exchange.request.method !== "POST") return show([]);
+
+  const form = await readForm(exchange.request);
+  browsers.checkForm(exchange, form, purpose);
+  const password = form.get("password") ?? "";
+  const problems = [...users.problems({ name: user.name, email: undefined, password })];
+  if (password !== form.get("again")) problems.push("The two passwords differ.");
+  if (problems.length > 0) return show(problems);
+
+  const accepted = await users.acceptInvitation(token, password);
+  if (accepted === undefined) throw spent();
+  await sessions.endAll(user.id);
+  await report({ type: "password-changed", user: user.id, source: exchange.source });
+  // With local users switched off a password opens nothing, nor does the link that sets it.
+  if (site.signIn.local) await browsers.signIn(exchange, accepted);
+  seeOther(exchange.response, `${place.prefix}/account`);
+}
+
 interface Shown {
   readonly name: string;
   readonly email: string;
@@ -46,25 +84,29 @@ ${alert(problems)}
 ${formToken(browsers.formToken(exchange, "setup"))}
 ${field({ name: "name", label: "Name", autocomplete: "username", value: name, hint: "What you will sign in with.", focus: problems.length === 0 })}
 ${field({ name: "email", label: "E-mail", type: "email", autocomplete: "email", value: email, required: false })}
-${field({
-  name: "password",
-  label: "Password",
-  type: "password",
-  autocomplete: "new-password",
-  minLength: MIN_PASSWORD_LENGTH,
-  hint: `At least ${MIN_PASSWORD_LENGTH} characters. A few words in a row do well.`,
-  focus: problems.length > 0,
-})}
-${field({ name: "again", label: "Password, once more", type: "password", autocomplete: "new-password", minLength: MIN_PASSWORD_LENGTH })}
+${passwordFields(problems.length > 0)}
 <button class="full">Make the account</button>
 </form>`;
   const status = problems.length === 0 ? 200 : 422;
   showPage(exchange.response, { title: "Set up", body }, { prefix: place.prefix, status });
 }
 
+function passwordFields(focus: boolean) {
+  return html`${field({
+    name: "password",
+    label: "Password",
+    type: "password",
+    autocomplete: "new-password",
+    minLength: MIN_PASSWORD_LENGTH,
+    hint: `At least ${MIN_PASSWORD_LENGTH} characters. A few words in a row do well.`,
+    focus,
+  })}
+${field({ name: "again", label: "Password, once more", type: "password", autocomplete: "new-password", minLength: MIN_PASSWORD_LENGTH })}`;
+}
+
 function spent(): DrawbridgeError {
   return new DrawbridgeError(
     "not_found",
-    "This link has been used, is older than a day, or was replaced by a newer one. While there is no account, each start of Drawbridge prints a new one.",
+    "This link has been used, is older than a day, or was replaced by a newer one. Ask whoever runs this gateway for another; while there is no account, each start of Drawbridge prints one.",
   );
 }

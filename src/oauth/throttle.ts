@@ -4,6 +4,8 @@ import { type Clock, systemClock } from "../core/clock.ts";
 export interface Throttle {
   /** Takes one try. 0: go on; else the seconds to wait. */
   take(key: string): number;
+  /** Takes more than was taken, or gives back (`tries` below 0), without asking. A debt is never larger than a whole bucket. */
+  charge(key: string, tries: number): void;
   /** Gives a key all its tries back. */
   reset(key: string): void;
 }
@@ -22,16 +24,24 @@ export function throttle(
   /** When a key will have all its tries back (the "theoretical arrival time" of GCRA). */
   const fullAt = new Map<string, number>();
   const step = secondsPerTry * 1000;
+  const set = (key: string, at: number) => {
+    fullAt.delete(key);
+    fullAt.set(key, at);
+    if (fullAt.size > maxKeys) fullAt.delete(fullAt.keys().next().value ?? "");
+  };
   return {
     take(key) {
       const now = clock();
       const next = Math.max(now, fullAt.get(key) ?? 0) + step;
       const early = next - now - burst * step;
       if (early > 0) return Math.ceil(early / 1000);
-      fullAt.delete(key);
-      fullAt.set(key, next);
-      if (fullAt.size > maxKeys) fullAt.delete(fullAt.keys().next().value ?? "");
+      set(key, next);
       return 0;
+    },
+    charge(key, tries) {
+      const now = clock();
+      const next = Math.max(now, fullAt.get(key) ?? 0) + tries * step;
+      set(key, Math.min(next, now + 2 * burst * step));
     },
     reset: (key) => void fullAt.delete(key),
   };

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import {
   authorize,
   authorizeUrl,
-  type Browser,
+  Browser,
   REDIRECT,
   type Running,
   register,
@@ -74,6 +74,43 @@ verifiesEach(
   },
 );
 
+describe("a client on the person's computer", () => {
+  verifiesEach(
+    "rfc8252-loopback",
+    ["http://127.0.0.1:1/callback", "http://127.0.0.1/callback", "http://127.0.0.1:65535/callback"],
+    "may be answered at any port: %s",
+    async (redirect) => {
+      expect(await browser.go(authorizeUrl(live, { client, redirect }))).toBeUndefined();
+      expect(browser.last.status).toBe(200);
+    },
+  );
+
+  test.each([
+    "http://127.0.0.1.attacker.example/callback",
+    "http://127.0.0.1@attacker.example/callback",
+    "http://localhost.attacker.example:49152/callback",
+    "http://2130706433.attacker.example/callback",
+    "http://[::1]:49152/callback",
+    "http://localhost:49152/callback",
+    "http://127.0.0.1:49152/callback/",
+    "http://127.0.0.1:49152/callback?x=1",
+    "http://127.0.0.1:49152/other",
+    "https://127.0.0.1:49152/callback",
+    "JaVaScRiPt:alert(1)",
+    "java\tscript:alert(1)",
+    " javascript:alert(1)",
+    "data:text/html,x",
+    "vbscript:x",
+    "blob:http://127.0.0.1/x",
+    "file:///etc/passwd",
+    "cursor://callback",
+  ])("is not answered at %j", async (redirect) => {
+    expect(await browser.go(authorizeUrl(live, { client, redirect }))).toBeUndefined();
+    expect(browser.last.status).toBe(400);
+    expect(browser.last.text).not.toContain("attacker.example");
+  });
+});
+
 describe("PKCE", () => {
   const withoutPkce = async (more: Record<string, string>) => {
     const url = new URL(authorizeUrl(live, { client }));
@@ -127,10 +164,99 @@ test.each(["client_id", "redirect_uri", "scope", "state", "code_challenge"])(
     const url = new URL(authorizeUrl(live, { client }));
     url.searchParams.append(name, "again");
     const end = await browser.go(url.href);
+    // Who is asked, or where the answer goes, is not clear: nobody is answered.
+    if (name === "client_id" || name === "redirect_uri") expect(end).toBeUndefined();
     if (end === undefined) expect(browser.last.status).toBe(400);
-    else expect(end.searchParams.get("error")).toMatch(/invalid_request|invalid_redirect_uri/);
+    else expect(end.searchParams.get("error")).toBe("invalid_request");
   },
 );
+
+describe("an invalid request", () => {
+  const stranger = async (metadata: Record<string, unknown> = {}) =>
+    String((await register(live, { client_name: "Stranger", redirect_uris: [WEB], ...metadata })).body["client_id"]);
+  const INVALID: readonly (readonly [string, Record<string, string>])[] = [
+    ["without a person to ask", { prompt: "none" }],
+    ["for a scope that does not exist", { scope: "admin" }],
+    ["for another resource", { resource: "https://other.example/mcp" }],
+    ["of another response type", { response_type: "code token" }],
+    ["with plain PKCE", { code_challenge_method: "plain" }],
+    ["with a request object", { request: "a.b.c" }],
+  ];
+  /** Where the page that was loaded last would lead. */
+  const wayOn = () => new URL(/href="(https:[^"]+)"/.exec(browser.last.text)?.[1]?.replaceAll("&#38;", "&") ?? "");
+
+  verifiesEach(
+    ["rfc9700-redirector", "rfc9207-iss"],
+    INVALID,
+    "%s of a client that nobody vouches for shows where it leads, and goes nowhere by itself",
+    async (_what, more) => {
+      const unknown = await stranger();
+      expect(await browser.go(authorizeUrl(live, { client: unknown, redirect: WEB, more }))).toBeUndefined();
+      expect(browser.last.status).toBe(400);
+      expect(browser.last.headers.get("location")).toBeNull();
+      expect(browser.last.headers.get("refresh")).toBeNull();
+      expect(browser.last.headers.get("x-frame-options")).toBe("DENY");
+      expect(browser.last.text).toContain("<strong>shop.example</strong>");
+      const to = wayOn();
+      expect(`${to.origin}${to.pathname}`).toBe(WEB);
+      const answer = to.hash === "" ? to.searchParams : new URLSearchParams(to.hash.slice(1));
+      expect(answer.get("error")).toMatch(/^[a-z_]+$/);
+      expect(answer.get("state")).toBe("state-1");
+      expect(answer.get("iss")).toBe(live.base);
+    },
+  );
+
+  test.each(INVALID)("%s of a client on the person's own computer is answered at once", async (_what, more) => {
+    const end = await browser.go(authorizeUrl(live, { client, more }));
+    expect(end?.origin).toBe(new URL(REDIRECT).origin);
+  });
+
+  test("of a client that the person has let in is answered at once, until it is another client", async () => {
+    const known = await stranger({ client_name: "Known" });
+    await authorize(live, browser, { client: known, redirect: WEB });
+    const silent = { client: known, redirect: WEB, more: { prompt: "none" } };
+    const end = await browser.go(authorizeUrl(live, { ...silent, scope: "admin" }));
+    expect(end?.searchParams.get("error")).toMatch(/invalid_scope|access_denied/);
+    // To anybody else it is as unknown as before.
+    const [someone, before] = [new Browser(live.origin), browser];
+    expect(await someone.go(authorizeUrl(live, silent))).toBeUndefined();
+    expect(someone.last.status).toBe(400);
+    expect(await before.go(authorizeUrl(live, silent))).toBeDefined();
+  });
+
+  test("of a client that the operator has set up or allowed is answered at once", async () => {
+    await using here = await running({
+      clients: { preregistered: [{ id: "billing", name: "Billing", redirectUris: [WEB] }] },
+    });
+    const anyone = new Browser(here.origin);
+    const end = await anyone.go(authorizeUrl(here, { client: "billing", redirect: WEB, more: { prompt: "none" } }));
+    expect(end?.searchParams.get("error")).toBe("login_required");
+    expect(end?.searchParams.get("iss")).toBe(here.base);
+  });
+
+  test("cannot make a page that sends itself, also when it was pushed before", async () => {
+    const unknown = await stranger();
+    const pushed = new URL(authorizeUrl(live, { client: unknown, redirect: WEB })).searchParams;
+    pushed.set("response_mode", "form_post");
+    pushed.set("prompt", "none");
+    const push = async () => {
+      const response = await fetch(`${live.base}/oauth/par`, { method: "POST", body: pushed });
+      return (await response.json()) as { request_uri?: string; error?: string };
+    };
+    expect(await push()).toMatchObject({ error: "invalid_request" });
+    pushed.delete("response_mode");
+    const query = new URLSearchParams({ client_id: unknown, request_uri: (await push()).request_uri ?? "" });
+    query.set("response_mode", "form_post");
+    const foreign = new URLSearchParams({ ...Object.fromEntries(pushed), request_uri: "https://attacker.example/r" });
+    foreign.set("response_mode", "form_post");
+    for (const each of [query, foreign]) {
+      expect(await browser.go(`${live.base}/oauth/authorize?${each}`)).toBeUndefined();
+      expect(browser.last.status).toBe(400);
+      expect(browser.last.text).not.toContain("<script");
+      expect(browser.last.text).not.toContain("<form");
+    }
+  });
+});
 
 test("request objects are refused and nothing is fetched", async () => {
   expect(await errorFor({ request: "a.b.c" })).toBe("request_not_supported");
@@ -205,7 +331,7 @@ describe("registration", () => {
     expect((await register(here)).status).toBe(201);
     await connect(here, someone, { client: used });
 
-    await using busy = await running({ clients: { registration: "open" } });
+    await using busy = await running({ clients: { registration: "open", registrationsPerSourcePerHour: 20 } });
     const statuses = [];
     for (let i = 0; i < 25; i++) statuses.push((await register(busy)).status);
     expect(statuses.slice(0, 20)).toEqual(Array(20).fill(201));

@@ -25,7 +25,7 @@ async function started(options: Parameters<typeof running>[0] = {}) {
 /** A browser in front of the consent page. */
 async function asked(live: Running, browser: Browser, client: string): Promise<string> {
   await browser.go(authorizeUrl(live, { client }));
-  expect(browser.last.text).toContain("It will be able to");
+  expect(browser.last.text).toMatch(/will (also )?be able to/);
   return browser.last.url;
 }
 
@@ -73,6 +73,70 @@ describe("a consent", () => {
     expect(live.events.some(({ type }) => type === "consent-granted")).toBe(false);
   });
 
+  test("is not taken over by whoever opens the link at its end", async () => {
+    await using here = await started();
+    const { live, browser, client } = here;
+    const url = await asked(live, browser, client);
+    const given = await browser.fetch(url, browser.form({ answer: "allow" }));
+    const end = new URL(given.headers.get("location") ?? "", live.base);
+    expect(end.pathname).toMatch(/^\/oauth\/authorize\//);
+    for (const signedIn of [false, true]) {
+      const victim = new Browser(live.origin);
+      if (signedIn) {
+        await victim.go(`${live.base}/sign-in`);
+        await victim.submit({ name: "olive", password: PASSWORD });
+      }
+      expect(await victim.go(end.href)).toBeUndefined();
+      expect(victim.last.status).toBe(400);
+    }
+    expect((await browser.go(end.href))?.searchParams.has("code")).toBe(true);
+  });
+
+  test("is kept on our side: no cookie stands for it, before or after", async () => {
+    await using here = await started();
+    const { live, browser, client } = here;
+    await asked(live, browser, client);
+    const before = browser.cookieNames;
+    await browser.submit({ answer: "allow" });
+    expect(browser.cookieNames.filter((name) => !before.includes(name))).toEqual([]);
+    await browser.go(`${live.base}/account`);
+    await browser.submit({ client }, `${live.base}/account/revoke`);
+    // With all the cookies that there were, it is gone.
+    await asked(live, browser, client);
+    expect(browser.last.text).not.toContain("You let it use");
+  });
+
+  test("is asked for again when a remembered client wants more, or answers elsewhere", async () => {
+    await using here = await started();
+    const { live, browser } = here;
+    const [one, two] = ["https://shop.example/cb", "https://shop.example/other"];
+    const web = String((await register(live, { redirect_uris: [one, two] })).body["client_id"]);
+    await authorize(live, browser, { client: web, redirect: one, scope: "mcp:read" });
+    const none = { headers: { "sec-fetch-site": "none" } };
+    const read = { client: web, redirect: one, scope: "mcp:read" };
+    expect(await browser.go(authorizeUrl(live, read), none)).toBeDefined();
+    expect(await browser.go(authorizeUrl(live, { ...read, scope: "mcp:read mcp:call" }), none)).toBeUndefined();
+    // Where the answer goes was shown then, and this is another place.
+    expect(await browser.go(authorizeUrl(live, { ...read, redirect: two }), none)).toBeUndefined();
+    expect(browser.last.text).toContain("This time the answer goes to another address.");
+    await browser.submit({ answer: "allow" });
+    for (const redirect of [one, two]) {
+      expect(await browser.go(authorizeUrl(live, { ...read, redirect }), none)).toBeDefined();
+    }
+  });
+
+  test("and a sign-in are followed by 303, so that no form is ever sent on", async () => {
+    await using here = await started();
+    const { live, client } = here;
+    const browser = new Browser(live.origin);
+    await browser.go(authorizeUrl(live, { client }));
+    await browser.submit({ name: "olive", password: PASSWORD });
+    await browser.submit({ answer: "allow" });
+    const statuses = browser.seen.map(({ status }) => status);
+    expect(statuses.filter((status) => status === 303).length).toBeGreaterThan(3);
+    expect(statuses.filter((status) => status >= 300 && status !== 303)).toEqual([]);
+  });
+
   test("is not given by somebody who has signed out meanwhile", async () => {
     await using here = await started();
     const { live, browser, client } = here;
@@ -90,8 +154,8 @@ describe("a consent", () => {
     const { live, browser, client } = here;
     const tokens = await connect(live, browser, { client, without: ["mcp:call"] });
     expect(tokens.scope).toBe("mcp:read");
-    await asked(live, browser, client);
-    expect(browser.last.text).toMatch(/mcp:call" checked><span><b>Use tools for you<\/b> <span class="tag warn">new/);
+    const other = String((await register(live)).body["client_id"]);
+    await asked(live, browser, other);
     expect(await browser.submit({ answer: "allow" }, undefined, ["mcp:read", "mcp:call"])).toBeUndefined();
     expect(browser.last.status).toBe(422);
     const end = await browser.submit({ answer: "deny" });
@@ -158,7 +222,7 @@ describe("a consent", () => {
     await expect
       .poll(() => browser.go(authorizeUrl(live, { client: id, redirect }), none), { timeout: 25_000, interval: 200 })
       .toBeUndefined();
-    expect(browser.last.text).toContain("This client has changed since you allowed it");
+    expect(browser.last.text).toContain("It has changed since you let it use");
   });
 });
 
@@ -274,7 +338,7 @@ describe("signing in", () => {
     await browser.submit({ answer: "switch" });
     expect(browser.last.text).toContain("<h1>Sign in</h1>");
     await browser.submit({ name: "pepper", password: PASSWORD });
-    expect(browser.last.text).toContain("<strong>pepper</strong>");
+    expect(browser.last.text).toContain("<bdi>pepper</bdi>");
     const end = await browser.submit({ answer: "allow" });
     expect(end?.searchParams.get("code")).toBeTruthy();
   });

@@ -1,8 +1,8 @@
 /** A certificate for https on loopback, made for one test run. */
 import type * as X509 from "@peculiar/x509";
 
-/** PEM texts of a self-signed certificate for `localhost` and 127.0.0.1, and of its key. */
-export async function selfSigned(): Promise<{ certificate: string; key: string }> {
+/** PEM texts of a self-signed certificate for `localhost`, 127.0.0.1 and further names, and of its key. */
+export async function selfSigned(names: readonly string[] = []): Promise<{ certificate: string; key: string }> {
   const x509 = await library();
   const algorithm = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };
   const keys = await crypto.subtle.generateKey(algorithm, true, ["sign", "verify"]);
@@ -16,6 +16,7 @@ export async function selfSigned(): Promise<{ certificate: string; key: string }
     extensions: [
       new x509.SubjectAlternativeNameExtension([
         { type: "dns", value: "localhost" },
+        ...names.map((value) => ({ type: "dns" as const, value })),
         { type: "ip", value: "127.0.0.1" },
       ]),
     ],

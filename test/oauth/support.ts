@@ -9,11 +9,13 @@ import { join } from "node:path";
 import type { Principal } from "../../src/core/call.ts";
 import { type Clock, systemClock } from "../../src/core/clock.ts";
 import { DrawbridgeError } from "../../src/core/errors.ts";
+import { sourceBehind } from "../../src/net/source.ts";
 import {
   type AuthorizationServer,
   authorizationServer,
   type OAuthEvent,
   protectedResourceMetadata,
+  type ReachOf,
 } from "../../src/oauth/server.ts";
 import { clientsSettings, signInSettings, tokensSettings } from "../../src/oauth/settings.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
@@ -31,11 +33,14 @@ export interface RunningOptions {
   readonly path?: string;
   readonly records?: Records;
   readonly clock?: Clock;
+  readonly reach?: ReachOf;
   readonly onEvent?: (event: OAuthEvent) => void | Promise<void>;
   /** Answers /mcp instead of the small endpoint that says who called. */
   readonly mcp?: (request: IncomingMessage, response: ServerResponse, server: AuthorizationServer) => Promise<void>;
   /** The public URL as clients see it, when it is not where the test listens. */
   readonly publicUrl?: string;
+  /** Proxies whose X-Forwarded-For is believed. */
+  readonly trustedProxies?: readonly string[];
 }
 
 export interface Running extends AsyncDisposable {
@@ -62,10 +67,13 @@ export async function running(options: RunningOptions = {}): Promise<Running> {
   made.server = await authorizationServer({
     publicUrl: new URL(base),
     signIn: signInSettings.parse(options.signIn ?? {}),
-    clients: clientsSettings.parse(options.clients ?? {}),
+    // All rows of a table of attacks come from one source.
+    clients: clientsSettings.parse({ requestsPerSourcePerMinute: 100_000, ...options.clients }),
     tokens: tokensSettings.parse(options.tokens ?? {}),
     records,
+    reach: options.reach,
     log: silentLogger,
+    sourceOf: sourceBehind(options.trustedProxies ?? []),
     clock,
     async onEvent(event) {
       await options.onEvent?.(event);
@@ -130,11 +138,14 @@ export class Browser {
   readonly origin: string;
   /** What the server is called in public, when that is not where it listens. */
   readonly #publicOrigin: string;
+  /** Sent with every request, e.g. its own name. */
+  readonly #headers: Readonly<Record<string, string>>;
   /** Every answer seen, newest last. */
   readonly seen: { url: string; status: number; headers: Headers; text: string }[] = [];
 
-  constructor(origin: string, publicOrigin = origin) {
+  constructor(origin: string, publicOrigin = origin, headers: Readonly<Record<string, string>> = {}) {
     this.origin = origin;
+    this.#headers = headers;
     this.#publicOrigin = publicOrigin;
   }
 
@@ -157,13 +168,15 @@ export class Browser {
       .filter(
         ({ path }) => target.pathname === path || target.pathname.startsWith(path.endsWith("/") ? path : `${path}/`),
       )
+      // RFC 6265 §5.4: of two with one name the one with the longer path comes first, and is the one that is read.
+      .sort((a, b) => b.path.length - a.path.length)
       .map(({ name, value }) => `${name}=${value}`)
       .join("; ");
-    const headers = new Headers(init.headers);
+    const headers = new Headers({ ...this.#headers, ...Object.fromEntries(new Headers(init.headers)) });
     headers.set("accept", "text/html");
     if (cookie !== "") headers.set("cookie", cookie);
     const response = await fetch(target, { ...init, headers, redirect: "manual" });
-    for (const line of response.headers.getSetCookie()) this.#keep(line);
+    for (const line of response.headers.getSetCookie()) this.keep(line);
     const text = await response.clone().text();
     this.seen.push({ url: target.href, status: response.status, headers: response.headers, text });
     return response;
@@ -197,13 +210,18 @@ export class Browser {
     const body = new URLSearchParams(fields);
     const hidden = /name="form" value="([^"]+)"/.exec(this.last.text)?.[1];
     if (hidden !== undefined && !body.has("form")) body.set("form", hidden);
-    for (const [, scope = ""] of this.last.text.matchAll(/name="scope" value="([^"]+)" checked/g)) {
+    for (const [, scope = ""] of this.last.text.matchAll(/name="scope" value="([^"]+)"/g)) {
       if (!without.includes(scope)) body.append("scope", scope);
     }
     return { method: "POST", body, headers: { "sec-fetch-site": "same-origin" } };
   }
 
-  #keep(line: string): void {
+  cookie(name: string): string | undefined {
+    return [...this.#cookies.values()].find((cookie) => cookie.name === name)?.value;
+  }
+
+  /** Keeps what a `Set-Cookie` header says. */
+  keep(line: string): void {
     const [pair = "", ...attributes] = line.split("; ");
     const at = pair.indexOf("=");
     const name = pair.slice(0, at);
@@ -368,9 +386,9 @@ export interface DocumentHost extends AsyncDisposable {
   serve(path: string, answer: (request: IncomingMessage, response: ServerResponse) => void): string;
 }
 
-/** An https server on loopback whose certificate `settings` make the authorization server trust. */
-export async function documentHost(): Promise<DocumentHost> {
-  const { certificate, key } = await selfSigned();
+/** An https server on loopback, for `localhost` and further names, whose certificate `settings` make the authorization server trust. */
+export async function documentHost(names: readonly string[] = []): Promise<DocumentHost> {
+  const { certificate, key } = await selfSigned(names);
   const folder = mkdtempSync(join(tmpdir(), "drawbridge-"));
   const file = join(folder, "ca.pem");
   writeFileSync(file, certificate);
@@ -381,7 +399,7 @@ export async function documentHost(): Promise<DocumentHost> {
   const server = createTlsServer({ cert: certificate, key }, (request, response) => {
     const path = request.url ?? "";
     requests.push({ path, headers: request.headers });
-    const answer = answers.get(path);
+    const answer = answers.get(path) ?? answers.get(path.split("?", 1)[0] ?? "");
     if (answer === undefined) return void response.writeHead(404).end();
     answer(request, response);
   });
