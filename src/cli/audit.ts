@@ -85,7 +85,8 @@ const COLOURS = { permitted: "green", refused: "yellow", failed: "red", abandone
 
 /** `12 2026-11-21 10:00:00.123 permitted 4 ms tools/call orders_refund u_1 via claude (support: may *) trace 0af7…` */
 function line({ sequence, record }: FoundRecord, paint: Painter): string {
-  const { at, outcome, durationMs, call, action, principal, decision, error, trace } = record;
+  const { at, outcome, durationMs, call, action, principal, decision, error, trace, details } = record;
+  const operator = details?.["operator"];
   const words = [
     paint("dim", String(sequence)),
     new Date(at).toISOString().replace("T", " ").replace("Z", ""),
@@ -93,12 +94,17 @@ function line({ sequence, record }: FoundRecord, paint: Painter): string {
     `${Math.round(durationMs)} ms`,
     printable(action ?? call?.method ?? ""),
     call?.name === undefined ? undefined : paint("bold", printable(call.name)),
-    principal === undefined ? undefined : printable(`${principal.subject} via ${principal.client}`),
+    principal === undefined ? undefined : printable(whoOf(principal)),
+    typeof operator === "string" ? printable(`by ${operator}`) : undefined,
     error === undefined ? undefined : printable(`${error.code}: ${error.message}`),
     decision?.rule === undefined ? undefined : paint("dim", printable(`(${decision.rule})`)),
     trace === undefined ? undefined : paint("dim", printable(`trace ${trace.traceId}`)),
   ];
   return words.filter((word) => word !== undefined && word !== "").join("  ");
+}
+
+function whoOf({ subject, client }: NonNullable<FoundRecord["record"]["principal"]>): string {
+  return [subject, client === "" ? "" : `via ${client}`].filter((word) => word !== "").join(" ");
 }
 
 function atMost(most: number): (text: string) => number {

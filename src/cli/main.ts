@@ -25,6 +25,14 @@ const COMMANDS: Readonly<Record<string, CommandRow>> = {
   import: { summary: "write a settings file from the settings of an MCP client", load: () => import("./import.ts") },
   pins: { summary: "see which definitions changed, and accept a change", load: () => import("./pins.ts") },
   audit: { summary: "read the record of every call", load: () => import("./audit.ts") },
+  users: { summary: "people: who there is, their groups, the end of their access", load: () => import("./users.ts") },
+  clients: { summary: "the programs that connect: see, stop and remove them", load: () => import("./clients.ts") },
+  grants: { summary: "who allowed which client what, and the end of it", load: () => import("./grants.ts") },
+  keys: { summary: "the keys that sign tokens: change them, revoke one", load: () => import("./keys.ts") },
+  doctor: {
+    summary: "walk through a server as a client would, and say where it breaks",
+    load: () => import("./doctor.ts"),
+  },
 };
 
 const EXAMPLES = `
@@ -42,6 +50,9 @@ Examples:
 
   See what agents did:
     $ drawbridge audit show --last 20
+
+  Find out why a client cannot connect:
+    $ drawbridge doctor https://mcp.example.com/mcp
 
 Exit codes: 0 done, 1 failed while running, 2 wrong usage or settings, 78 Node is older than 24.11.
 `;

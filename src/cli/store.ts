@@ -1,10 +1,13 @@
 /** Opens the store of a gateway from outside of it, for the commands that read or change what it keeps. */
 import { existsSync } from "node:fs";
-import { resolve } from "node:path";
+import { dirname, resolve } from "node:path";
 import { loadSettings } from "../config/load.ts";
+import { secretReader } from "../config/references.ts";
+import type { Settings } from "../config/schema.ts";
 import { DrawbridgeError } from "../core/errors.ts";
+import { Secret } from "../core/secret.ts";
+import { openStore } from "../store/open.ts";
 import type { Store } from "../store/ports.ts";
-import { sqliteStore } from "../store/sqlite/sqlite.ts";
 import type { Terminal } from "./terminal.ts";
 
 export const DEFAULT_FILE = "drawbridge.yaml";
@@ -22,31 +25,52 @@ export interface StorePlace {
 export async function withStore(
   place: StorePlace,
   terminal: Terminal,
-  use: (store: Store) => Promise<void>,
+  use: (store: Store, settings: Settings | undefined) => Promise<void>,
 ): Promise<void> {
-  const setting = place.store ?? (await storeOf(place.file, terminal));
-  if (!setting.startsWith("sqlite:")) {
-    throw new DrawbridgeError("settings_invalid", `The store ${setting} cannot be opened from outside the gateway.`);
-  }
-  const database = resolve(terminal.cwd, setting.slice("sqlite:".length));
-  if (!existsSync(database)) {
-    throw new DrawbridgeError(
-      "settings_invalid",
-      `There is no store ${database}. Name the settings file, or the store with --store.`,
-    );
-  }
-  const store = sqliteStore(database, { readOnly: place.readOnly });
+  const settings = await settingsOf(place, terminal);
+  const named = place.store ?? settings?.store ?? DEFAULT_STORE;
+  const store = await openExisting(named instanceof Secret ? named : new Secret(named), place.readOnly, terminal);
   try {
-    await use(store);
+    await use(store, settings);
   } finally {
     await store.close();
   }
 }
 
-async function storeOf(file: string | undefined, terminal: Terminal): Promise<string> {
+async function openExisting(setting: Secret, readOnly: boolean, terminal: Terminal): Promise<Store> {
+  const place = setting.reveal();
+  if (place === "memory") {
+    throw new DrawbridgeError("settings_invalid", "The store memory cannot be opened from outside the gateway.");
+  }
+  const file = place.startsWith("sqlite:") ? resolve(terminal.cwd, place.slice("sqlite:".length)) : undefined;
+  if (file !== undefined && !existsSync(file)) {
+    throw new DrawbridgeError(
+      "settings_invalid",
+      `There is no store ${file}. Name the settings file, or the store with --store.`,
+    );
+  }
+  const options = { baseDirectory: terminal.cwd, warn: (message: string) => terminal.stderr.write(`${message}\n`) };
+  const reader = await openStore(setting, { ...options, readOnly: true });
+  if (readOnly) return reader;
+  // Known to be there now; a writer alone would make one.
+  await reader.close();
+  return openStore(setting, options);
+}
+
+/** What a secret reads as that this process was not given. */
+export const UNREAD = "not needed";
+
+/** The file's settings, with a relative store made absolute; undefined when there is no file, or only a store was named. */
+async function settingsOf({ file, store }: StorePlace, terminal: Terminal): Promise<Settings | undefined> {
   const path = resolve(terminal.cwd, file ?? DEFAULT_FILE);
-  if (file === undefined && !existsSync(path)) return DEFAULT_STORE;
-  // Only the store's place is wanted: whoever opens it need not have the gateway's secrets.
-  const { settings } = await loadSettings(path, { env: terminal.env, readSecret: async () => "not needed" });
-  return settings.store;
+  if (file === undefined && (store !== undefined || !existsSync(path))) return undefined;
+  // Only the store's own secret is wanted: whoever opens it need not have the gateway's others.
+  const read = secretReader(dirname(path), terminal.env, () => {});
+  const { settings } = await loadSettings(path, {
+    env: terminal.env,
+    readSecret: async (name) => (await read(name)) ?? UNREAD,
+  });
+  const named = settings.store instanceof Secret ? settings.store.reveal() : settings.store;
+  if (!named.startsWith("sqlite:")) return settings;
+  return { ...settings, store: `sqlite:${resolve(dirname(path), named.slice("sqlite:".length))}` };
 }

@@ -1,6 +1,9 @@
 /** What a command may touch of the outside, and how it writes. Tests hand in their own. */
+import { spawn } from "node:child_process";
 import { homedir } from "node:os";
+import { createInterface } from "node:readline/promises";
 import { styleText } from "node:util";
+import { DrawbridgeError } from "../core/errors.ts";
 import type { startGateway } from "../gateway/gateway.ts";
 
 export interface Output {
@@ -18,6 +21,12 @@ export interface Terminal {
   /** Resolves when the command should end (SIGINT, SIGTERM). */
   readonly stopped: () => Promise<void>;
   readonly startGateway: typeof startGateway;
+  /** Asks the person a question and resolves with their line. Undefined when nobody is there to answer. */
+  readonly ask?: ((question: string) => Promise<string>) | undefined;
+  /** What is piped in, up to 64 KiB. */
+  readonly input?: (() => Promise<string>) | undefined;
+  /** Shows a page in the person's browser. Only http and https are ever opened; whether it worked is not known. */
+  readonly openBrowser?: ((url: URL) => void) | undefined;
 }
 
 /** Ctrl-C reaches a process twice when npm or a shell passes on what the terminal has sent already: within this time it is one wish. */
@@ -46,7 +55,45 @@ export function processTerminal(): Terminal {
         }
       }),
     startGateway: async (options) => (await import("../gateway/gateway.ts")).startGateway(options),
+    ask: process.stdin.isTTY && process.stderr.isTTY ? askPerson : undefined,
+    input: readInput,
+    openBrowser,
   };
+}
+
+async function readInput(): Promise<string> {
+  let text = "";
+  for await (const part of process.stdin.setEncoding("utf8")) {
+    text += part;
+    if (text.length > 65_536) throw new DrawbridgeError("settings_invalid", "Too much was piped in.");
+  }
+  return text;
+}
+
+async function askPerson(question: string): Promise<string> {
+  const lines = createInterface({ input: process.stdin, output: process.stderr });
+  // Ctrl-D and Ctrl-C are an answer, too: an empty one.
+  const ended = new Promise<string>((resolve) => lines.once("close", () => resolve("")));
+  try {
+    return await Promise.race([lines.question(question), ended]);
+  } finally {
+    lines.close();
+  }
+}
+
+const BROWSERS: Partial<Record<NodeJS.Platform, readonly [program: string, ...before: string[]]>> = {
+  darwin: ["open"],
+  win32: ["rundll32", "url.dll,FileProtocolHandler"],
+};
+
+/** CVE-2025-6514: no shell reads the address, and it cannot begin with a dash or another scheme. */
+function openBrowser(url: URL): void {
+  if (url.protocol !== "https:" && url.protocol !== "http:") return;
+  const [program, ...before] = BROWSERS[process.platform] ?? ["xdg-open"];
+  const child = spawn(program, [...before, url.href], { stdio: "ignore", detached: true, shell: false });
+  // The address was printed as well, so a missing program is no failure.
+  child.once("error", () => {});
+  child.unref();
 }
 
 type Style = Parameters<typeof styleText>[0];

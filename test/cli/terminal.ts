@@ -18,6 +18,11 @@ export interface RunOptions {
   readonly env?: Record<string, string>;
   readonly isTTY?: boolean;
   readonly gateway?: Partial<RunningGateway>;
+  /** Answers questions; without it nobody is there. */
+  readonly ask?: (question: string) => Promise<string>;
+  readonly openBrowser?: (url: URL) => void;
+  /** What is piped in. */
+  readonly input?: string;
 }
 
 /** Runs the command line to its end. A served gateway is a stand-in, stopped as soon as its welcome is written. */
@@ -44,6 +49,9 @@ export async function run(argv: readonly string[], options: RunOptions = {}): Pr
     home: options.home ?? import.meta.dirname,
     platform: "linux",
     stopped: () => stopped,
+    ask: options.ask,
+    openBrowser: options.openBrowser,
+    input: async () => options.input ?? "",
     startGateway: async (start) => {
       started.push(start);
       return {
