@@ -1,5 +1,5 @@
 /** One call under way to an upstream: it settles exactly once, whatever comes first, and gives back what it held. */
-import type { CallNotification, Outcome, PermittedCall, Replies } from "../core/call.ts";
+import type { CallNotification, Outcome, PermittedCall, Replies, UpstreamCredential } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 
 /** Milliseconds of a clock that never goes back. */
@@ -59,6 +59,9 @@ export class Exchange {
 
   notify(notification: CallNotification): void {
     if (!this.settled) this.#replies.notify(notification);
+  }
+  sentWith(credential: UpstreamCredential): void {
+    if (!this.settled) this.#replies.sentWith?.(credential);
   }
   answer(outcome: Outcome): void {
     if (this.settled) return;

@@ -88,6 +88,18 @@ export const httpServer = z.strictObject({
     .describe(
       "Each call carries a token made for this upstream and the calling user (RFC 8693), never the caller's own. Default: none but `headers`.",
     ),
+  sessions: z
+    .strictObject({
+      max: z
+        .int()
+        .min(1)
+        .max(100_000)
+        .default(1000)
+        .describe("Sessions kept at most. Beyond it the one that was unused for longest is ended."),
+      idleSeconds: seconds.default(300).describe("How long a session may be unused before it is ended."),
+    })
+    .prefault({})
+    .describe("With `credentials`, at a server that keeps sessions: one for each user and client, never shared."),
   allowInsecureHttp: z.boolean().default(false).describe("Insecure: allows plain http to a host that is not loopback."),
   allowPrivateAddresses: z
     .boolean()

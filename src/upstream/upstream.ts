@@ -45,7 +45,8 @@ export interface Upstream {
   list(list: ListName, signal: AbortSignal): Promise<readonly string[]>;
   /**
    * Sends one call and resolves with its one outcome. Throws `DrawbridgeError` (`upstream_unavailable`, `upstream_failed`,
-   * `upstream_timeout`, `overloaded`, `answer_too_large`, `cancelled`) when there is none. Aborting `signal` cancels upstream
+   * `upstream_timeout`, `overloaded`, `answer_too_large`, `cancelled`; and with credentials what their maker rejects with, such
+   * as `unauthenticated`) when there is none. Aborting `signal` cancels upstream
    * (`notifications/cancelled` or closing the request) and rejects at once. Never sends the caller's token or id.
    */
   send(call: PermittedCall, replies: Replies, signal: AbortSignal): Promise<Outcome>;

@@ -1,7 +1,16 @@
 /** Calls and upstreams for the tests of this folder. */
-import type { CallNotification, McpCall, Outcome, PermittedCall, Replies } from "../../src/core/call.ts";
+import type {
+  CallNotification,
+  McpCall,
+  Outcome,
+  PermittedCall,
+  Replies,
+  UpstreamCredential,
+} from "../../src/core/call.ts";
 import type { DrawbridgeError } from "../../src/core/errors.ts";
+import { Secret } from "../../src/core/secret.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
+import type { UpstreamCredentials } from "../../src/upstream/credentials.ts";
 import { httpUpstream } from "../../src/upstream/http.ts";
 import { httpServer, stdioServer } from "../../src/upstream/settings.ts";
 import { stdioUpstream } from "../../src/upstream/stdio.ts";
@@ -14,11 +23,12 @@ export const CLIENT_TOKEN = "progress-token-of-the-client";
 
 export interface CallOptions extends Partial<McpCall> {
   readonly subject?: string;
+  readonly client?: string;
 }
 
 /** A call as the policy would permit it. */
 export function permitted(method: string, params: Record<string, unknown>, options: CallOptions = {}): PermittedCall {
-  const { subject = "ann", ...changed } = options;
+  const { subject = "ann", client = "c", ...changed } = options;
   const name = String(params["name"] ?? params["uri"] ?? "");
   const kind = method === "tools/call" ? "tool" : method === "prompts/get" ? "prompt" : "resource";
   const call: McpCall = {
@@ -29,6 +39,7 @@ export function permitted(method: string, params: Record<string, unknown>, optio
     forward: new Map(Object.entries(params).map(([key, value]) => [key, JSON.stringify(value)])),
     meta: {},
     progressToken: undefined,
+    capabilities: {},
     logLevel: undefined,
     revision: "2025-11-25",
     trace: {
@@ -40,7 +51,7 @@ export function permitted(method: string, params: Record<string, unknown>, optio
     session: undefined,
     ...changed,
   };
-  const by = { subject, client: "c", actors: [], groups: [], scopes: [], claims: {} };
+  const by = { subject, client, actors: [], groups: [], scopes: [], claims: {} };
   return { call, by, rule: "test" } as unknown as PermittedCall;
 }
 
@@ -81,11 +92,31 @@ export function stdio(
   );
 }
 
+type HttpSettings = Partial<Omit<ReturnType<typeof httpServer.parse>, "sessions">> & {
+  sessions?: { max?: number; idleSeconds?: number };
+};
+
 /** An upstream over HTTP. */
-export function http(url: string, settings: Settings<ReturnType<typeof httpServer.parse>> = {}): Recorded {
+export function http(url: string, settings: HttpSettings = {}, credentials?: UpstreamCredentials): Recorded {
+  const parsed = httpServer.parse({ url, ...(credentials !== undefined && { credentials: "exchange" }), ...settings });
   return recorded((events) =>
-    httpUpstream("s", httpServer.parse({ url, ...settings }), { logger: silentLogger, events, version: "0.0.0" }),
+    httpUpstream("s", parsed, { logger: silentLogger, events, version: "0.0.0", credentials }),
   );
+}
+
+/** Credentials that say whose they are: `Bearer own`, `Bearer <subject>`; with a number once one was turned away. */
+export function namedCredentials(): UpstreamCredentials {
+  const turnedAway = new Map<string, number>();
+  const made = async (whose: string, refused: UpstreamCredential | undefined): Promise<UpstreamCredential> => {
+    if (refused !== undefined) turnedAway.set(whose, (turnedAway.get(whose) ?? 0) + 1);
+    const times = turnedAway.get(whose) ?? 0;
+    const value = new Secret(`Bearer ${whose}${times === 0 ? "" : `-${times}`}`);
+    return { header: "authorization", value, id: undefined, audience: "https://s.example" };
+  };
+  return {
+    for: (by, _signal, refused) => made(by.subject, refused),
+    own: (_signal, refused) => made("own", refused),
+  };
 }
 
 export const never = new AbortController().signal;

@@ -1,0 +1,228 @@
+/** The way of one party, ourselves or a user, to an MCP server over HTTP: the revision that is spoken, and the session if there is one. */
+import { LEGACY_REVISIONS, MODERN_REVISION, type Outcome } from "../core/call.ts";
+import { DrawbridgeError } from "../core/errors.ts";
+import type { CredentialSource } from "./credentials.ts";
+import type { Endpoint, Manner, Reply, Terms } from "./endpoint.ts";
+import type { Stopwatch } from "./exchange.ts";
+import * as messages from "./messages.ts";
+
+export interface Link {
+  /** Undefined before the server was reached, and when it has forgotten us. */
+  readonly terms: Terms | undefined;
+  /** Whether somebody is on the way to it. */
+  readonly reaching: boolean;
+  readonly source: CredentialSource;
+  /** Reaches the server; once for all who ask at the same time. */
+  reach(): Promise<Terms>;
+  /** These terms are void. Says nothing to the server. */
+  forget(terms: Terms): void;
+  /** Asks for an outcome, over new terms when the session is gone. */
+  request(method: string, params: string): Promise<Outcome>;
+  /** Ends the session, if there is one; the server may not care. `by`: with whose credential. */
+  end(by?: CredentialSource): Promise<void>;
+}
+
+export interface LinkOptions {
+  readonly name: string;
+  readonly endpoint: Endpoint;
+  /** Our own version. */
+  readonly version: string;
+  readonly startTimeoutSeconds: number;
+  readonly source: CredentialSource;
+  /** The server is known to be one with a handshake. */
+  readonly legacy?: boolean;
+  readonly events?: LinkEvents;
+  readonly now: Stopwatch;
+}
+
+export interface LinkEvents {
+  reached(terms: Terms): void;
+  failed(error: DrawbridgeError): void;
+  /** The terms are void. */
+  lost(): void;
+}
+
+/** A legacy verdict never proves itself wrong, so it is looked at again after this time, when the next session begins. */
+const VERDICT_MS = 3_600_000;
+/** How long the question for 2026-07-28 may stay unanswered before the server is taken for an older one. */
+const PROBE_MS = 5_000;
+/** How long the end of a session may take. */
+const END_MS = 1_000;
+export const HEADER_MISMATCH = -32020;
+export const UNSUPPORTED_VERSION = -32022;
+
+export function openLink({
+  name,
+  endpoint,
+  version,
+  startTimeoutSeconds,
+  source,
+  legacy,
+  events,
+  now,
+}: LinkOptions): Link {
+  const startMs = startTimeoutSeconds * 1000;
+  let terms: Terms | undefined;
+  let reaching: Promise<Terms> | undefined;
+  let verdict: { readonly modern: boolean; readonly at: number } | undefined;
+
+  function reach(): Promise<Terms> {
+    if (terms !== undefined) return Promise.resolve(terms);
+    reaching ??= establish().then(
+      (made) => {
+        reaching = undefined;
+        terms = made;
+        events?.reached(made);
+        return made;
+      },
+      (error: unknown) => {
+        reaching = undefined;
+        const failure = DrawbridgeError.from(error, "upstream_failed");
+        events?.failed(failure);
+        throw failure;
+      },
+    );
+    return reaching;
+  }
+
+  function forget(voided: Terms): void {
+    if (terms !== voided) return;
+    terms = undefined;
+    events?.lost();
+  }
+
+  async function establish(): Promise<Terms> {
+    if (legacy !== true && (verdict === undefined || verdict.modern || now() - verdict.at > VERDICT_MS)) {
+      const modern = await probe();
+      verdict = { modern: modern !== undefined, at: now() };
+      if (modern !== undefined) return modern;
+    }
+    return handshake();
+  }
+
+  /** 2026-07-28 transports, Backward Compatibility: a recognised modern answer decides, anything else means an older server. */
+  async function probe(): Promise<Terms | undefined> {
+    const over: Manner = {
+      headers: [...endpoint.headers, "mcp-protocol-version", MODERN_REVISION],
+      envelope: messages.envelopeMembers(version),
+    };
+    let reply: Reply;
+    try {
+      reply = await endpoint.ask("server/discover", "{}", over, source, Math.min(PROBE_MS, startMs));
+    } catch (error) {
+      if (saysNothingOfTheEra(error)) throw error;
+      return undefined;
+    }
+    const { response, status } = reply;
+    if (response?.kind === "result") {
+      const versions = response.value["supportedVersions"];
+      const older =
+        Array.isArray(versions) &&
+        !versions.includes(MODERN_REVISION) &&
+        LEGACY_REVISIONS.some((known) => versions.includes(known));
+      return older
+        ? undefined
+        : { ...over, identity: messages.modernIdentity(name, response.value), sessionId: undefined };
+    }
+    if (response?.code === UNSUPPORTED_VERSION) {
+      if (LEGACY_REVISIONS.some((known) => response.data?.includes(`"${known}"`))) return undefined;
+      throw endpoint.refusal(reply);
+    }
+    if (response?.code === HEADER_MISMATCH || [401, 403, 429, 503].includes(status)) throw endpoint.refusal(reply);
+    return undefined;
+  }
+
+  async function handshake(): Promise<Terms> {
+    const first: Manner = { headers: endpoint.headers, envelope: "" };
+    const reply = await endpoint.ask("initialize", messages.initializeParams(version), first, source, startMs);
+    if (reply.response?.kind !== "result") throw endpoint.refusal(reply);
+    const identity = messages.legacyIdentity(name, reply.response.value);
+    const session = reply.headers["mcp-session-id"];
+    const sessionId = typeof session === "string" && /^[\x21-\x7e]{1,1024}$/.test(session) ? session : undefined;
+    const headers = [...endpoint.headers, "mcp-protocol-version", identity.revision];
+    if (sessionId !== undefined) headers.push("mcp-session-id", sessionId);
+    await new Promise<void>((resolve, reject) => {
+      const timer = setTimeout(() => {
+        stop();
+        reject(new DrawbridgeError("upstream_timeout", `The server "${name}" did not answer in time.`));
+      }, startMs);
+      const over = () => clearTimeout(timer);
+      const request = { method: "POST" as const, headers: [...headers], body: messages.INITIALIZED };
+      const stop = endpoint.send(request, source, {
+        message() {},
+        end({ status, headers: head, excerpt }) {
+          over();
+          if (status < 300) resolve();
+          else reject(endpoint.refusal({ response: undefined, status, headers: head, excerpt }));
+        },
+        fail(error) {
+          over();
+          reject(error);
+        },
+      });
+    });
+    return { identity, envelope: "", headers, sessionId };
+  }
+
+  async function request(method: string, params: string): Promise<Outcome> {
+    let over = await reach();
+    let reply = await endpoint.ask(method, params, over, source);
+    if (sessionLost(over, reply)) {
+      forget(over);
+      over = await reach();
+      reply = await endpoint.ask(method, params, over, source);
+    }
+    if (reply.response === undefined) throw endpoint.refusal(reply);
+    return messages.outcomeOf(reply.response);
+  }
+
+  function end(by: CredentialSource = source): Promise<void> {
+    const over = terms;
+    terms = undefined;
+    if (over?.sessionId === undefined) return Promise.resolve();
+    return new Promise((resolve) => {
+      const done = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+      const handler = { message() {}, end: done, fail: done };
+      const stop = endpoint.send({ method: "DELETE", headers: [...over.headers] }, by, handler);
+      const timer = setTimeout(() => {
+        stop();
+        resolve();
+      }, END_MS);
+    });
+  }
+
+  return {
+    get terms() {
+      return terms;
+    },
+    get reaching() {
+      return reaching !== undefined;
+    },
+    source,
+    reach,
+    forget,
+    request,
+    end,
+  };
+}
+
+/** The server no longer knows the session, so it has not worked on the request. */
+export function sessionLost(over: Terms, { status, response, resumed }: Reply): boolean {
+  return (
+    over.sessionId !== undefined &&
+    !resumed &&
+    // Some servers say 400 where the specification says 404.
+    (status === 404 || (status === 400 && response?.kind === "error" && /session/i.test(response.message)))
+  );
+}
+
+/** Nobody was reached, or there was no credential to go with. */
+function saysNothingOfTheEra(error: unknown): boolean {
+  return (
+    !(error instanceof DrawbridgeError) ||
+    ["upstream_unavailable", "unauthenticated", "insufficient_scope"].includes(error.code)
+  );
+}
