@@ -387,6 +387,10 @@ export const requirements = {
     clause: `${RFC}/rfc8414#section-3.3`,
     sentence: "The issuer in the authorization server metadata is the URL it was asked for.",
   },
+  "rfc8414-issuer": {
+    clause: `${RFC}/rfc8414#section-3.3`,
+    sentence: "Metadata of another issuer than the one that was asked for are not used.",
+  },
   "rfc8414-s256": {
     clause: `${MCP_2026}/authorization/security-considerations#authorization-code-protection`,
     sentence: "The metadata advertises code_challenge_methods_supported with S256.",
@@ -435,6 +439,10 @@ export const requirements = {
     clause: `${RFC}/rfc9207#section-3`,
     sentence: "The metadata has authorization_response_iss_parameter_supported.",
   },
+  "rfc9068-validation": {
+    clause: `${RFC}/rfc9068#section-4`,
+    sentence: "A token of another server is accepted only with its signature, issuer, our audience and an end to come.",
+  },
   "rfc7009-revoked": {
     clause: `${RFC}/rfc7009#section-2.1`,
     sentence: "A revoked token is refused at once; with a refresh token all tokens of its grant end.",
@@ -455,6 +463,92 @@ export const requirements = {
     clause: `${RFC}/rfc7662#section-2.2`,
     sentence: "A client learns about its own live tokens; of any other it learns active: false and nothing more.",
   },
+  "rfc6749-client-credentials": {
+    clause: `${RFC}/rfc6749#section-4.4`,
+    sentence:
+      "A client that authenticates gets a token for itself, without a refresh token, where it is set up for it.",
+  },
+  "rfc6749-unauthorized-client": {
+    clause: `${RFC}/rfc6749#section-5.2`,
+    sentence: "A client that asks for a grant it may not use is answered unauthorized_client.",
+  },
+  "rfc6749-scope": {
+    clause: `${RFC}/rfc6749#section-3.3`,
+    sentence: "A scope that is unknown is refused; what was given, when it differs from what was asked, is said.",
+  },
+  "rfc7523-grant": {
+    clause: `${RFC}/rfc7523#section-3`,
+    sentence: "An assertion is a grant only when issuer, subject, audience, age, key and id are right, and only once.",
+  },
+  "rfc7523-error": {
+    clause: `${RFC}/rfc7523#section-3.1`,
+    sentence: "An assertion that is not valid is answered invalid_grant.",
+  },
+  "id-jag-processing": {
+    clause: "https://datatracker.ietf.org/doc/html/draft-ietf-oauth-identity-assertion-authz-grant-01#section-4.4.1",
+    sentence:
+      "An identity assertion has its own type, names us alone and the client that shows it, and its scopes bound ours.",
+  },
+  "rfc7662-resource": {
+    clause: `${RFC}/rfc7662#section-4`,
+    sentence: "A token that its server calls inactive, expired, or meant for others is refused.",
+  },
+  "rfc7662-owner": {
+    clause: `${RFC}/rfc7662#section-4`,
+    sentence: "Only a token's own client and the API it is for learn that it is live, and what it says.",
+  },
+  "rfc8693-response": {
+    clause: `${RFC}/rfc8693#section-2.2.1`,
+    sentence: "An exchange is answered with the token, its issued_token_type, token_type, life and scope.",
+  },
+  "rfc8693-error": {
+    clause: `${RFC}/rfc8693#section-2.2.2`,
+    sentence:
+      "A subject token that cannot be taken is answered invalid_request, a target that cannot be had invalid_target.",
+  },
+  "rfc8693-act": {
+    clause: `${RFC}/rfc8693#section-4.1`,
+    sentence: "An exchanged token keeps its subject and names who acts, and within that who acted before.",
+  },
+  "rfc9449-proof": {
+    clause: `${RFC}/rfc9449#section-4.3`,
+    sentence:
+      "A proof counts only for its method and URL, once, soon after it was made, signed with the public key in it.",
+  },
+  "rfc9449-bound": {
+    clause: `${RFC}/rfc9449#section-5`,
+    sentence: "A token asked for with a proof is bound to its key, as is a public client's refresh token.",
+  },
+  "rfc9449-nonce": {
+    clause: `${RFC}/rfc9449#section-8`,
+    sentence: "A proof without the nonce that is needed is answered use_dpop_nonce, with the nonce.",
+  },
+  "rfc9449-resource": {
+    clause: `${RFC}/rfc9449#section-7.1`,
+    sentence:
+      "A bound token is accepted with a proof of its key for this method, URL and token, and for one request only.",
+  },
+  "rfc9449-downgrade": {
+    clause: `${RFC}/rfc9449#section-7.2`,
+    sentence: "A bound token is refused as a bearer token, an unbound one under the DPoP scheme.",
+  },
+  "rfc9449-challenge": {
+    clause: `${RFC}/rfc9449#section-7.1`,
+    sentence:
+      "A refusal names the DPoP scheme with the algorithms of proofs, and what was wrong with the one that came.",
+  },
+  "rfc9449-resource-nonce": {
+    clause: `${RFC}/rfc9449#section-9`,
+    sentence: "A resource that wants a nonce answers use_dpop_nonce with one, and takes the proof that has it.",
+  },
+  "rfc9728-dpop": {
+    clause: `${RFC}/rfc9728#section-2`,
+    sentence: "The resource's metadata say how proofs may be signed, and whether tokens must be bound.",
+  },
+  "rfc9449-code": {
+    clause: `${RFC}/rfc9449#section-10`,
+    sentence: "A code asked for with a key's thumbprint, or pushed with its proof, is redeemed with that key alone.",
+  },
   "rfc7591-redirect": {
     clause: `${RFC}/rfc7591#section-3.2.2`,
     sentence: "A registration with a redirect URI that is not allowed is answered invalid_redirect_uri.",
@@ -473,7 +567,8 @@ export const requirements = {
   },
   "rfc8725-algorithms": {
     clause: `${RFC}/rfc8725#section-3.1`,
-    sentence: "Only ES256 with our own keys is accepted: not none, not HMAC, not a key that the token brings.",
+    sentence:
+      "Only the algorithms and keys we chose are accepted: not none, not HMAC, not a key that the token brings.",
   },
   "rfc7591-register": {
     clause: `${RFC}/rfc7591#section-3`,
@@ -506,6 +601,10 @@ export const requirements = {
   "rfc6749-code-once": {
     clause: `${RFC}/rfc6749#section-4.1.2`,
     sentence: "A code works once; a second use ends what the first gave.",
+  },
+  "rfc9700-redirector": {
+    clause: `${RFC}/rfc9700#section-4.11.2`,
+    sentence: "An error does not redirect a browser by itself to a client that nobody vouches for.",
   },
   "rfc9700-rotation": {
     clause: `${RFC}/rfc9700#section-4.14.2`,

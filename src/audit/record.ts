@@ -68,6 +68,9 @@ export interface RecordedCall {
   readonly requestId?: RequestId | undefined;
   /** Hash of the session's id, which is a credential of its client. */
   readonly session?: string | undefined;
+  /** Of the token that was made for the upstream and this caller: whom it is for, and its `jti`. */
+  readonly audience?: string | undefined;
+  readonly upstreamTokenId?: string | undefined;
 }
 export interface RecordedDecision {
   readonly effect: Decision["effect"];
@@ -111,7 +114,8 @@ export function recordText(record: AuditRecord): string {
   if (call !== undefined) {
     text += `,"call":{"method":${quoted(call.method)}${member("revision", call.revision)}${member("server", call.server)}`;
     text += `${member("kind", call.kind)}${member("name", call.name)}${member("upstreamName", call.upstreamName)}`;
-    text += `${member("pin", call.pin)}${member("requestId", call.requestId)}${member("session", call.session)}}`;
+    text += `${member("pin", call.pin)}${member("requestId", call.requestId)}${member("session", call.session)}`;
+    text += `${member("audience", call.audience)}${member("upstreamTokenId", call.upstreamTokenId)}}`;
   }
   if (record.arguments !== undefined) text += `,"arguments":{${fieldMembers(record.arguments)}}`;
   if (record.result !== undefined) {

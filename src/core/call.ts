@@ -8,7 +8,7 @@ export type Proven<T, Fact extends string> = T & { readonly [proof]: Fact };
 export type JsonValue = string | number | boolean | null | readonly JsonValue[] | JsonObject;
 export type JsonObject = { readonly [key: string]: JsonValue };
 
-/** Who calls. Made by `oauth/verify.ts` alone, from a token whose signature, issuer, audience and age were checked. */
+/** Who calls. Made by `oauth/verify.ts` and `oauth/external.ts` alone, from a token whose signature, issuer, audience and age were checked. */
 export interface Principal {
   /** The person or workload (`sub`). */
   readonly subject: string;
@@ -82,6 +82,11 @@ export interface McpCall {
   readonly logLevel: string | undefined;
   readonly revision: Revision;
   readonly trace: TraceContext;
+  /**
+   * What the client declared that it can do (`elicitation`, `sampling`, `roots`, `extensions`, …), as it came: per request on
+   * 2026-07-28, by `initialize` before. An upstream is told no more than this.
+   */
+  readonly capabilities: JsonObject;
   /** Identifies the client's session for stickiness; undefined on 2026-07-28. */
   readonly session: string | undefined;
 }
@@ -102,7 +107,29 @@ export interface CallNotification {
 /** Takes what an upstream says before its answer. Called synchronously and in order; never after the outcome. */
 export interface Replies {
   notify(notification: CallNotification): void;
+  /**
+   * Puts a question of an upstream with a handshake to the client of this call. Resolves with the client's answer, which may be
+   * an error; rejects when the call ends before. Absent: this client can be asked nothing.
+   */
+  ask?(question: Question): Promise<QuestionAnswer>;
+  /** Names the credential that the call is about to be sent with; again when the upstream turned it away for another. */
+  sentWith?(credential: UpstreamCredential): void;
 }
+
+export const QUESTION_METHODS = ["elicitation/create", "sampling/createMessage", "roots/list"] as const;
+export type QuestionMethod = (typeof QUESTION_METHODS)[number];
+
+/** What an upstream asks the client of one call, before it can answer the call. */
+export interface Question {
+  readonly method: QuestionMethod;
+  /** JSON text of its `params`, an object; `{}` when it has none. */
+  readonly params: string;
+}
+
+/** What the client said to a question, as JSON text it wrote. */
+export type QuestionAnswer =
+  | { readonly kind: "result"; readonly result: string }
+  | { readonly kind: "error"; readonly code: number; readonly message: string; readonly data: string | undefined };
 
 /** How a call ended. `result` is the JSON text of the result object as the upstream wrote it, `value` the same, parsed (for reading only). */
 export type Outcome =
@@ -111,6 +138,11 @@ export type Outcome =
 
 /** A credential the gateway adds on the way upstream. */
 export interface UpstreamCredential {
+  /** In lower case. */
   readonly header: string;
   readonly value: Secret;
+  /** Names it in records, e.g. the `jti` of a token; no secret. */
+  readonly id: string | undefined;
+  /** Whom it is for (RFC 8707). */
+  readonly audience: string;
 }

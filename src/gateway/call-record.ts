@@ -2,7 +2,7 @@
 import { hash } from "node:crypto";
 import type { IncomingMessage } from "node:http";
 import { type AuditRecord, field, recordedPrincipal } from "../audit/record.ts";
-import type { Authenticated, Outcome, Target, TraceContext } from "../core/call.ts";
+import type { Authenticated, Outcome, Target, TraceContext, UpstreamCredential } from "../core/call.ts";
 import type { Decision } from "../core/decision.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import { newId } from "../core/ids.ts";
@@ -30,13 +30,14 @@ export class CallRecord {
   #session: Session | undefined;
   #target: Target | undefined;
   #decision: Decision | undefined;
+  #credential: UpstreamCredential | undefined;
   #closed = false;
 
   constructor(parts: Parts, by: Authenticated, request: IncomingMessage) {
     this.#parts = parts;
     this.#by = by;
     this.#at = parts.clock();
-    this.#source = request.socket.remoteAddress;
+    this.#source = parts.sourceOf(request) || undefined;
   }
 
   /** The request could be read: its span begins, under the trace that the client named. */
@@ -57,6 +58,10 @@ export class CallRecord {
   }
   decided(decision: Decision): void {
     this.#decision = decision;
+  }
+  /** What the call carries to the upstream; of several the last counts. */
+  sentWith(credential: UpstreamCredential): void {
+    this.#credential = credential;
   }
 
   get trace(): TraceContext {
@@ -166,6 +171,10 @@ export class CallRecord {
           }),
           ...(target?.pin !== undefined && { pin: target.pin }),
           ...(this.#session !== undefined && { session: hash("sha256", this.#session.id, "base64url") }),
+          ...(this.#credential !== undefined && {
+            audience: this.#credential.audience,
+            upstreamTokenId: this.#credential.id,
+          }),
         },
       }),
       ...(args !== undefined && { arguments: field(args, argumentsMode, maxFieldBytes) }),

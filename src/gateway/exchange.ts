@@ -5,6 +5,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { RequestId } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import { errorText, sseEvent } from "../mcp/answers.ts";
+import { remark } from "../oauth/trail.ts";
 import { startSse } from "./streams.ts";
 
 /** Reads the whole body as text. How long it may take is kept by the listener. Throws `body_too_large`, `parse_error` (not UTF-8) or `cancelled`. */
@@ -114,17 +115,19 @@ export function sendError(
   response: ServerResponse,
   error: DrawbridgeError,
   id: RequestId | undefined,
-  options: { challenge?: string; status?: number } = {},
+  options: { challenges?: readonly string[]; status?: number } = {},
 ): void {
   if (response.headersSent) {
     response.end();
     return;
   }
+  if (error.http === 401 || error.http === 403) remark(response, { said: error.detail ?? error.message });
   const body = errorText(id, error);
   response.writeHead(options.status ?? error.http, {
     "content-type": "application/json",
     "content-length": Buffer.byteLength(body),
-    ...(options.challenge !== undefined && { "www-authenticate": options.challenge }),
+    ...(options.challenges !== undefined && { "www-authenticate": [...options.challenges] }),
+    ...(error.proof?.nonce !== undefined && { "dpop-nonce": error.proof.nonce }),
     ...(error.retryAfterSeconds !== undefined && { "retry-after": String(error.retryAfterSeconds) }),
     ...(error.code === "method_not_allowed" && { allow: "POST, GET, DELETE" }),
     // What is left of a refused body is not worth reading.

@@ -4,17 +4,22 @@ import { type Journal, openJournal } from "../audit/journal.ts";
 import type { LoadedSettings } from "../config/load.ts";
 import type { Environment } from "../config/references.ts";
 import type { Settings } from "../config/schema.ts";
-import type { JsonObject, Principal } from "../core/call.ts";
+import type { JsonObject } from "../core/call.ts";
 import { systemClock } from "../core/clock.ts";
 import { newId } from "../core/ids.ts";
 import { openSessions } from "../mcp/sessions.ts";
+import { sourceBehind } from "../net/source.ts";
+import { trusted } from "../net/trusted.ts";
+import type { Authority } from "../oauth/authority.ts";
+import { externalAuthority } from "../oauth/external.ts";
+import { placeOf } from "../oauth/http.ts";
 import { protectedResourceMetadata } from "../oauth/metadata.ts";
-import { authorizationServer, type OAuthEvent } from "../oauth/server.ts";
+import { type AuthorizationServer, type AuthorizationServerOptions, authorizationServer } from "../oauth/server.ts";
+import { openTrails } from "../oauth/trail.ts";
 import { createLogger, type Logger } from "../observe/logger.ts";
 import { createTelemetry } from "../observe/telemetry.ts";
 import { compilePolicy } from "../policy/engine.ts";
-import { memoryStore } from "../store/memory/memory.ts";
-import type { Store } from "../store/ports.ts";
+import { openStore } from "../store/open.ts";
 import { openUpstream } from "../upstream/open.ts";
 import type { ListName, Upstream, UpstreamIdentity } from "../upstream/upstream.ts";
 import { answerAdmin } from "./admin.ts";
@@ -25,8 +30,10 @@ import { listen } from "./listener.ts";
 import { oauthRecord } from "./oauth-record.ts";
 import type { Parts, UnderWay } from "./parts.ts";
 import { openPins } from "./pins.ts";
+import { reachOf } from "./reach.ts";
 import { createRoutes, LOOPBACK } from "./routes.ts";
 import { openStreams } from "./streams.ts";
+import { upstreamCredentials } from "./upstream-credentials.ts";
 
 export interface ServedServer {
   readonly name: string;
@@ -92,7 +99,8 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
 
   // Servers take longest to start, so they begin first and start while the rest is made.
   const upstreams = new Map<string, Upstream>();
-  const streams = openStreams(upstreams, log);
+  let issuing: Authority | undefined;
+  const streams = openStreams(upstreams, async (by) => (await issuing?.stands(by)) ?? false, log);
   undo.push(() => streams.close());
   let catalogue: Catalogue | undefined;
   undo.push(() => Promise.all([...upstreams.values()].map((upstream) => upstream.close(AbortSignal.abort()))));
@@ -110,11 +118,12 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
         version,
         baseDirectory: folder,
         environment,
+        credentials: upstreamCredentials(name, server, () => issuing),
       }),
     );
   }
 
-  const store = await openStore(settings.store);
+  const store = await openStore(settings.store, { baseDirectory: folder, warn: (message) => log.warn({}, message) });
   undo.push(() => store.close());
   const otlpEndpoint = settings.telemetry.otlpEndpoint ?? environment["OTEL_EXPORTER_OTLP_ENDPOINT"];
   const telemetry = await createTelemetry(
@@ -130,18 +139,27 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
   const listener = await listen(settings.listen, settings.tls, log);
   undo.push(() => listener.close(0));
   const publicUrl = new URL(settings.publicUrl ?? listener.url);
-  const authority = await authorizationServer({
+  const sourceOf = sourceBehind(settings.listen.trustedProxies);
+  const resource = placeOf(publicUrl).resource;
+  const trails = openTrails({ records: store.records, replica, sourceOf, resource, log });
+  undo.push(() => trails.close());
+  const embedded: AuthorizationServerOptions = {
     publicUrl,
     signIn: settings.signIn,
-    clients: { ...settings.clients, registration: registrationFor(publicUrl, settings.clients.registration) },
+    clients: clientsFor(publicUrl, settings, log),
     tokens: settings.tokens,
     records: store.records,
     log,
-    onEvent: (event) => {
-      if (event.type === "revoked") streams.sweep((principal) => revokes(event, principal));
+    sourceOf,
+    reach: (who) => reachOf(policy, catalogue, who),
+    onEvent(event) {
+      trails.heard(event);
       return journal.append(oauthRecord(event, replica, systemClock()));
     },
-  });
+  };
+  const { authority, server } = await authorityFor(settings.authorization, embedded);
+  issuing = authority;
+  authority.onEnded(() => void streams.sweep());
   undo.push(() => authority.close());
 
   const pins = openPins(store.records, log);
@@ -154,13 +172,13 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
   const { identities, met } = acquaintances([...upstreams.values()], log);
   // The first sign-in should not wait for what can be loaded now that nothing else is to do.
   void Promise.all([offered.ready, met])
-    .then(() => authority.warm())
+    .then(() => server?.warm())
     .catch((error: unknown) => log.error({ error }, "the authorization server cannot start"));
 
   const sessions = openSessions(settings.listen, (session) => streams.sessionEnded(session));
   const underWay = countUnderWay();
   const parts: Parts = {
-    verify: (token) => authority.verify(token),
+    verify: authority.verify,
     policy,
     catalogue: offered,
     upstreams,
@@ -172,12 +190,14 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
     telemetry,
     log,
     listen: settings.listen,
+    sourceOf,
     auditFields: settings.audit,
     serverInfo: { name: "drawbridge", title: `Drawbridge: ${[...upstreams.keys()].join(", ")}`, version },
     resourceMetadataUrl: new URL(
       `/.well-known/oauth-protected-resource${new URL(authority.metadata.resource).pathname}`,
       publicUrl,
     ).href,
+    wanted: authority.metadata,
     underWay,
     replica,
     clock: systemClock,
@@ -189,33 +209,35 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
   telemetry.observeJournal(() => journal.pending);
 
   let stopping = false;
-  listener.answer(
-    createRoutes(publicUrl, settings.listen, {
-      mcp: (request, response) => handleMcp(parts, request, response),
-      oauth: {
-        owns: (pathname) => authority.owns(pathname),
-        answer: (request, response) => authority.handle(request, response),
-      },
-      resourceMetadata: () =>
-        protectedResourceMetadata(authority.metadata, `Drawbridge: ${[...upstreams.keys()].join(", ")}`),
-      health: () => ({ status: "ok" }),
-      ready: () => {
-        const states = Object.fromEntries([...upstreams].map(([name, upstream]) => [name, upstream.state().state]));
-        const recording = records(journal);
-        const ok = !stopping && recording && Object.values(states).some((state) => state === "ready");
-        return {
-          ok,
-          body: {
-            status: ok ? "ready" : stopping ? "stopping" : "not ready",
-            servers: states,
-            audit: recording ? "ok" : "failing",
-          },
-        };
-      },
-      metrics: () => telemetry.metricsText(),
-      admin: (request, response, path) => answerAdmin(parts, request, response, path),
-    }),
-  );
+  const route = createRoutes(publicUrl, settings.listen, {
+    mcp: (request, response) => handleMcp(parts, request, response),
+    oauth: {
+      owns: (pathname) => server?.owns(pathname) ?? false,
+      answer: (request, response) => server?.handle(request, response),
+    },
+    resourceMetadata: () =>
+      protectedResourceMetadata(authority.metadata, `Drawbridge: ${[...upstreams.keys()].join(", ")}`),
+    health: () => ({ status: "ok" }),
+    ready: () => {
+      const states = Object.fromEntries([...upstreams].map(([name, upstream]) => [name, upstream.state().state]));
+      const recording = records(journal);
+      const ok = !stopping && recording && Object.values(states).some((state) => state === "ready");
+      return {
+        ok,
+        body: {
+          status: ok ? "ready" : stopping ? "stopping" : "not ready",
+          servers: states,
+          audit: recording ? "ok" : "failing",
+        },
+      };
+    },
+    metrics: () => telemetry.metricsText(),
+    admin: (request, response, path) => answerAdmin(parts, request, response, path),
+  });
+  listener.answer(async (request, response, path) => {
+    await route(request, response, path);
+    trails.answered(request, response);
+  });
   const sweeper = setInterval(() => {
     store.records.sweep().catch((error: unknown) => log.warn({ error }, "expired rows could not be deleted"));
   }, SWEEP_MS);
@@ -227,7 +249,7 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
   return {
     url: endpoint,
     publicUrl: publicUrl.href.replace(/\/$/, ""),
-    setupLink: () => authority.setupLink(),
+    setupLink: async () => server?.setupLink(),
     ready: Promise.all([offered.ready, met]).then(() => undefined),
     withheld: () => offered.withheld(),
     servers: () =>
@@ -256,6 +278,7 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
         await Promise.all([...upstreams.values()].map((upstream) => upstream.close(deadline)));
         await drained;
         await authority.close();
+        await trails.close();
         try {
           await journal.close();
         } finally {
@@ -269,13 +292,34 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
   };
 }
 
-/** Whether a revocation ends what the principal may do. */
-function revokes(event: OAuthEvent & { type: "revoked" }, principal: Principal): boolean {
-  if (event.what === "token") return principal.tokenId === event.token;
-  if (event.what === "grant") return principal.grant === event.grant;
-  const sameUser = event.user === undefined || principal.subject === event.user;
-  const sameClient = event.client === undefined || principal.client === event.client;
-  return (event.user ?? event.client) !== undefined && sameUser && sameClient;
+/** Who issues the tokens: our own server, or the one of the settings, and then there are no pages and endpoints of ours. */
+async function authorityFor(
+  external: Settings["authorization"],
+  options: AuthorizationServerOptions,
+): Promise<{ readonly authority: Authority; readonly server?: AuthorizationServer }> {
+  if (external === undefined) {
+    const server = await authorizationServer(options);
+    return { authority: server, server };
+  }
+  const { trustedCertificates, allowPrivateAddresses } = external;
+  const http = trusted({
+    allowPrivateAddresses,
+    ...(trustedCertificates !== undefined && { trustedCertificates: await readFile(trustedCertificates, "utf8") }),
+  });
+  const { publicUrl, records, log } = options;
+  return { authority: externalAuthority(external, { resource: placeOf(publicUrl).resource, http, records, log }) };
+}
+
+/** The settings for clients, as far as they depend on where the gateway stands. */
+function clientsFor(publicUrl: URL, { clients, listen }: Settings, log: Logger): Settings["clients"] {
+  const registered = { ...clients, registration: registrationFor(publicUrl, clients.registration) };
+  if (!listen.behindTlsProxy || listen.trustedProxies.length > 0) return registered;
+  log.warn(
+    {},
+    "every request seems to come from the proxy in front (listen.behindTlsProxy), so requests cannot be limited per source: name the proxy in listen.trustedProxies",
+  );
+  // Otherwise one stranger could use up what everybody has.
+  return { ...registered, requestsPerSourcePerMinute: 0 };
 }
 
 /** What `auto` means: on loopback nobody but this machine's programs can register, and each still needs the user's consent. */
@@ -340,12 +384,6 @@ function countUnderWay(): UnderWay {
         deadline.addEventListener("abort", () => resolve(), { once: true });
       }),
   };
-}
-
-async function openStore(setting: string): Promise<Store> {
-  if (setting === "memory") return memoryStore();
-  const { sqliteStore } = await import("../store/sqlite/sqlite.ts");
-  return sqliteStore(setting.slice("sqlite:".length));
 }
 
 async function ownVersion(): Promise<string> {

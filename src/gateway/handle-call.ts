@@ -2,7 +2,16 @@
  * The way of a call, top to bottom: aim → authorize → admit → send → record → answer. Both eras and every kind of upstream pass
  * here; there is no second way to an upstream.
  */
-import type { CallNotification, JsonObject, McpCall, Outcome, PermittedCall, Revision, Target } from "../core/call.ts";
+import type {
+  CallNotification,
+  JsonObject,
+  McpCall,
+  Outcome,
+  PermittedCall,
+  Replies,
+  Revision,
+  Target,
+} from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import { answerText, errorText, notificationText } from "../mcp/answers.ts";
 import type { InboundRequest } from "../mcp/inbound.ts";
@@ -74,6 +83,7 @@ export async function handleCall(parts: Parts, asked: Asked, row: CallRow): Prom
     logLevel: inbound.logLevel ?? session?.logLevel,
     revision,
     trace: span.context,
+    capabilities: session?.capabilities ?? inbound.clientCapabilities ?? {},
     session: session?.id,
   };
   const outcome = await sent(parts, asked, upstream, permit(by, mcpCall, decision), span);
@@ -113,8 +123,9 @@ async function sent(
     answering.stream();
     if (answering.streaming) parts.streams.keepAlive(response);
   }, STREAM_AFTER_MS);
-  const replies = {
+  const replies: Replies = {
     notify: ({ method, params }: CallNotification) => answering.notify(notificationText(method, params)),
+    sentWith: (credential) => record.sentWith(credential),
   };
   try {
     const outcome = await upstream.send(call, replies, gone.signal);
@@ -125,6 +136,8 @@ async function sent(
   } catch (thrown) {
     const error = DrawbridgeError.from(thrown, "upstream_failed");
     span.end(error.code);
+    // The caller's own token or scopes ended on the way: refused as at the door, with a challenge that says what to do.
+    if ((error.code === "unauthenticated" || error.code === "insufficient_scope") && !answering.streaming) throw error;
     const told = await record.fail(error, gone.signal.aborted);
     if (answering.streaming) answering.finish(errorText(inbound.id, told));
     else if (!answering.over) sendError(response, told, inbound.id);

@@ -18,10 +18,9 @@ import type { Asked, Parts } from "./parts.ts";
 
 /** Answers one request to the MCP endpoint. Never throws. */
 export async function handleMcp(parts: Parts, request: IncomingMessage, response: ServerResponse): Promise<void> {
-  let by: Authenticated | undefined;
   try {
     const known = authenticate(parts, request);
-    by = known instanceof Promise ? await known : known;
+    const by = known instanceof Promise ? await known : known;
     if (request.method === "POST") await post(parts, by, request, response);
     else if (request.method === "GET") openSessionStream(parts, by, request, response);
     else if (request.method === "DELETE") endSession(parts, by, request, response);
@@ -33,17 +32,14 @@ export async function handleMcp(parts: Parts, request: IncomingMessage, response
   } catch (thrown) {
     const error = DrawbridgeError.from(thrown);
     parts.telemetry.refused(error.code);
-    if (error.code === "internal") parts.log.error({ error }, "a request could not be answered");
-    sendError(
-      response,
-      error,
-      undefined,
-      challengeFor(parts, error, by !== undefined || isBearer(request.headers.authorization)),
-    );
+    // A part that failed, not a limit that was reached.
+    if (error.code === "internal" || (error.http >= 500 && error.cause !== undefined))
+      parts.log.error({ error }, "a request could not be answered");
+    sendError(response, error, undefined, challengesFor(parts, error, request.headers.authorization));
   }
 }
 
-/** RFC 6750 §2.1: the token comes in the Authorization header and nowhere else. */
+/** RFC 6750 §2.1, RFC 9449 §7.1: the token comes in the Authorization header and nowhere else, its proof in one DPoP header. */
 function authenticate(parts: Parts, request: IncomingMessage): Authenticated | Promise<Authenticated> {
   const { authorization } = request.headers;
   if (authorization === undefined)
@@ -51,10 +47,25 @@ function authenticate(parts: Parts, request: IncomingMessage): Authenticated | P
       "unauthenticated",
       "An access token is needed. Sign in through the authorization server.",
     );
-  const token = /^Bearer ([A-Za-z0-9._~+/-]+=*)$/i.exec(authorization)?.[1];
-  if (token === undefined || timesSent(request, "authorization") !== 1)
-    throw new DrawbridgeError("unauthenticated", "The Authorization header must be one `Bearer` token.");
-  return parts.verify(token);
+  const token = BEARER.exec(authorization)?.[1];
+  if (timesSent(request, "authorization") === 1) {
+    if (token !== undefined) return parts.verify(token);
+    const bound = parts.wanted.dpopAlgorithms.length === 0 ? undefined : BOUND.exec(authorization)?.[1];
+    if (bound !== undefined) return parts.verify(bound, { jwt: proofOf(request), method: request.method ?? "" });
+  }
+  throw new DrawbridgeError("unauthenticated", "The Authorization header must be one token, `Bearer` or `DPoP`.");
+}
+
+const BEARER = /^Bearer ([A-Za-z0-9._~+/-]+=*)$/i;
+const BOUND = /^DPoP ([A-Za-z0-9._~+/-]+=*)$/i;
+
+function proofOf(request: IncomingMessage): string {
+  const { dpop } = request.headers;
+  // Several are joined with commas, which no JWT has.
+  if (typeof dpop === "string" && /^[\w-]+\.[\w-]+\.[\w-]+$/.test(dpop)) return dpop;
+  throw new DrawbridgeError("unauthenticated", "A token that is bound to a key needs one DPoP header with one proof.", {
+    proof: { error: "invalid_dpop_proof" },
+  });
 }
 
 /** How often a header was sent; node:http drops a second Authorization without a word. */
@@ -123,7 +134,7 @@ async function post(
     const told = await record.refuse(error);
     // A legacy client takes 404 for the end of its session, so an unknown method is told in band.
     const status = legacy && told.code === "unknown_method" && id !== undefined ? 200 : told.http;
-    sendError(response, told, id, { ...challengeFor(parts, told, true), status });
+    sendError(response, told, id, { ...challengesFor(parts, told, request.headers.authorization), status });
   } finally {
     if (entered) parts.limits.leave(by);
   }
@@ -187,21 +198,26 @@ function isJson(contentType: string | undefined): boolean {
   return contentType !== undefined && /^application\/json\s*(;|$)/i.test(contentType.trim());
 }
 
-/** RFC 6750 §3.1: whoever tried another scheme did not know that tokens are wanted, and is told just that. */
-function isBearer(authorization: string | undefined): boolean {
-  return authorization !== undefined && /^Bearer(\s|$)/i.test(authorization);
-}
-
-/** `WWW-Authenticate` (RFC 6750 §3, RFC 9728 §5.1); no `error` when the request brought no token at all. */
-function challengeFor(
-  parts: Pick<Parts, "resourceMetadataUrl">,
+/**
+ * `WWW-Authenticate` (RFC 6750 §3, RFC 9449 §7.1, RFC 9728 §5.1): one challenge for each scheme. The error goes with the scheme
+ * that was tried; whoever tried none, or another, did not know that tokens are wanted, and is told just that.
+ */
+function challengesFor(
+  { wanted, resourceMetadataUrl }: Pick<Parts, "wanted" | "resourceMetadataUrl">,
   error: DrawbridgeError,
-  presented: boolean,
-): { challenge?: string } {
+  authorization: string | undefined,
+): { challenges?: readonly string[] } {
   if (error.code !== "unauthenticated" && error.code !== "insufficient_scope") return {};
-  const scope = error.scope ?? `${READ_SCOPE} ${CALL_SCOPE}`;
-  const reason = presented
-    ? `error="${error.oauth ?? "invalid_token"}", error_description="${error.message.replace(/["\\]/g, "'")}", `
-    : "";
-  return { challenge: `Bearer ${reason}resource_metadata="${parts.resourceMetadataUrl}", scope="${scope}"` };
+  const tried = /^(Bearer|DPoP)(?:\s|$)/i.exec(authorization ?? "")?.[1]?.toLowerCase();
+  const code = error.proof?.error ?? error.oauth ?? "invalid_token";
+  const reason = `error="${code}", error_description="${error.message.replace(/["\\]/g, "'")}", `;
+  const scopes = (error.scope ?? `${READ_SCOPE} ${CALL_SCOPE}`).split(" ");
+  const scope = scopes.map((name) => wanted.scopeNames[name] ?? name).join(" ");
+  const rest = `resource_metadata="${resourceMetadataUrl}", scope="${scope}"`;
+  const bearer = wanted.dpopRequired ? [] : [`Bearer ${tried === "bearer" ? reason : ""}${rest}`];
+  if (wanted.dpopAlgorithms.length === 0) return { challenges: bearer };
+  // With DPoP alone, what was sent as a bearer token was tried there, too.
+  const bound = tried === "dpop" || (tried === "bearer" && wanted.dpopRequired);
+  const proof = `DPoP ${bound ? reason : ""}algs="${wanted.dpopAlgorithms.join(" ")}", ${rest}`;
+  return { challenges: tried === "dpop" ? [proof, ...bearer] : [...bearer, proof] };
 }

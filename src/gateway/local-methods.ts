@@ -25,12 +25,12 @@ export async function answerLocally(parts: Parts, { by, inbound, session, answer
 
 /** MCP 2025-11-25, Lifecycle. A session begins here, whatever the upstreams think of sessions. */
 async function initialize(parts: Parts, by: Principal, inbound: InboundRequest, answering: Answering): Promise<string> {
-  const { protocolVersion, clientInfo } = inbound.params;
+  const { protocolVersion, clientInfo, capabilities } = inbound.params;
   if (typeof protocolVersion !== "string")
     throw new DrawbridgeError("invalid_params", "`initialize` needs a `protocolVersion`, a string.");
   await known(parts);
   const name = isObject(clientInfo) && typeof clientInfo["name"] === "string" ? clientInfo["name"].slice(0, 200) : "";
-  const session = parts.sessions.open(by, protocolVersion, name);
+  const session = parts.sessions.open(by, protocolVersion, name, isObject(capabilities) ? capabilities : {});
   answering.header("mcp-session-id", session.id);
   const instructions = instructionsOf(parts.identities());
   return JSON.stringify({

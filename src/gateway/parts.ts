@@ -7,6 +7,8 @@ import type { Clock } from "../core/clock.ts";
 import type { ServerInfo } from "../mcp/answers.ts";
 import type { Headers, InboundRequest } from "../mcp/inbound.ts";
 import type { Session, Sessions } from "../mcp/sessions.ts";
+import type { SourceOf } from "../net/source.ts";
+import type { Authority } from "../oauth/authority.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Telemetry } from "../observe/telemetry.ts";
 import type { Policy } from "../policy/engine.ts";
@@ -20,8 +22,8 @@ import type { Streams } from "./streams.ts";
 
 /** Everything the pipeline needs, made once by `gateway.ts`. */
 export interface Parts {
-  /** Proves who calls. Throws or rejects with `unauthenticated`. */
-  verify(token: string): Authenticated | Promise<Authenticated>;
+  /** Proves who calls. */
+  readonly verify: Authority["verify"];
   readonly policy: Policy;
   readonly catalogue: Catalogue;
   readonly upstreams: ReadonlyMap<string, Upstream>;
@@ -34,10 +36,14 @@ export interface Parts {
   readonly telemetry: Telemetry;
   readonly log: Logger;
   readonly listen: ListenSettings;
+  /** Where a request comes from, for records. */
+  readonly sourceOf: SourceOf;
   readonly auditFields: Pick<AuditSettings, "arguments" | "results" | "maxFieldBytes">;
   readonly serverInfo: ServerInfo;
   /** URL of the RFC 9728 document, for challenges. */
   readonly resourceMetadataUrl: string;
+  /** What tokens are wanted, for challenges. */
+  readonly wanted: Authority["metadata"];
   /** Calls under way; the gateway waits for them when it stops. */
   readonly underWay: UnderWay;
   /** Names this process in records. */

@@ -23,6 +23,7 @@ export const LOOPBACK: ReadonlySet<string> = new Set(["localhost", "127.0.0.1", 
 /** What a page of another origin may send to the MCP endpoint and read of its answers. */
 const CORS_REQUEST_HEADERS = [
   "authorization",
+  "dpop",
   "content-type",
   "accept",
   "mcp-protocol-version",
@@ -33,7 +34,7 @@ const CORS_REQUEST_HEADERS = [
   "traceparent",
   "tracestate",
 ];
-const CORS_RESPONSE_HEADERS = "mcp-session-id, mcp-protocol-version, www-authenticate, retry-after";
+const CORS_RESPONSE_HEADERS = "mcp-session-id, mcp-protocol-version, www-authenticate, dpop-nonce, retry-after";
 
 /**
  * One function for each request. `publicUrl` is the only source of the names we answer to; Host is compared with it and never used to build anything.

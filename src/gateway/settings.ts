@@ -1,5 +1,6 @@
 /** `listen:`, `tls:` and `limits` of the HTTP edge in the settings file. */
 import { z } from "zod";
+import { isNetwork } from "../net/source.ts";
 
 export const listenSettings = z
   .strictObject({
@@ -9,6 +10,12 @@ export const listenSettings = z
       .describe("The address to listen on. One that is not loopback needs `tls`, or `behindTlsProxy`."),
     port: z.int().min(0).max(65_535).default(7337).describe("0 takes a free port (only where publicUrl is absent)."),
     behindTlsProxy: z.boolean().default(false).describe("TLS ends at a proxy in front; publicUrl must be https."),
+    trustedProxies: z
+      .array(z.string().refine(isNetwork, "expected an address or a CIDR block such as 10.0.0.0/8, not all addresses"))
+      .default([])
+      .describe(
+        "Addresses and CIDR blocks of proxies in front whose X-Forwarded-For is believed, e.g. 10.0.0.0/8. It says where requests come from, for records and for limits per source. Without it both know only the proxy.",
+      ),
     allowInsecureHttp: z.boolean().default(false).describe("Insecure: plain http on an address that is not loopback."),
     allowedOrigins: z
       .array(z.string())

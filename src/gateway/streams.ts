@@ -1,6 +1,7 @@
 /** Open streams to clients and what is sent on them: list changes and resource updates, in the form of each client's revision. */
 import type { ServerResponse } from "node:http";
-import type { JsonObject, Principal, RequestId } from "../core/call.ts";
+import { setTimeout as after } from "node:timers/promises";
+import type { Authenticated, JsonObject, RequestId } from "../core/call.ts";
 import { notificationText, resultText, SSE_KEEP_ALIVE, sseEvent } from "../mcp/answers.ts";
 import { META } from "../mcp/inbound.ts";
 import { ownerOf, type Session } from "../mcp/sessions.ts";
@@ -17,9 +18,9 @@ export type ChangedList = "tools" | "resources" | "prompts";
 
 export interface Streams {
   /** The GET stream of a session: the newest of a session is the one that is written to. */
-  openForSession(session: Session, principal: Principal, response: ServerResponse): void;
+  openForSession(session: Session, principal: Authenticated, response: ServerResponse): void;
   /** The answer to `subscriptions/listen`: acknowledged first, ended with a result when the gateway stops. */
-  openListen(id: RequestId, principal: Principal, filter: ListenFilter, response: ServerResponse): void;
+  openListen(id: RequestId, principal: Authenticated, filter: ListenFilter, response: ServerResponse): void;
   /** Keeps a call's answer stream alive until it ends. */
   keepAlive(response: ServerResponse): void;
   subscribe(session: Session, uri: string, server: string, signal: AbortSignal): Promise<void>;
@@ -28,15 +29,15 @@ export interface Streams {
   listChanged(list: ListName): void;
   /** A server said that one of its resources changed; only those who follow it at that server hear of it. */
   resourceUpdated(server: string, uri: string, params: JsonObject): void;
-  /** Ends the streams of principals for whom `gone` says so. */
-  sweep(gone: (principal: Principal) => boolean): void;
+  /** Ends the streams of those for whom `stands` does not say yes: no, or no answer. Calls while it runs make it begin again after. */
+  sweep(): Promise<void>;
   readonly size: number;
   close(): void;
 }
 
 interface Stream {
   readonly owner: string;
-  readonly principal: Principal;
+  readonly principal: Authenticated;
   readonly session: Session | undefined;
   readonly listen: { readonly id: RequestId; readonly filter: ListenFilter } | undefined;
   readonly response: ServerResponse;
@@ -46,6 +47,9 @@ const KEEP_ALIVE_MS = 15_000;
 /** A client that does not read this much is cut off, so that it cannot fill our memory. */
 const MAX_UNREAD_BYTES = 4 << 20;
 const MAX_STREAMS_PER_OWNER = 64;
+/** Who is not known to stand after so long does not. */
+const STANDS_MS = 2_000;
+const SWEPT_AT_ONCE = 32;
 
 const CHANGED: Record<ListName, ChangedList> = {
   tools: "tools",
@@ -54,7 +58,12 @@ const CHANGED: Record<ListName, ChangedList> = {
   prompts: "prompts",
 };
 
-export function openStreams(upstreams: ReadonlyMap<string, Upstream>, log: Logger): Streams {
+/** `stands`: whether somebody still may do what they opened a stream for. */
+export function openStreams(
+  upstreams: ReadonlyMap<string, Upstream>,
+  stands: (by: Authenticated) => Promise<boolean>,
+  log: Logger,
+): Streams {
   const streams = new Set<Stream>();
   const answering = new Set<ServerResponse>();
   /** How many sessions and streams want updates of one resource of one server. */
@@ -99,6 +108,24 @@ export function openStreams(upstreams: ReadonlyMap<string, Upstream>, log: Logge
       streams.delete(stream);
       onClose();
     });
+    // What ended between the check of its token and this moment has found no stream to end.
+    void check([stream]);
+  };
+  const check = async (checked: readonly Stream[]) => {
+    const known = checked[0] !== undefined && stands(checked[0].principal).catch(() => false);
+    if (await Promise.race([known, after(STANDS_MS, false, { ref: false })])) return;
+    for (const { response } of checked) response.end();
+  };
+  let sweeping: Promise<void> | undefined;
+  let again = false;
+  const sweepAll = async () => {
+    do {
+      again = false;
+      const byPrincipal = [...Map.groupBy(streams, ({ principal }) => principal).values()];
+      for (let at = 0; at < byPrincipal.length; at += SWEPT_AT_ONCE)
+        await Promise.all(byPrincipal.slice(at, at + SWEPT_AT_ONCE).map(check));
+    } while (again);
+    sweeping = undefined;
   };
   const targets = () => {
     // Of several streams of one session each message goes out on one only (2025-11-25, Multiple Connections): the newest.
@@ -169,8 +196,10 @@ export function openStreams(upstreams: ReadonlyMap<string, Upstream>, log: Logge
         if (followed?.get(uri) === server) notify(stream, "notifications/resources/updated", params);
       }
     },
-    sweep(gone) {
-      for (const stream of streams) if (gone(stream.principal)) stream.response.end();
+    sweep() {
+      again = true;
+      sweeping ??= sweepAll();
+      return sweeping;
     },
     get size() {
       return streams.size;

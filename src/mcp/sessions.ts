@@ -2,7 +2,13 @@
  * Sessions of clients that speak 2025-11-25 or older. A session is a small record, bound to the principal that opened it: no
  * process, no transport and no SDK object hangs on it.
  */
-import { LEGACY_REVISIONS, type LegacyRevision, type Principal, type RequestId } from "../core/call.ts";
+import {
+  type JsonObject,
+  LEGACY_REVISIONS,
+  type LegacyRevision,
+  type Principal,
+  type RequestId,
+} from "../core/call.ts";
 import { type Clock, systemClock } from "../core/clock.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import { newToken } from "../core/ids.ts";
@@ -13,6 +19,8 @@ export interface Session {
   readonly owner: string;
   readonly revision: LegacyRevision;
   readonly clientName: string;
+  /** What the client declared at `initialize`. */
+  readonly capabilities: JsonObject;
   logLevel: string | undefined;
   lastUsed: number;
   /** Cancels calls under way by the client's own ids; created with the first one. */
@@ -22,7 +30,7 @@ export interface Session {
 }
 
 export interface Sessions {
-  open(principal: Principal, requested: unknown, clientName: string): Session;
+  open(principal: Principal, requested: unknown, clientName: string, capabilities?: JsonObject): Session;
   /** Throws `unknown_session` for one that is not there, has ended, or belongs to somebody else: all three look the same. */
   find(id: string, principal: Principal): Session;
   end(session: Session): void;
@@ -64,13 +72,14 @@ export function openSessions(
     }
   };
   return {
-    open(principal, requested, clientName) {
+    open(principal, requested, clientName, capabilities = {}) {
       const now = clock();
       const session: Session = {
         id: newToken(),
         owner: ownerOf(principal),
         revision: negotiate(requested),
         clientName,
+        capabilities,
         logLevel: undefined,
         lastUsed: now,
         calls: undefined,

@@ -37,6 +37,7 @@ const call: McpCall = {
   forward: new Map(),
   meta: {},
   progressToken: undefined,
+  capabilities: {},
   logLevel: undefined,
   revision: "2025-11-25",
   trace: { traceId: "a".repeat(32), spanId: "b".repeat(16), sampled: true, tracestate: undefined },

@@ -112,6 +112,16 @@ describe("problems", () => {
       [/^2:17 listen\.host: is not a loopback address: set publicUrl/],
     ],
     [
+      "an identity provider over plain http",
+      `${SERVER}signIn: { providers: { idp: { issuer: "http://idp.example", clientId: x } } }\n`,
+      [/^2:\d+ signIn\.providers\.idp\.issuer: must be https/],
+    ],
+    [
+      "an issuer with a query",
+      `${SERVER}signIn: { providers: { idp: { issuer: "https://idp.example/?a=1", clientId: x } } }\n`,
+      [/^2:\d+ signIn\.providers\.idp\.issuer: must have no user, query or fragment/],
+    ],
+    [
       "an upstream over plain http",
       "servers: { a: { url: 'http://b.example/mcp' } }\n",
       [/^1:22 servers\.a\.url: is plain http to a host that is not loopback/],
@@ -124,6 +134,19 @@ describe("problems", () => {
       "a folder that is not there",
       "servers: { a: { command: [node], cwd: ./nowhere } }\n",
       [/^1:39 servers\.a\.cwd: there is no folder /],
+    ],
+    [
+      "settings of the embedded authorization server beside another one",
+      `${SERVER}authorization: { issuer: "https://login.example" }\nsignIn: { local: false }\ntokens: { dpop: off }\n`,
+      [
+        /signIn: is not used beside authorization, where https:\/\/login\.example signs people in/,
+        /tokens: is not used beside authorization/,
+      ],
+    ],
+    [
+      "another authorization server over plain http",
+      `${SERVER}authorization: { issuer: "http://login.example" }\n`,
+      [/authorization\.issuer: must be https/],
     ],
     [
       "an alias of nothing",

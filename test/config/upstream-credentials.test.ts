@@ -1,0 +1,39 @@
+/** `credentials` of a server and the settings it must agree with. */
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, expect, test } from "vitest";
+import { loadSettings } from "../../src/config/load.ts";
+import { problemText, SettingsProblems } from "../../src/config/problems.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "drawbridge-config-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+async function problems(text: string): Promise<string> {
+  const file = join(folder, "drawbridge.yaml");
+  writeFileSync(file, text);
+  const thrown: unknown = await loadSettings(file, { env: { TOKEN: "t", SECRET: "s" } }).catch(
+    (error: unknown) => error,
+  );
+  return thrown instanceof SettingsProblems ? thrown.problems.map(problemText).join("\n") : "";
+}
+
+test("an Authorization header beside credentials is refused, however it is written", async () => {
+  for (const header of ["Authorization", "authorization", "AUTHORIZATION"]) {
+    const server = `{ url: 'https://a.example/mcp', credentials: exchange, headers: { ${header}: '\${env:TOKEN}' } }`;
+    expect(await problems(`servers: { a: ${server} }\n`)).toMatch(
+      new RegExp(`servers\\.a\\.headers\\.${header}.* must go, because`),
+    );
+  }
+  const other = "{ url: 'https://a.example/mcp', credentials: exchange, headers: { X-Team: blue } }";
+  expect(await problems(`servers: { a: ${other} }\n`)).toBe("");
+});
+
+test("an authorization server of others needs to know the gateway before it exchanges tokens for it", async () => {
+  const server = "servers: { a: { url: 'https://a.example/mcp', credentials: exchange } }\n";
+  expect(await problems(`${server}authorization: { issuer: https://login.example }\n`)).toMatch(
+    /servers\.a\.credentials.*needs authorization\.exchange/,
+  );
+  const known = "exchange: { clientId: drawbridge, clientSecret: '${env:SECRET}' }";
+  expect(await problems(`${server}authorization: { issuer: https://login.example, ${known} }\n`)).toBe("");
+});

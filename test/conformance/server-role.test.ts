@@ -1,0 +1,39 @@
+/** The official suite through the gateway: clients of both revisions, servers of both eras. */
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { type World, world } from "../e2e/world.ts";
+import { type Fixture, fixtureCommand, startFixture } from "../fixtures/processes.ts";
+import { BASELINE, nameOf, type Pairing, scoreOf, surprises } from "./baseline.ts";
+import { requiredOfServers, testServer } from "./suite.ts";
+import { type TokenProxy, tokenProxy } from "./token-proxy.ts";
+
+describe.each([
+  ["HTTP", "legacy"],
+  ["HTTP", "modern"],
+  ["stdio", "legacy"],
+  ["stdio", "modern"],
+] as const)("through the gateway, to a server over %s that speaks %s", (transport, upstream) => {
+  let fixture: Fixture | undefined;
+  let one: World;
+  let proxy: TokenProxy;
+
+  beforeAll(async () => {
+    if (transport === "HTTP") fixture = await startFixture("everything/http", ["--era", upstream]);
+    const command = fixtureCommand("everything/stdio", ["--era", upstream]);
+    one = await world({
+      servers: { everything: fixture ? { url: `${fixture.origin}/mcp` } : { command, processes: { max: 1 } } },
+    });
+    proxy = await tokenProxy(one.url, (await one.tokens()).access_token);
+  });
+  afterAll(async () => {
+    await proxy?.[Symbol.asyncDispose]();
+    await one?.[Symbol.asyncDispose]();
+    await fixture?.stop();
+  });
+
+  test.each(["2025-11-25", "2026-07-28"] as const)("a client of %s finds what the baseline says", async (client) => {
+    const pairing: Pairing = { client, upstream, transport };
+    const findings = await testServer(proxy.url, client);
+    console.log(`${nameOf(pairing)}: ${scoreOf(findings, requiredOfServers(client).scored)}`);
+    expect(surprises(findings, BASELINE[nameOf(pairing)] ?? []), findings.output).toEqual([]);
+  });
+});
