@@ -50,8 +50,14 @@ export interface LoadResult {
 }
 
 /** Runs one plan in a fresh generator process. Rejects when the generator itself fails, never for failed calls. */
-export async function load(plan: LoadPlan): Promise<LoadResult> {
-  const [program, ...args] = onCore(GENERATOR_CORE, [process.execPath, fileURLToPath(import.meta.url)], FILES);
+export function load(plan: LoadPlan): Promise<LoadResult> {
+  const longest = plannedSeconds(plan.shape) + 3 * (plan.timeoutMs / 1000);
+  return generated<LoadResult>(fileURLToPath(import.meta.url), plan, longest);
+}
+
+/** Starts `file` on the generator's core, hands it `plan` on stdin and reads its result; stopped when it takes too long. */
+export async function generated<Result>(file: string, plan: object, longestSeconds: number): Promise<Result> {
+  const [program, ...args] = onCore(GENERATOR_CORE, [process.execPath, file], FILES);
   const generator = spawn(program, args, { stdio: ["pipe", "pipe", "pipe"] });
   const ended = new Promise<number | null>((resolve, reject) => {
     generator.once("error", reject);
@@ -59,13 +65,13 @@ export async function load(plan: LoadPlan): Promise<LoadResult> {
   });
   const stop = (): boolean => generator.kill("SIGKILL");
   process.once("exit", stop);
-  const longest = setTimeout(stop, (plannedSeconds(plan.shape) + 3 * (plan.timeoutMs / 1000) + 30) * 1000);
+  const longest = setTimeout(stop, (longestSeconds + 30) * 1000);
   try {
     generator.stdin.end(JSON.stringify(plan));
     const [out, errors, code] = await Promise.all([text(generator.stdout), text(generator.stderr), ended]);
     if (code !== 0) throw new Error(`The load generator ended with ${code}: ${errors.trim() || "no message"}`);
     // JSON has no NaN: latencies of a run without a single answer come as null.
-    return JSON.parse(out, (_, value) => (value === null ? Number.NaN : value)) as LoadResult;
+    return JSON.parse(out, (_, value) => (value === null ? Number.NaN : value)) as Result;
   } finally {
     clearTimeout(longest);
     process.off("exit", stop);
@@ -215,7 +221,7 @@ async function openLoop(
 }
 
 /** Counts calls between `begin` and `end` and reads the process trees at both. */
-class Meter {
+export class Meter {
   readonly #watched: Readonly<Record<string, number>>;
   readonly #latencies: number[] = [];
   readonly #failures: Record<string, number> = {};

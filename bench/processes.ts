@@ -94,6 +94,14 @@ export async function freePort(): Promise<number> {
 /** Stops whatever still runs. */
 export async function stopAll(): Promise<void> {
   await Promise.all([...alive].map(stop));
+  await Promise.all([...borrowed].map((server) => server[Symbol.asyncDispose]()));
+  borrowed.clear();
+}
+
+/** Has a server that was started elsewhere, such as a database, stopped with the others. */
+export function stopToo<Server extends AsyncDisposable>(server: Server): Server {
+  borrowed.add(server);
+  return server;
 }
 
 /** Makes sure that nothing outlives the bench: call once at its start. */
@@ -108,6 +116,7 @@ export function stopAtExit(): void {
 }
 
 const alive = new Set<ChildProcess>();
+const borrowed = new Set<AsyncDisposable>();
 
 interface Incarnation {
   readonly pid: number;

@@ -15,10 +15,11 @@ import { RESULTS, stopAll, stopAtExit } from "./processes.ts";
 import { cold } from "./suites/cold.ts";
 import { hop, latency, sdk } from "./suites/http.ts";
 import { idle, leak } from "./suites/memory.ts";
+import { oauth } from "./suites/oauth.ts";
 import { stdio, stdioThroughput } from "./suites/stdio.ts";
 import type { Effort, Suite, SuiteResult } from "./suites/suite.ts";
 
-const SUITES: readonly Suite[] = [hop, sdk, latency, stdio, stdioThroughput, idle, cold, leak];
+const SUITES: readonly Suite[] = [hop, sdk, latency, stdio, stdioThroughput, idle, cold, leak, oauth];
 const ROOT = path.resolve(import.meta.dirname, "..");
 
 const { positionals, values } = parseArgs({

@@ -143,14 +143,14 @@ class Browser {
   }
 }
 
-interface FilledForm {
+export interface FilledForm {
   readonly action: string | undefined;
   readonly method: "get" | "post";
   readonly fields: URLSearchParams;
 }
 
 /** The page's form that goes on (not the one that cancels), filled in as the owner would. */
-function filledForm(html: string): FilledForm | undefined {
+export function filledForm(html: string): FilledForm | undefined {
   const forms = [...html.matchAll(/<form\b([^>]*)>([\s\S]*?)<\/form>/gi)].map(([, head = "", inside = ""]) => ({
     head: attributes(head),
     inside,

@@ -269,6 +269,30 @@ export const requirements = {
     clause: `${MCP_2025}/transports#multiple-connections`,
     sentence: "A message is sent on one stream only.",
   },
+  "legacy-session-replicas": {
+    clause: `${MCP_2025}/transports#session-management`,
+    sentence: "A session that was begun is served until it is ended, whichever process its requests reach.",
+  },
+  "legacy-event-ids": {
+    clause: `${MCP_2025}/transports#resumability-and-redelivery`,
+    sentence: "Each event of a resumable stream has an id that is unique in its session.",
+  },
+  "legacy-priming": {
+    clause: `${MCP_2025}/transports#sending-messages-to-the-server`,
+    sentence: "A stream begins with an empty event that has an id, and says after how long to come back.",
+  },
+  "legacy-resume": {
+    clause: `${MCP_2025}/transports#resumability-and-redelivery`,
+    sentence: "A client that comes back with Last-Event-ID gets what it missed on that stream, and then the rest.",
+  },
+  "legacy-replay-own": {
+    clause: `${MCP_2025}/transports#resumability-and-redelivery`,
+    sentence: "What was sent on another stream, or in another session, is never replayed.",
+  },
+  "legacy-disconnect": {
+    clause: `${MCP_2025}/transports#sending-messages-to-the-server`,
+    sentence: "A lost connection is not taken for a cancellation.",
+  },
   "legacy-version-header": {
     clause: `${MCP_2025}/transports#protocol-version-header`,
     sentence: "An invalid or unsupported MCP-Protocol-Version header is answered 400.",

@@ -92,7 +92,7 @@ const PACKAGE = path.join(RESULTS, "package");
 let built = false;
 
 /** What users run: the package as it is published, built from this checkout once in each run of the bench. */
-function builtProgram(): string {
+export function builtProgram(): string {
   if (!built) build(PACKAGE);
   built = true;
   return path.join(PACKAGE, "bin/drawbridge.js");
@@ -118,7 +118,8 @@ function settings(options: DrawbridgeOptions, folder: string, port: number): str
   );
 }
 
-async function printedSetUpLink(server: Running): Promise<string> {
+/** The link that makes the owner's account. */
+export async function printedSetUpLink(server: Running): Promise<string> {
   const until = Date.now() + 30_000;
   for (;;) {
     const links = server.output().match(/https?:\/\/[^\s"'<>\\]+/g) ?? [];

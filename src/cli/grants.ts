@@ -2,7 +2,7 @@
 import type { Command } from "commander";
 import { DrawbridgeError } from "../core/errors.ts";
 import type { GrantFilter } from "../oauth/administration.ts";
-import type { Grant } from "../oauth/grants.ts";
+import type { Grant } from "../oauth/tokens/grants.ts";
 import {
   counted,
   day,

@@ -1,6 +1,6 @@
 /** `drawbridge keys`: the keys that sign tokens, changed on running gateways. */
 import type { Command } from "commander";
-import type { KeyStatus } from "../oauth/keys.ts";
+import type { KeyStatus } from "../oauth/tokens/keys.ts";
 import { day, needKeySecret, OFFICE_HELP, type OfficeOptions, officeOptions, openOffice, table } from "./office.ts";
 import type { Terminal } from "./terminal.ts";
 

@@ -24,6 +24,7 @@ const COMMANDS: Readonly<Record<string, CommandRow>> = {
   config: { summary: "check a settings file; print its schema", load: () => import("./config.ts") },
   import: { summary: "write a settings file from the settings of an MCP client", load: () => import("./import.ts") },
   pins: { summary: "see which definitions changed, and accept a change", load: () => import("./pins.ts") },
+  mask: { summary: "take private values out of texts", load: () => import("./mask.ts") },
   audit: { summary: "read the record of every call", load: () => import("./audit.ts") },
   users: { summary: "people: who there is, their groups, the end of their access", load: () => import("./users.ts") },
   clients: { summary: "the programs that connect: see, stop and remove them", load: () => import("./clients.ts") },

@@ -6,7 +6,7 @@ import type { Settings } from "../config/schema.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import { oauthRecord } from "../gateway/oauth-record.ts";
 import { type Administration, administration } from "../oauth/administration.ts";
-import { documentNet } from "../oauth/clients.ts";
+import { documentNet } from "../oauth/clients/clients.ts";
 import { clientsSettings } from "../oauth/settings.ts";
 import type { Records } from "../store/ports.ts";
 import { Ended, EXIT } from "./main.ts";

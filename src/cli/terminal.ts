@@ -7,8 +7,10 @@ import { DrawbridgeError } from "../core/errors.ts";
 import type { startGateway } from "../gateway/gateway.ts";
 
 export interface Output {
+  /** False: more should wait for `drain`. */
   write(text: string): unknown;
   readonly isTTY?: boolean;
+  once?(event: "drain", listener: () => void): unknown;
 }
 
 export interface Terminal {
@@ -25,6 +27,8 @@ export interface Terminal {
   readonly ask?: ((question: string) => Promise<string>) | undefined;
   /** What is piped in, up to 64 KiB. */
   readonly input?: (() => Promise<string>) | undefined;
+  /** What is piped in, piece by piece, however long it is. */
+  readonly pieces?: (() => AsyncIterable<string>) | undefined;
   /** Shows a page in the person's browser. Only http and https are ever opened; whether it worked is not known. */
   readonly openBrowser?: ((url: URL) => void) | undefined;
 }
@@ -57,6 +61,7 @@ export function processTerminal(): Terminal {
     startGateway: async (options) => (await import("../gateway/gateway.ts")).startGateway(options),
     ask: process.stdin.isTTY && process.stderr.isTTY ? askPerson : undefined,
     input: readInput,
+    pieces: () => process.stdin.setEncoding("utf8"),
     openBrowser,
   };
 }

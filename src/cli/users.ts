@@ -2,8 +2,8 @@
 import type { Command } from "commander";
 import { DrawbridgeError } from "../core/errors.ts";
 import { Secret } from "../core/secret.ts";
-import { browserName } from "../oauth/sessions.ts";
-import type { User } from "../oauth/users.ts";
+import { browserName } from "../oauth/people/sessions.ts";
+import type { User } from "../oauth/people/users.ts";
 import {
   columns,
   counted,

@@ -7,23 +7,30 @@ import { DrawbridgeError } from "../core/errors.ts";
 import { Secret } from "../core/secret.ts";
 import type { Outbound } from "../net/outbound.ts";
 import type { Records, Row } from "../store/ports.ts";
-import { displayName, isDocumentUrl } from "./clients.ts";
-import { disableClient, disabledClients, enableClient } from "./disabled.ts";
-import { type DocumentStanding, documentStanding } from "./document-standing.ts";
-import type { OAuthEvent, Report } from "./events.ts";
-import { type Consent, type Grant, grantsIn, listConsents, listGrants } from "./grants.ts";
+import { displayName, isDocumentUrl } from "./clients/clients.ts";
+import { disableClient, disabledClients, enableClient } from "./clients/disabled.ts";
+import { type DocumentStanding, documentStanding } from "./clients/document-standing.ts";
 import {
   type InitialAccessToken,
   initialAccessTokens,
   type NewInitialAccessToken,
   newInitialAccessToken,
   revokeInitialAccessToken,
-} from "./initial-access.ts";
-import { type KeyStatus, type KeyStoreOptions, listKeys, type RotationTiming, revokeKey, rotateKeys } from "./keys.ts";
-import { deleteRegistered, REGISTERED_CLIENT } from "./registration.ts";
-import { type Session, sessionsIn } from "./sessions.ts";
+} from "./clients/initial-access.ts";
+import { deleteRegistered, REGISTERED_CLIENT } from "./clients/registration.ts";
+import type { OAuthEvent, Report } from "./events.ts";
+import { type Session, sessionsIn } from "./people/sessions.ts";
+import { type NewUser, type User, usersIn } from "./people/users.ts";
 import type { ClientsSettings } from "./settings.ts";
-import { type NewUser, type User, usersIn } from "./users.ts";
+import { type Consent, type Grant, grantsIn, listConsents, listGrants } from "./tokens/grants.ts";
+import {
+  type KeyStatus,
+  type KeyStoreOptions,
+  listKeys,
+  type RotationTiming,
+  revokeKey,
+  rotateKeys,
+} from "./tokens/keys.ts";
 import { announceTo } from "./watch.ts";
 
 export interface AdministrationOptions {

@@ -5,16 +5,16 @@
 import type { IncomingMessage } from "node:http";
 import type Provider from "oidc-provider";
 import { DrawbridgeError } from "../core/errors.ts";
-import { JWT_BEARER } from "./clients.ts";
+import { JWT_BEARER } from "./clients/clients.ts";
+import type { Registration } from "./clients/registration.ts";
 import { workloadFinder } from "./grant-types/jwt-bearer.ts";
 import { type Exchange, readBody, readForm, replay } from "./http.ts";
-import type { Tokens } from "./issue.ts";
-import { KEY_SET_SECONDS } from "./keys.ts";
 import { ALL_SCOPES, namedScopes } from "./metadata.ts";
+import type { Site } from "./pages/site.ts";
 import { ENDPOINTS } from "./provider.ts";
-import type { Registration } from "./registration.ts";
 import type { Resources } from "./resources.ts";
-import type { Site } from "./site.ts";
+import type { Tokens } from "./tokens/issue.ts";
+import { KEY_SET_SECONDS } from "./tokens/keys.ts";
 
 export interface EndpointsOptions {
   readonly site: Site;

@@ -12,12 +12,12 @@ import type { Trusted } from "../net/trusted.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Records } from "../store/ports.ts";
 import type { Authority, ExchangedToken } from "./authority.ts";
-import { DPOP_ALGORITHMS, proofCheck } from "./dpop.ts";
 import { foreignIssuer, type IssuerMetadata } from "./issuers.ts";
 import type { Scope } from "./metadata.ts";
 import { scopesFor } from "./resources.ts";
 import type { AuthorizationSettings } from "./settings.ts";
-import { actorsOf, boundTo, unauthenticated } from "./verify.ts";
+import { DPOP_ALGORITHMS, proofCheck } from "./tokens/dpop.ts";
+import { actorsOf, boundTo, unauthenticated } from "./tokens/verify.ts";
 
 export interface ExternalAuthorityOptions {
   /** RFC 8707 identifier of our MCP endpoint. */

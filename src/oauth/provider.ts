@@ -1,4 +1,5 @@
 /** The settings of `oidc-provider` for an MCP gateway: everything it must be told so that its defaults do no harm. */
+import { hash } from "node:crypto";
 import Provider, {
   type Adapter,
   type Configuration,
@@ -10,28 +11,28 @@ import type { Clock } from "../core/clock.ts";
 import type { CachedDocuments } from "../net/cached.ts";
 import type { Trusted } from "../net/trusted.ts";
 import type { Logger } from "../observe/logger.ts";
-import type { Browsers } from "./browser.ts";
-import { clientDocuments } from "./client-documents.ts";
-import { compareHashedSecrets } from "./client-secrets.ts";
-import type { ClientPolicy } from "./clients.ts";
-import { DPOP_ALGORITHMS } from "./dpop.ts";
+import { clientDocuments } from "./clients/client-documents.ts";
+import { compareHashedSecrets } from "./clients/client-secrets.ts";
+import type { ClientPolicy } from "./clients/clients.ts";
+import { preregisteredClients } from "./clients/preregistered.ts";
+import type { Registration } from "./clients/registration.ts";
 import type { Report } from "./events.ts";
 import { registerJwtBearer, takesAssertions } from "./grant-types/jwt-bearer.ts";
 import { proofs } from "./grant-types/proof.ts";
 import { registerTokenExchange } from "./grant-types/token-exchange.ts";
-import type { Grants } from "./grants.ts";
 import type { Place } from "./http.ts";
-import type { Tokens } from "./issue.ts";
-import type { Keys } from "./keys.ts";
-import { askBeforeLeaving } from "./leaving.ts";
 import { ALL_SCOPES, correctedMetadata, namedScopes } from "./metadata.ts";
-import { preregisteredClients } from "./preregistered.ts";
+import { askBeforeLeaving } from "./pages/leaving.ts";
+import type { Browsers } from "./people/browser.ts";
+import type { Users } from "./people/users.ts";
 import { recordRefusals } from "./refusals.ts";
-import type { Registration } from "./registration.ts";
-import { rememberedGrant } from "./remembered.ts";
 import type { Resources, Service } from "./resources.ts";
 import type { ClientsSettings, SignInSettings, TokensSettings } from "./settings.ts";
-import type { Users } from "./users.ts";
+import { DPOP_ALGORITHMS } from "./tokens/dpop.ts";
+import type { Grants } from "./tokens/grants.ts";
+import type { Tokens } from "./tokens/issue.ts";
+import type { Keys } from "./tokens/keys.ts";
+import { rememberedGrant } from "./tokens/remembered.ts";
 
 export interface ProviderOptions {
   readonly place: Place;
@@ -227,6 +228,18 @@ export function createProvider(options: ProviderOptions): Provider {
     await next();
     if (ctx.oidc?.route === "discovery")
       Object.assign(ctx.body as object, correctedMetadata(CLIENT_ALGORITHMS, signIn));
+  });
+  // One try for each code: who has it without its verifier has it from somebody else. The library would let them try again.
+  provider.use(async (ctx, next) => {
+    await next();
+    if (ctx.oidc?.route !== "token" || (ctx.body as { error?: string } | undefined)?.error !== "invalid_grant") return;
+    const { client, params } = ctx.oidc;
+    if (params?.["grant_type"] !== "authorization_code") return;
+    const code = await provider.AuthorizationCode.find(String(params["code"]));
+    // A code that was used stays, so that its use is noticed again.
+    if (code?.isValid !== true || code.clientId !== client?.clientId) return;
+    const challenge = hash("sha256", String(params["code_verifier"] ?? ""), "base64url");
+    if (challenge !== code.codeChallenge) await code.destroy();
   });
   const checkProof = proofs({
     url: `${place.issuer}${ENDPOINTS.token}`,

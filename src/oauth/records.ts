@@ -6,11 +6,11 @@ import { hash } from "node:crypto";
 import Provider, { type Adapter, type AdapterFactory, type AdapterPayload, errors } from "oidc-provider";
 import type { Clock } from "../core/clock.ts";
 import type { Records, Row } from "../store/ports.ts";
-import { hashedSecret, isHashedSecret } from "./client-secrets.ts";
+import { hashedSecret, isHashedSecret } from "./clients/client-secrets.ts";
+import { deleteRegistered } from "./clients/registration.ts";
 import type { Report } from "./events.ts";
-import type { Grants } from "./grants.ts";
 import { sourceOf } from "./refusals.ts";
-import { deleteRegistered } from "./registration.ts";
+import type { Grants } from "./tokens/grants.ts";
 
 /** Ids that are no secret. All others are bearer secrets and are stored as their hash, so that a stolen database opens nothing. */
 const PUBLIC_IDS = new Set(["AccessToken", "Client", "Grant", "Interaction", "ReplayDetection", "Session"]);

@@ -10,29 +10,29 @@ import type { Logger } from "../observe/logger.ts";
 import type { Records } from "../store/ports.ts";
 import type { Authority } from "./authority.ts";
 import { boundedReport } from "./bounded-report.ts";
-import { documentNet } from "./clients.ts";
-import { DPOP_ALGORITHMS, proofCheck } from "./dpop.ts";
+import { documentNet } from "./clients/clients.ts";
 import { edgeLimits } from "./edge-limits.ts";
 import type { OAuthEvent } from "./events.ts";
 import type { Front } from "./front.ts";
 import { ownExchange } from "./grant-types/own-exchange.ts";
-import { grantsIn } from "./grants.ts";
 import { answerJson, placeOf } from "./http.ts";
-import { tokensIn } from "./issue.ts";
-import { loadKeys } from "./keys.ts";
 import { ALL_SCOPES } from "./metadata.ts";
-import { errorPage, showPage } from "./pages.ts";
+import { errorPage, showPage } from "./pages/pages.ts";
+import type { ReachOf } from "./pages/site.ts";
+import { usersIn } from "./people/users.ts";
 import { resourcesOf } from "./resources.ts";
 import type { ClientsSettings, SignInSettings, TokensSettings } from "./settings.ts";
-import type { ReachOf } from "./site.ts";
+import { DPOP_ALGORITHMS, proofCheck } from "./tokens/dpop.ts";
+import { grantsIn } from "./tokens/grants.ts";
+import { tokensIn } from "./tokens/issue.ts";
+import { loadKeys } from "./tokens/keys.ts";
+import { verifier } from "./tokens/verify.ts";
 import { remark } from "./trail.ts";
-import { usersIn } from "./users.ts";
-import { verifier } from "./verify.ts";
 import { watch } from "./watch.ts";
 
 export type { OAuthEvent } from "./events.ts";
 export { type ProtectedResourceMetadata, protectedResourceMetadata } from "./metadata.ts";
-export type { Reach, ReachedServer, ReachOf } from "./site.ts";
+export type { Reach, ReachedServer, ReachOf } from "./pages/site.ts";
 
 export interface AuthorizationServer extends Authority {
   /**
@@ -43,8 +43,8 @@ export interface AuthorizationServer extends Authority {
   /** Answers a request whose path it owns. Never rejects. */
   handle(request: IncomingMessage, response: ServerResponse): Promise<void>;
   /**
-   * The one-time link that makes the first user, or undefined when there is one, or when local users are switched off. Valid for 24 h; each call makes a new one
-   * and voids the old one.
+   * The one-time link that makes the first user kept here, or undefined when there is one, or when local users are switched off.
+   * People of a provider do not count: none of them need be the owner. Valid for 24 h; each call makes a new one and voids the old one.
    */
   setupLink(): Promise<string | undefined>;
   /** Ends a grant with all its tokens; the next `verify` refuses them. */
@@ -189,7 +189,9 @@ export async function authorizationServer(options: AuthorizationServerOptions): 
     ownToken,
     onEnded,
     async setupLink() {
-      return signIn.local && (await users.none()) ? `${place.issuer}/setup/${await users.newSetupToken()}` : undefined;
+      return signIn.local && (await users.noneLocal())
+        ? `${place.issuer}/setup/${await users.newSetupToken()}`
+        : undefined;
     },
     metadata: {
       issuer: place.issuer,

@@ -24,6 +24,11 @@ export function throttle(
   /** When a key will have all its tries back (the "theoretical arrival time" of GCRA). */
   const fullAt = new Map<string, number>();
   const step = secondsPerTry * 1000;
+  /** When a key will be full, at least now. No debt is larger than this, unless the clock was turned back meanwhile. */
+  const debtOf = (key: string, now: number) => {
+    const at = fullAt.get(key) ?? 0;
+    return at > now + 2 * burst * step ? now : Math.max(now, at);
+  };
   const set = (key: string, at: number) => {
     fullAt.delete(key);
     fullAt.set(key, at);
@@ -32,7 +37,7 @@ export function throttle(
   return {
     take(key) {
       const now = clock();
-      const next = Math.max(now, fullAt.get(key) ?? 0) + step;
+      const next = debtOf(key, now) + step;
       const early = next - now - burst * step;
       if (early > 0) return Math.ceil(early / 1000);
       set(key, next);
@@ -40,7 +45,7 @@ export function throttle(
     },
     charge(key, tries) {
       const now = clock();
-      const next = Math.max(now, fullAt.get(key) ?? 0) + tries * step;
+      const next = debtOf(key, now) + tries * step;
       set(key, Math.min(next, now + 2 * burst * step));
     },
     reset: (key) => void fullAt.delete(key),

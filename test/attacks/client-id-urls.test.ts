@@ -10,7 +10,7 @@ import { gzipSync } from "node:zlib";
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import { cachedDocuments } from "../../src/net/cached.ts";
 import { type Outbound, outbound } from "../../src/net/outbound.ts";
-import { type ClientPolicy, clientPolicy, DOCUMENT_LIMITS } from "../../src/oauth/clients.ts";
+import { type ClientPolicy, clientPolicy, DOCUMENT_LIMITS } from "../../src/oauth/clients/clients.ts";
 import { clientsSettings } from "../../src/oauth/settings.ts";
 import { selfSigned } from "../oauth/certificate.ts";
 

@@ -1,8 +1,11 @@
+import type { Server } from "node:http";
+import { createServer } from "node:net";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import {
   authorize,
   authorizeUrl,
   Browser,
+  listen,
   REDIRECT,
   type Running,
   register,
@@ -10,6 +13,7 @@ import {
   setUp,
 } from "../oauth/support.ts";
 import { verifies, verifiesEach } from "../requirements.ts";
+import { attack, attackEach } from "./checklist.ts";
 
 let live: Running;
 let browser: Browser;
@@ -110,6 +114,28 @@ describe("a client on the person's computer", () => {
     expect(browser.last.text).not.toContain("attacker.example");
   });
 });
+
+attackEach(
+  3,
+  [
+    "http://2130706433:49152/callback",
+    "http://127.1:49152/callback",
+    "http://0x7f000001:49152/callback",
+    "http://0177.0.0.1:49152/callback",
+    "http://127.0.0.1.:49152/callback",
+    "http://127.0.0.2:49152/callback",
+    "http://0.0.0.0:49152/callback",
+    "http://[::ffff:127.0.0.1]:49152/callback",
+    "http://user@127.0.0.1:49152/callback",
+  ],
+  "loopback in another spelling than the one registered is refused: %s",
+  async (redirect) => {
+    expect(await browser.go(authorizeUrl(live, { client, redirect }))).toBeUndefined();
+    expect(browser.last.status).toBe(400);
+    await browser.go(authorizeUrl(live, { client, redirect: "http://127.0.0.1:49152/callback" }));
+    expect(browser.last.status).toBe(200);
+  },
+);
 
 describe("PKCE", () => {
   const withoutPkce = async (more: Record<string, string>) => {
@@ -258,10 +284,23 @@ describe("an invalid request", () => {
   });
 });
 
-test("request objects are refused and nothing is fetched", async () => {
-  expect(await errorFor({ request: "a.b.c" })).toBe("request_not_supported");
-  const end = await browser.go(authorizeUrl(live, { client, more: { request_uri: "https://127.0.0.1:1/x" } }));
-  expect(end?.searchParams.get("error") ?? "page").toMatch(/invalid_request_uri|request_uri_not_supported|page/);
+attack(15, "request objects are refused, by value and by reference, and nothing is fetched", async () => {
+  let connections = 0;
+  const trap = createServer((socket) => {
+    connections++;
+    socket.destroy();
+  });
+  const at = `127.0.0.1:${await listen(trap as unknown as Server)}`;
+  try {
+    expect(await errorFor({ request: "a.b.c" })).toBe("request_not_supported");
+    for (const request_uri of [`https://${at}/x`, `http://${at}/x`, "urn:ietf:params:oauth:request_uri:nobody"]) {
+      expect(await browser.go(authorizeUrl(live, { client, more: { request_uri } }))).toBeUndefined();
+      expect(browser.last.status).toBe(400);
+    }
+    expect(connections).toBe(0);
+  } finally {
+    await new Promise((resolve) => trap.close(resolve));
+  }
 });
 
 verifies("rfc9207-iss", "a request for nothing that exists is refused without asking anybody", async () => {

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { memoryStore } from "../../src/store/memory/memory.ts";
 import {
   authorize,
   authorizeUrl,
@@ -14,6 +15,7 @@ import {
   setUp,
 } from "../oauth/support.ts";
 import { verifies } from "../requirements.ts";
+import { attack } from "./checklist.ts";
 
 async function started(options: Parameters<typeof running>[0] = {}) {
   const live = await running({ ...options, clients: { registration: "open", ...options.clients } });
@@ -47,6 +49,31 @@ describe("a consent", () => {
     await browser.go(url);
     expect(await browser.submit({ answer: "allow" })).toBeDefined();
   });
+
+  attack(
+    19,
+    "is not given with the form token of another session, of another question or of another page",
+    async () => {
+      await using here = await started();
+      const { live, browser, client } = here;
+      const other = new Browser(live.origin);
+      await other.go(`${live.base}/sign-in`);
+      await other.submit({ name: "olive", password: PASSWORD });
+      const theirs = await asked(live, other, client).then(
+        () => other.form({ answer: "allow" }).body as URLSearchParams,
+      );
+      await asked(live, browser, String((await register(live)).body["client_id"]));
+      const question = browser.form({ answer: "allow" }).body as URLSearchParams;
+      await browser.go(`${live.base}/account`);
+      const page = browser.form({ answer: "allow", scope: "mcp:read" }).body as URLSearchParams;
+      const url = await asked(live, browser, client);
+      const headers = { "sec-fetch-site": "same-origin" };
+      for (const body of [theirs, question, page])
+        expect((await browser.fetch(url, { method: "POST", body, headers })).status).toBe(403);
+      await browser.go(url);
+      expect((await browser.submit({ answer: "allow" }))?.searchParams.get("code")).toBeTruthy();
+    },
+  );
 
   test("counts once: the same answer again, or a second at the same time, gives nothing", async () => {
     await using here = await started();
@@ -125,6 +152,32 @@ describe("a consent", () => {
     }
   });
 
+  attack(22, "that is withdrawn while a browser comes back to it is not used: no grant outlives it", async () => {
+    const { records } = memoryStore();
+    let meanwhile: (() => Promise<unknown>) | undefined;
+    const put: typeof records.put = async (kind, ...rest) => {
+      const first = kind === "oauth:Grant" ? meanwhile : undefined;
+      if (first !== undefined) meanwhile = undefined;
+      await first?.();
+      return records.put(kind, ...rest);
+    };
+    await using here = await started({ records: { ...records, put } });
+    const { live, browser } = here;
+    const redirect = "https://shop.example/cb";
+    const web = String((await register(live, { redirect_uris: [redirect] })).body["client_id"]);
+    const none = { headers: { "sec-fetch-site": "none" } };
+    await authorize(live, browser, { client: web, redirect });
+    expect(await browser.go(authorizeUrl(live, { client: web, redirect }), none)).toBeDefined();
+    const other = new Browser(live.origin);
+    await other.go(`${live.base}/sign-in`);
+    await other.submit({ name: "olive", password: PASSWORD });
+    meanwhile = () => other.submit({ client: web }, `${live.base}/account/revoke`);
+    expect(await browser.go(authorizeUrl(live, { client: web, redirect }), none)).toBeUndefined();
+    expect(browser.last.text).toContain("<legend>");
+    expect(other.last.text).toContain("access has ended");
+    expect(await records.list("oauth:Grant", { limit: 10 })).toEqual([]);
+  });
+
   test("and a sign-in are followed by 303, so that no form is ever sent on", async () => {
     await using here = await started();
     const { live, client } = here;
@@ -180,6 +233,11 @@ describe("a consent", () => {
       expect(await browser.go(url)).toBeUndefined();
       expect((await browser.go(url, site("none")))?.searchParams.get("code")).toBeTruthy();
       expect(live.events.findLast(({ type }) => type === "consent-granted")).toMatchObject({ asked: false });
+      // Who has the person asked has nothing granted before the person answers.
+      const before = live.events.length;
+      const insisting = authorizeUrl(live, { client: web, redirect, more: { prompt: "consent" } });
+      expect(await browser.go(insisting, site("none"))).toBeUndefined();
+      expect(live.events.slice(before).map(({ type }) => type)).not.toContain("consent-granted");
       // Another name is another client, whatever it calls itself.
       const twin = String((await register(live, { redirect_uris: [redirect] })).body["client_id"]);
       expect(await browser.go(authorizeUrl(live, { client: twin, redirect }), site("none"))).toBeUndefined();
@@ -332,7 +390,7 @@ describe("signing in", () => {
   test("with another account goes on as that account, after asking again", async () => {
     await using here = await started();
     const { live, browser, client } = here;
-    const { usersIn } = await import("../../src/oauth/users.ts");
+    const { usersIn } = await import("../../src/oauth/people/users.ts");
     await usersIn(live.records).create({ name: "pepper", email: undefined, password: PASSWORD, groups: [] });
     await asked(live, browser, client);
     await browser.submit({ answer: "switch" });

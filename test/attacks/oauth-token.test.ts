@@ -1,7 +1,7 @@
 import { createPublicKey, generateKeyPairSync, randomUUID } from "node:crypto";
 import { decodeJwt, generateKeyPair, importJWK, type JWTPayload, SignJWT } from "jose";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { loadKeys } from "../../src/oauth/keys.ts";
+import { loadKeys } from "../../src/oauth/tokens/keys.ts";
 import {
   authorize,
   type Browser,

@@ -5,9 +5,18 @@ import { decodeJwt } from "jose";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { DrawbridgeError } from "../../src/core/errors.ts";
 import { Secret } from "../../src/core/secret.ts";
-import { newInitialAccessToken } from "../../src/oauth/initial-access.ts";
+import { newInitialAccessToken } from "../../src/oauth/clients/initial-access.ts";
 import type { AuthorizationServer } from "../../src/oauth/server.ts";
-import { basic, clientAssertion, type Holder, holder, proof } from "../oauth/assertions.ts";
+import {
+  basic,
+  clientAssertion,
+  foreignIssuer,
+  type Holder,
+  holder,
+  type Issuer,
+  post,
+  proof,
+} from "../oauth/assertions.ts";
 import { type Prover, prover } from "../oauth/minting.ts";
 import {
   authorize,
@@ -48,9 +57,10 @@ describe.each(everyStore)("on $name, across two replicas, of twenty at once", (b
   let client: string;
   let keyed: Holder;
   let key: Holder;
+  let platform: Issuer;
 
   beforeAll(async () => {
-    [keyed, key] = await Promise.all([holder(), holder()]);
+    [keyed, key, platform] = await Promise.all([holder(), holder(), foreignIssuer()]);
     pair = await pairOn(backend, {
       clients: {
         registration: "open",
@@ -59,6 +69,7 @@ describe.each(everyStore)("on $name, across two replicas, of twenty at once", (b
           { id: "nightly", name: "Nightly", secret: new Secret(SECRET), service: { groups: [] } },
           { id: "keyed", name: "Keyed", jwks: { keys: [keyed.jwk] }, service: { groups: [] } },
         ],
+        workloads: [{ id: "ci", name: "CI", issuer: platform.issuer, subject: "ci" }],
       },
       tokens: { refreshGraceSeconds: 0 },
       mcp,
@@ -66,7 +77,10 @@ describe.each(everyStore)("on $name, across two replicas, of twenty at once", (b
     browser = await setUp(pair.both);
     client = String((await register(pair.both)).body["client_id"]);
   });
-  afterAll(() => pair?.[Symbol.asyncDispose]());
+  afterAll(async () => {
+    await pair?.[Symbol.asyncDispose]();
+    await platform?.[Symbol.asyncDispose]();
+  });
 
   /** Asked of each replica, and again until both have heard of it: a second at most. */
   const refusedEverywhere = (accessToken: string) =>
@@ -121,6 +135,52 @@ describe.each(everyStore)("on $name, across two replicas, of twenty at once", (b
     expect(answers.filter(({ status }) => status === 200)).toHaveLength(1);
     for (const { status, body } of answers)
       if (status !== 200) expect(body["error"]).toMatch(/^invalid_(client|grant)$/);
+  });
+
+  test("with one assertion of a workload's platform one gets a token", async () => {
+    const now = Math.floor(Date.now() / 1000);
+    const claims = { iss: platform.issuer, sub: "ci", aud: pair.both.base, iat: now, exp: now + 60 };
+    const show = (assertion: string) =>
+      token(pair.both, { grant_type: "urn:ietf:params:oauth:grant-type:jwt-bearer", assertion });
+    const one = await platform.sign({ ...claims, jti: randomUUID() });
+    const answers = await twenty(() => show(one));
+    expect(answers.filter(({ status }) => status === 200)).toHaveLength(1);
+    for (const { status, body } of answers) if (status !== 200) expect(body["error"]).toBe("invalid_grant");
+    const all = await twenty(async () => show(await platform.sign({ ...claims, jti: randomUUID() })));
+    expect(all.map(({ status }) => status)).toEqual(Array(20).fill(200));
+  });
+
+  attack([41, 74], "who renew their tokens while they are revoked, none has one that counts afterwards", async () => {
+    for (const revoke of ["by the client", "by the user", "by an operator"] as const) {
+      const id = String((await register(pair.both)).body["client_id"]);
+      const families: Awaited<ReturnType<typeof connect>>[] = [];
+      while (families.length < 4) families.push(await connect(pair.both, browser, { client: id }));
+      await browser.go(`${pair.both.base}/account`);
+      const end = async () => {
+        if (revoke === "by an operator") return pair.second.server.revokeClient(id);
+        if (revoke === "by the user") {
+          const answer = await browser.fetch(`${pair.both.base}/account/revoke`, browser.form({ client: id }));
+          return expect(answer.status).toBeLessThan(400);
+        }
+        for (const { refresh_token } of families)
+          expect((await post(pair.both, "/oauth/revoke", { token: refresh_token, client_id: id })).status).toBe(200);
+      };
+      // Each renews what it was given last, as fast as it can, until it is refused.
+      const chase = async ({ access_token, refresh_token }: { access_token: string; refresh_token: string }) => {
+        const held = [{ access_token, refresh_token }];
+        for (let n = 0; n < 40; n++) {
+          const { status, body } = await refresh(pair.both, id, held.at(-1)?.refresh_token ?? "");
+          if (status !== 200) break;
+          held.push({ access_token: String(body["access_token"]), refresh_token: String(body["refresh_token"]) });
+        }
+        return held;
+      };
+      const [, ...all] = await Promise.all([end(), ...families.map(chase)]);
+      for (const held of all) {
+        for (const { access_token } of held.slice(-2)) await refusedEverywhere(access_token);
+        expect((await refresh(pair.both, id, held.at(-1)?.refresh_token ?? "")).body["error"]).toBe("invalid_grant");
+      }
+    }
   });
 
   test("with one proof at the token endpoint one gets a token", async () => {

@@ -5,7 +5,7 @@ import { exportJWK, generateKeyPair, importJWK, type JWTPayload, SignJWT } from 
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { settleSettings } from "../../src/config/load.ts";
 import { type RunningGateway, startGateway } from "../../src/gateway/gateway.ts";
-import { loadKeys } from "../../src/oauth/keys.ts";
+import { loadKeys } from "../../src/oauth/tokens/keys.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { modernRequest } from "../e2e/world.ts";
 import { fixtureCommand } from "../fixtures/processes.ts";

@@ -3,7 +3,7 @@ import { generateKeyPair, SignJWT, UnsecuredJWT } from "jose";
 import { describe, expect, test } from "vitest";
 import { Secret } from "../../src/core/secret.ts";
 import { trusted } from "../../src/net/trusted.ts";
-import { providers } from "../../src/oauth/providers.ts";
+import { providers } from "../../src/oauth/people/providers.ts";
 import { signInSettings } from "../../src/oauth/settings.ts";
 import { memoryStore } from "../../src/store/memory/memory.ts";
 import {
@@ -499,7 +499,7 @@ describe("28: guessing passwords", () => {
     await using gateway = await running({ signIn: { providers: { idp: idp.settings() } } });
     await setUp(gateway);
     await signInAt(gateway, new Browser(gateway.origin), idp);
-    const { usersIn } = await import("../../src/oauth/users.ts");
+    const { usersIn } = await import("../../src/oauth/people/users.ts");
     const users = usersIn(gateway.records);
     const gone = await users.create({ name: "gone", email: undefined, password: PASSWORD, groups: [] });
     await users.setDisabled(gone.id, true);

@@ -1,6 +1,6 @@
 /** `drawbridge grants`, beside a running gateway. */
 import { afterAll, beforeAll, expect, test } from "vitest";
-import type { Grant } from "../../src/oauth/grants.ts";
+import type { Grant } from "../../src/oauth/tokens/grants.ts";
 import { type Operated, operated, until } from "./operated.ts";
 
 let here: Operated;

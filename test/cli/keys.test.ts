@@ -1,6 +1,6 @@
 /** `drawbridge keys`, while calls go on. */
 import { afterAll, beforeAll, expect, test } from "vitest";
-import type { KeyStatus } from "../../src/oauth/keys.ts";
+import type { KeyStatus } from "../../src/oauth/tokens/keys.ts";
 import { refresh } from "../oauth/support.ts";
 import { type Operated, operated, until } from "./operated.ts";
 

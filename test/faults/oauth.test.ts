@@ -4,9 +4,11 @@
  * works or says clearly to start again.
  */
 import { decodeJwt } from "jose";
-import { describe, expect, test, vi } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { newId } from "../../src/core/ids.ts";
 import { Secret } from "../../src/core/secret.ts";
-import type { Records, Store } from "../../src/store/ports.ts";
+import type { OAuthEvent } from "../../src/oauth/server.ts";
+import type { AuditRow, Records, Store } from "../../src/store/ports.ts";
 import { faulty } from "../contract/faulty.ts";
 import { basic, post } from "../oauth/assertions.ts";
 import {
@@ -31,27 +33,35 @@ const STOCK = "https://stock.example";
 /** More operations than any of these ways has. */
 const ENOUGH = 80;
 
+interface Given {
+  readonly type: string;
+  readonly grant?: string;
+  readonly token?: string;
+}
+
 interface Shaky extends AsyncDisposable {
   readonly live: Running;
   readonly browser: Browser;
   readonly client: string;
   /** The store itself, which does not fail. */
-  readonly sound: Records;
+  readonly sound: Store;
+  /** What the audit log says of grants and tokens that were given. */
+  recorded(): Promise<readonly Given[]>;
   /** Runs `step` while the `nth` operation fails. True: there was one. */
   failing(nth: number, step: () => Promise<unknown>): Promise<boolean>;
 }
 
-async function shaky(backend: Backend, after: boolean): Promise<Shaky> {
+async function shaky(backend: Backend, after: boolean, refreshGraceSeconds = 0): Promise<Shaky> {
   await using undo = new AsyncDisposableStack();
   const store: Store = undo.use(await backend.open());
-  let current: Records = store.records;
+  let current: Store = store;
   // What a replica looks at four times a second says nothing of the request under way.
   const switching = Object.fromEntries(
     Object.keys(store.records).map((name) => [
       name,
       (...words: readonly unknown[]) => {
-        const target = name === "list" && words[0] === "oauth:changes" ? store.records : current;
-        return (target[name as keyof Records] as (...all: readonly unknown[]) => unknown)(...words);
+        const { records } = name === "list" && words[0] === "oauth:changes" ? store : current;
+        return (records[name as keyof Records] as (...all: readonly unknown[]) => unknown)(...words);
       },
     ]),
   ) as unknown as Records;
@@ -74,28 +84,57 @@ async function shaky(backend: Backend, after: boolean): Promise<Shaky> {
           { id: "nightly", name: "Nightly", secret: new Secret(SECRET), service: { groups: [] } },
         ],
       },
-      tokens: { refreshGraceSeconds: 0 },
+      tokens: { refreshGraceSeconds },
+      // As the gateway does: what cannot be written down is not granted.
+      onEvent: (event) => current.audit.append([recordOf(event)]),
     }),
   );
   const browser = await setUp(live);
   const client = String((await register(live)).body["client_id"]);
   const kept = undo.move();
+  const given: Given[] = [];
+  let read = 0;
+  const recorded = async (): Promise<readonly Given[]> => {
+    const rows = await store.audit.read({ limit: 1000, after: read });
+    read = rows.at(-1)?.sequence ?? read;
+    const events = rows.map(({ json }) => JSON.parse(json) as Given);
+    given.push(...events.filter(({ type }) => /^(consent-granted|token-(issued|refreshed|exchanged))$/.test(type)));
+    return rows.length < 1000 ? given : recorded();
+  };
   return {
     live,
     browser,
     client,
-    sound: store.records,
+    sound: store,
+    recorded,
     async failing(nth, step) {
       const failing = faulty(store, nth, { after });
-      current = failing.records;
+      current = failing;
       try {
         await step();
       } finally {
-        current = store.records;
+        current = store;
       }
       return failing.operations >= nth;
     },
     [Symbol.asyncDispose]: () => kept.disposeAsync(),
+  };
+}
+
+function recordOf(event: OAuthEvent): AuditRow {
+  const client = "client" in event ? event.client : undefined;
+  const subject = "user" in event ? event.user : undefined;
+  const json = JSON.stringify(event);
+  return {
+    id: newId(),
+    at: Date.now(),
+    subject,
+    client,
+    method: event.type,
+    target: undefined,
+    outcome: "permitted",
+    traceId: undefined,
+    json,
   };
 }
 
@@ -122,10 +161,27 @@ function expectClear({ status, body }: Answer): void {
   expect(JSON.stringify(body)).not.toMatch(/on purpose|operation \d/);
 }
 
+/** There is no grant and no token of which the log says nothing. */
+async function expectRecorded({ sound, recorded }: Shaky): Promise<void> {
+  const log = await recorded();
+  const [grants, tokens] = [new Set(log.map(({ grant }) => grant)), new Set(log.map(({ token }) => token))];
+  for (const [kind, known] of [
+    ["oauth:Grant", grants],
+    ["oauth:AccessToken", tokens],
+  ] as const)
+    for (const { id } of await sound.records.list(kind, { limit: 1000 }))
+      expect(known.has(id), `${kind} ${id} is recorded`).toBe(true);
+}
+
 describe.each(runs)("on $title", ({ backend, after, step }) => {
+  let shared: Shaky;
+  beforeAll(async () => {
+    shared = await shaky(backend, after);
+  });
+  afterAll(() => shared?.[Symbol.asyncDispose]());
+
   /** Calls `run` for the first, second, third … operation until it goes through without a failure. */
-  async function everyNth(run: (here: Shaky, nth: number) => Promise<boolean>): Promise<void> {
-    await using here = await shaky(backend, after);
+  async function everyNth(run: (here: Shaky, nth: number) => Promise<boolean>, here = shared): Promise<void> {
     let nth = 1;
     for (; nth < ENOUGH; nth += step) if (!(await run(here, nth))) break;
     expect(nth).toBeGreaterThan(1);
@@ -133,12 +189,12 @@ describe.each(runs)("on $title", ({ backend, after, step }) => {
   }
 
   /** Whatever was answered has its row and its record, and works. */
-  async function expectGiven({ live, sound }: Shaky, { status, body }: Answer): Promise<void> {
+  async function expectGiven(here: Shaky, { status, body }: Answer): Promise<void> {
     expect(status).toBe(200);
     const { jti = "" } = decodeJwt(String(body["access_token"]));
-    expect(await sound.get("oauth:AccessToken", jti)).toBeDefined();
-    const recorded = live.events.filter((event) => "token" in event && event.token === jti);
-    expect(recorded).toHaveLength(1);
+    expect(await here.sound.records.get("oauth:AccessToken", jti)).toBeDefined();
+    expect((await here.recorded()).filter(({ token }) => token === jti)).toHaveLength(1);
+    await expectRecorded(here);
   }
 
   test("an authorization gives tokens, or says so and gives none; the next one gives tokens", async () => {
@@ -183,6 +239,7 @@ describe.each(runs)("on $title", ({ backend, after, step }) => {
           expect((await redeem(code)).status).toBe(400);
         } else expectClear(again);
       }
+      await expectRecorded(here);
       const next = await connect(live, browser, { client });
       expect((await call(live, next.access_token)).status).toBe(200);
       return true;
@@ -213,12 +270,35 @@ describe.each(runs)("on $title", ({ backend, after, step }) => {
       await look(answer);
       for (let again = 0; again < 2; again++) await look(await refresh(live, client, first.refresh_token));
       expect(given).toBeLessThanOrEqual(1);
+      await expectRecorded(here);
       // The old one was shown three times: that is a theft, so nothing of its family is left, given or not.
       const [access = first.access_token, renewing = first.refresh_token] = newest;
       for (const each of [first.access_token, access]) expect((await call(live, each)).status).toBe(401);
       expect((await refresh(live, client, renewing)).body["error"]).toBe("invalid_grant");
       return true;
     });
+  });
+
+  test("a refresh that failed is repeated with success within the grace, and what it gives can be renewed", async () => {
+    await using patient = await shaky(backend, after, 10);
+    await everyNth(async (here, nth) => {
+      const { live, browser, client } = here;
+      const first = await connect(live, browser, { client });
+      let answer: Answer | undefined;
+      const failed = await here.failing(nth, async () => {
+        answer = await refresh(live, client, first.refresh_token);
+      });
+      if (answer === undefined) throw new Error("no answer");
+      if (answer.status !== 200) {
+        expectClear(answer);
+        expect(answer.status).toBeGreaterThanOrEqual(500);
+        answer = await refresh(live, client, first.refresh_token);
+      }
+      await expectGiven(here, answer);
+      expect((await call(live, String(answer.body["access_token"]))).status).toBe(200);
+      await expectGiven(here, await refresh(live, client, String(answer.body["refresh_token"])));
+      return failed;
+    }, patient);
   });
 
   test("a service's request gives a token, or none; the next one gives one", async () => {
@@ -231,6 +311,7 @@ describe.each(runs)("on $title", ({ backend, after, step }) => {
       if (answer === undefined) throw new Error("no answer");
       if (answer.status === 200) await expectGiven(here, answer);
       else expectClear(answer);
+      await expectRecorded(here);
       await expectGiven(here, await ask());
       return failed;
     });
@@ -342,7 +423,9 @@ describe.each(runs)("on $title", ({ backend, after, step }) => {
           await browser.submit({ name: "olive", password: "four calm words here" });
         }
         expect(
-          await sound.find("oauth:RefreshToken", "grant", String(decodeJwt(tokens.access_token)["gid"]), { limit: 9 }),
+          await sound.records.find("oauth:RefreshToken", "grant", String(decodeJwt(tokens.access_token)["gid"]), {
+            limit: 9,
+          }),
         ).toEqual([]);
         return failed;
       });

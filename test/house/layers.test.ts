@@ -28,12 +28,26 @@ const LAYERS: Readonly<Record<string, Layer>> = {
   store: { folders: ["core", "observe"], packages: ["zod", "pg", "@redis/client"] },
   contract: { folders: ["core"], packages: ["ajv", "ajv-formats", "re2js", "canonicalize", "zod"] },
   policy: { folders: ["core", "contract"], packages: ["zod", "@marcbachmann/cel-js"] },
+  mask: { folders: ["core", "store"], packages: ["zod", "re2js"] },
   mcp: { folders: ["core"], packages: ["zod", "@modelcontextprotocol/core"] },
   audit: { folders: ["core", "observe", "net", "store", "policy"], packages: ["zod", "canonicalize"] },
   upstream: { folders: ["core", "observe", "net", "store", "mcp"], packages: ["zod", "undici"] },
   oauth: { folders: ["core", "observe", "net", "store"], packages: ["zod", "oidc-provider", "jose", "openid-client"] },
   config: {
-    folders: ["core", "observe", "net", "store", "contract", "policy", "mcp", "audit", "upstream", "oauth", "gateway"],
+    folders: [
+      "core",
+      "observe",
+      "net",
+      "store",
+      "contract",
+      "policy",
+      "mask",
+      "mcp",
+      "audit",
+      "upstream",
+      "oauth",
+      "gateway",
+    ],
     packages: ["zod", "yaml", "jsonc-parser"],
   },
   gateway: {
@@ -41,7 +55,7 @@ const LAYERS: Readonly<Record<string, Layer>> = {
     packages: ["zod"],
   },
   cli: {
-    folders: ["core", "observe", "net", "store", "audit", "oauth", "config", "gateway"],
+    folders: ["core", "observe", "net", "store", "mask", "audit", "oauth", "config", "gateway"],
     packages: ["commander", "oauth4webapi"],
   },
 };

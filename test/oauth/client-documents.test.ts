@@ -5,11 +5,9 @@ import { exportJWK, generateKeyPair, SignJWT } from "jose";
 import { describe, expect, test, vi } from "vitest";
 import { cachedDocuments } from "../../src/net/cached.ts";
 import { outbound } from "../../src/net/outbound.ts";
-import { clientDocuments } from "../../src/oauth/client-documents.ts";
-import { clientPolicy, DOCUMENT_LIMITS, documentNet } from "../../src/oauth/clients.ts";
-import { documentStanding } from "../../src/oauth/document-standing.ts";
-import { grantsIn } from "../../src/oauth/grants.ts";
-import { knownClients } from "../../src/oauth/known-clients.ts";
+import { clientDocuments } from "../../src/oauth/clients/client-documents.ts";
+import { clientPolicy, DOCUMENT_LIMITS, documentNet } from "../../src/oauth/clients/clients.ts";
+import { documentStanding } from "../../src/oauth/clients/document-standing.ts";
 import { clientsSettings, signInSettings } from "../../src/oauth/settings.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import {
@@ -24,7 +22,6 @@ import {
   REDIRECT,
   type Running,
   refresh,
-  register,
   running,
   setUp,
   token,
@@ -562,61 +559,4 @@ test("an operator is shown how a document stands: its hash, its pin, and why it 
     sha256: undefined,
     problem: expect.stringContaining("404"),
   });
-});
-
-test("an operator is shown every client with where it comes from and who allows it, and can delete a registered one", async () => {
-  await using host = await documentHost();
-  const clients = {
-    registration: "open",
-    metadataDocuments: host.settings,
-    preregistered: [{ id: "till", name: "The till", redirectUris: [REDIRECT] }],
-    workloads: [{ id: "robot", name: "The robot", issuer: "https://ci.example", subject: "repo:shop/*" }],
-  };
-  await using live = await running({ clients });
-  const browser = await setUp(live);
-  const document = host.publish("/shown.json");
-  const registered = String((await register(live)).body["client_id"]);
-  const unused = String((await register(live, { client_name: "Unused" })).body["client_id"]);
-  for (const client of [document, registered, "till"]) await connect(live, browser, { client });
-
-  const net = await documentNet(clientsSettings.parse(clients).metadataDocuments);
-  const withDocuments = (more: Record<string, unknown>) =>
-    knownClients({
-      records: live.records,
-      grants: grantsIn(live.records, async () => {}),
-      settings: clientsSettings.parse({ ...clients, metadataDocuments: { ...host.settings, ...more } }),
-      net,
-    });
-  const known = withDocuments({ allow: ["localhost"] });
-  const rows = await known.list();
-  expect(Object.fromEntries(rows.map(({ id, trust, people }) => [id, [trust, people]]))).toEqual({
-    [document]: ["allowed", 1],
-    [registered]: ["registered", 1],
-    [unused]: ["registered", 0],
-    till: ["preregistered", 1],
-    robot: ["workload", 0],
-  });
-  expect(rows.find(({ id }) => id === unused)).toMatchObject({
-    name: "Unused",
-    registeredAt: expect.any(Number),
-    expiresAt: expect.any(Number),
-  });
-  expect(await known.show(document)).toMatchObject({
-    name: "Paper Crane",
-    redirectUris: [REDIRECT],
-    consents: [{ scopes: ["mcp:read", "mcp:call"] }],
-    document: { sha256: expect.any(String), pin: undefined, problem: undefined },
-  });
-  expect(await known.show("till")).toMatchObject({ name: "The till", people: 1 });
-  expect(await known.show("robot")).toMatchObject({ trust: "workload" });
-  expect(await known.show("nobody")).toBeUndefined();
-  const strict = withDocuments({ deny: ["localhost"] });
-  expect((await strict.list()).find(({ id }) => id === document)).toMatchObject({ trust: "denied", people: 1 });
-
-  await expect(known.delete(document)).rejects.toMatchObject({ code: "invalid_params" });
-  await known.delete(registered);
-  expect((await known.list()).map(({ id }) => id)).not.toContain(registered);
-  await browser.go(authorizeUrl(live, { client: registered }));
-  expect(browser.last.status).toBe(400);
-  await net.close();
 });

@@ -141,6 +141,14 @@ describe("one source", () => {
   });
 });
 
+test("a clock that is turned back locks nobody out for as long as it was turned", () => {
+  let now = 10_000_000;
+  const bucket = throttle({ burst: 2, secondsPerTry: 10 }, () => now);
+  bucket.take("key");
+  now -= 3_600_000;
+  expect([bucket.take("key"), bucket.take("key"), bucket.take("key")]).toEqual([0, 0, 10]);
+});
+
 describe("the source of a request", () => {
   test.each<[string, readonly string[], string | undefined, string]>([
     ["of nobody trusted is the other end, whatever it writes", [], "1.1.1.1", "127.0.0.1"],

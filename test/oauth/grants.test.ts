@@ -165,7 +165,7 @@ describe("a service", () => {
     });
     const port = await listen(http);
     const { trusted } = await import("../../src/net/trusted.ts");
-    const { clientKeySets } = await import("../../src/oauth/preregistered.ts");
+    const { clientKeySets } = await import("../../src/oauth/clients/preregistered.ts");
     const net = trusted();
     const uri = `http://127.0.0.1:${port}/jwks`;
     const strangers = { get: () => Promise.reject(new Error("asked as a stranger")) };

@@ -172,7 +172,7 @@ describe("a token is inactive", () => {
   });
 
   test("when the client that the person let in is switched off", async () => {
-    const { disableClient, enableClient } = await import("../../src/oauth/disabled.ts");
+    const { disableClient, enableClient } = await import("../../src/oauth/clients/disabled.ts");
     const subject = await forOrders();
     await disableClient(live.records, client);
     expect(await look(subject)).toEqual(INACTIVE);

@@ -1,7 +1,7 @@
 import { decodeJwt, decodeProtectedHeader } from "jose";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { Secret } from "../../src/core/secret.ts";
-import { type Keys, type KeysOptions, listKeys, loadKeys, revokeKey, rotateKeys } from "../../src/oauth/keys.ts";
+import { type Keys, type KeysOptions, listKeys, loadKeys, revokeKey, rotateKeys } from "../../src/oauth/tokens/keys.ts";
 import { watch } from "../../src/oauth/watch.ts";
 import { memoryStore } from "../../src/store/memory/memory.ts";
 import type { Records } from "../../src/store/ports.ts";

@@ -10,11 +10,11 @@ import {
   SignJWT,
 } from "jose";
 import { type Clock, systemClock } from "../../src/core/clock.ts";
-import { grantsIn } from "../../src/oauth/grants.ts";
-import { loadKeys } from "../../src/oauth/keys.ts";
+import { usersIn } from "../../src/oauth/people/users.ts";
 import { type AuthorizationServer, authorizationServer } from "../../src/oauth/server.ts";
 import { clientsSettings, signInSettings, tokensSettings } from "../../src/oauth/settings.ts";
-import { usersIn } from "../../src/oauth/users.ts";
+import { grantsIn } from "../../src/oauth/tokens/grants.ts";
+import { loadKeys } from "../../src/oauth/tokens/keys.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import type { Records } from "../../src/store/ports.ts";
 

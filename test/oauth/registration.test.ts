@@ -4,7 +4,7 @@ import {
   initialAccessTokens,
   newInitialAccessToken,
   revokeInitialAccessToken,
-} from "../../src/oauth/initial-access.ts";
+} from "../../src/oauth/clients/initial-access.ts";
 import { memoryStore } from "../../src/store/memory/memory.ts";
 import type { Records } from "../../src/store/ports.ts";
 import {

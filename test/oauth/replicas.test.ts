@@ -1,9 +1,9 @@
 /** Two replicas behind one address, requests going to the one and the other in turn, on every store: as if there were one. */
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { Secret } from "../../src/core/secret.ts";
-import { disableClient, enableClient } from "../../src/oauth/disabled.ts";
-import { newInitialAccessToken } from "../../src/oauth/initial-access.ts";
-import { usersIn } from "../../src/oauth/users.ts";
+import { disableClient, enableClient } from "../../src/oauth/clients/disabled.ts";
+import { newInitialAccessToken } from "../../src/oauth/clients/initial-access.ts";
+import { usersIn } from "../../src/oauth/people/users.ts";
 import { attack } from "../attacks/checklist.ts";
 import { type Pair, pairOn } from "../attacks/pair.ts";
 import { everyStore } from "../store/backends.ts";

@@ -1,10 +1,10 @@
 import { afterEach, describe, expect, test, vi } from "vitest";
 import type { Authenticated } from "../../src/core/call.ts";
 import { Secret } from "../../src/core/secret.ts";
-import { disableClient, disabledClients, enableClient } from "../../src/oauth/disabled.ts";
-import { loadKeys, revokeKey } from "../../src/oauth/keys.ts";
+import { disableClient, disabledClients, enableClient } from "../../src/oauth/clients/disabled.ts";
+import { usersIn } from "../../src/oauth/people/users.ts";
 import type { AuthorizationServer } from "../../src/oauth/server.ts";
-import { usersIn } from "../../src/oauth/users.ts";
+import { loadKeys, revokeKey } from "../../src/oauth/tokens/keys.ts";
 import { watch } from "../../src/oauth/watch.ts";
 import { memoryStore } from "../../src/store/memory/memory.ts";
 import type { Records } from "../../src/store/ports.ts";

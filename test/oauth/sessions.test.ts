@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { browserName, sessionsIn } from "../../src/oauth/sessions.ts";
+import { browserName, sessionsIn } from "../../src/oauth/people/sessions.ts";
 import { memoryStore } from "../../src/store/memory/memory.ts";
 import { identityProvider, signInAt } from "./identity-provider.ts";
 import { Browser, PASSWORD, type Running, running, setUp } from "./support.ts";
@@ -201,7 +201,7 @@ describe("the account page", () => {
 describe("a one-time link", () => {
   test("lets a new user choose a password and signs in; other sessions of theirs end; it works once", async () => {
     await using gateway = await running();
-    const { usersIn } = await import("../../src/oauth/users.ts");
+    const { usersIn } = await import("../../src/oauth/people/users.ts");
     const users = usersIn(gateway.records);
     const wanda = await users.create({ name: "wanda", email: undefined, password: PASSWORD, groups: ["support"] });
     const old = new Browser(gateway.origin);

@@ -315,6 +315,19 @@ describe("a provider", () => {
     expect(second).not.toBe(third);
   });
 
+  test("does not take the owner's set-up link away, which is void once somebody has an account here", async () => {
+    await using idp = await identityProvider();
+    await using gateway = await running({ signIn: { providers: { idp: idp.settings() } } });
+    const browser = new Browser(gateway.origin);
+    await signInAt(gateway, browser, idp);
+    const link = (await gateway.server.setupLink()) ?? "";
+    await setUp(gateway);
+    expect(await gateway.server.setupLink()).toBeUndefined();
+    const late = new Browser(gateway.origin);
+    await late.go(link);
+    expect(late.last.status).toBe(404);
+  });
+
   test("is the only way in when local users are switched off, and still is no redirect", async () => {
     await using idp = await identityProvider();
     await using gateway = await running(withProvider(idp));

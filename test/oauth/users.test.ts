@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { type User, type Users, usersIn } from "../../src/oauth/users.ts";
+import { type User, type Users, usersIn } from "../../src/oauth/people/users.ts";
 import { memoryStore } from "../../src/store/memory/memory.ts";
 import type { Records } from "../../src/store/ports.ts";
 import { everyStore } from "../store/backends.ts";

@@ -4,8 +4,8 @@
  */
 import { type Clock, systemClock } from "../../core/clock.ts";
 import type { ExchangeTarget } from "../authority.ts";
-import { type Act, actorsOf, type Issued, type TokenRow, type Tokens } from "../issue.ts";
 import { scopesFor } from "../resources.ts";
+import { type Act, actorsOf, type Issued, type TokenRow, type Tokens } from "../tokens/issue.ts";
 
 export interface Delegation {
   /** `jti` of the token that the actor was called with: one whose signature was checked. */

@@ -4,8 +4,8 @@ import { type Clock, systemClock } from "../../core/clock.ts";
 import { DrawbridgeError } from "../../core/errors.ts";
 import { Secret } from "../../core/secret.ts";
 import type { Authority, ExchangedToken, ExchangeTarget } from "../authority.ts";
-import type { Issued, Tokens } from "../issue.ts";
 import { allScopesOf, type Resources } from "../resources.ts";
+import type { Issued, Tokens } from "../tokens/issue.ts";
 import { delegate, type Refusal } from "./delegation.ts";
 
 export type OwnExchange = Pick<Authority, "exchange" | "ownToken">;

@@ -6,7 +6,7 @@ import { hkdfSync } from "node:crypto";
 import { calculateJwkThumbprint, EmbeddedJWK, type JWTPayload, errors as jose, jwtVerify } from "jose";
 import { errors, type KoaContextWithOIDC } from "oidc-provider";
 import { type Clock, systemClock } from "../../core/clock.ts";
-import { DPOP_ALGORITHMS } from "../dpop.ts";
+import { DPOP_ALGORITHMS } from "../tokens/dpop.ts";
 
 export interface ProofOptions {
   /** The `htu` that a proof must name. */

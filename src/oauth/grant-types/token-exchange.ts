@@ -2,9 +2,9 @@
 import type Provider from "oidc-provider";
 import { errors } from "oidc-provider";
 import type { Clock } from "../../core/clock.ts";
-import type { Tokens } from "../issue.ts";
 import { sourceOf } from "../refusals.ts";
 import type { Resources } from "../resources.ts";
+import type { Tokens } from "../tokens/issue.ts";
 import { delegate } from "./delegation.ts";
 import type { CheckProof } from "./proof.ts";
 
