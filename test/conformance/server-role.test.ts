@@ -1,8 +1,8 @@
-/** The official suite through the gateway: clients of both revisions, servers of both eras. */
+/** The official suite through the gateway: clients of both revisions, servers of both eras over both transports. */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type World, world } from "../e2e/world.ts";
 import { type Fixture, fixtureCommand, startFixture } from "../fixtures/processes.ts";
-import { BASELINE, nameOf, type Pairing, scoreOf, surprises } from "./baseline.ts";
+import { expectedOf, expectedScore, foundScore, type Pairing, surprises } from "./baseline.ts";
 import { requiredOfServers, testServer } from "./suite.ts";
 import { type TokenProxy, tokenProxy } from "./token-proxy.ts";
 
@@ -32,8 +32,11 @@ describe.each([
 
   test.each(["2025-11-25", "2026-07-28"] as const)("a client of %s finds what the baseline says", async (client) => {
     const pairing: Pairing = { client, upstream, transport };
+    const { scored } = requiredOfServers(client);
     const findings = await testServer(proxy.url, client);
-    console.log(`${nameOf(pairing)}: ${scoreOf(findings, requiredOfServers(client).scored)}`);
-    expect(surprises(findings, BASELINE[nameOf(pairing)] ?? []), findings.output).toEqual([]);
+    const score = foundScore(findings, scored);
+    console.log(`| ${client} | ${upstream} | ${transport} | ${score} |`);
+    expect(surprises(findings, expectedOf(pairing))).toEqual([]);
+    expect(score).toBe(expectedScore(pairing, scored));
   });
 });

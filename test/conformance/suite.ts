@@ -21,8 +21,6 @@ export interface Findings {
   /** Scenarios that were run, by name: how many checks passed, of how many. */
   readonly scenarios: ReadonlyMap<string, { readonly passed: number; readonly total: number }>;
   readonly failing: readonly Failing[];
-  /** What the suite wrote, for when it found nothing at all. */
-  readonly output: string;
 }
 
 interface Check {
@@ -81,11 +79,10 @@ async function run(
   const results = mkdtempSync(join(tmpdir(), "drawbridge-conformance-"));
   try {
     const output = await finished([join(folder, "dist", "index.js"), ...words, "-o", results], walk);
-    const found = new Map(scenarios.map((name) => [name, checksOf(results, `${prefix}-${name}`)]));
+    const found = new Map(scenarios.map((name) => [name, checksOf(results, `${prefix}-${name}`, output)]));
     return {
       scenarios: new Map([...found].map(([name, checks]) => [name, score(checks)])),
       failing: [...found].flatMap(([name, checks]) => failingOf(name, checks)),
-      output,
     };
   } finally {
     rmSync(results, { recursive: true, force: true });
@@ -118,13 +115,14 @@ async function finished(words: readonly string[], walk?: (url: string) => Promis
 }
 
 /** What one scenario found. One that did not come to its end has no results, and that is a failure. */
-function checksOf(results: string, name: string): readonly Check[] {
+function checksOf(results: string, name: string, output: string): readonly Check[] {
   const stamped = new RegExp(`^${name}-\\d{4}-\\d\\d-\\d\\dT[\\d-]+Z$`);
   const directory = readdirSync(results).find((one) => stamped.test(one));
   try {
     return JSON.parse(readFileSync(join(results, directory ?? name, "checks.json"), "utf8")) as Check[];
   } catch {
-    return [{ id: "was-run", status: "FAILURE", errorMessage: "The scenario did not come to its end." }];
+    const errorMessage = `The scenario did not come to its end. The suite's last words: …${output.slice(-500)}`;
+    return [{ id: "was-run", status: "FAILURE", errorMessage }];
   }
 }
 
