@@ -1,7 +1,7 @@
 /** The whole settings file: each folder's own slice, put together. `schema/config.schema.json` is generated from it. */
 import { z } from "zod";
 import { auditSettings } from "../audit/settings.ts";
-import { listenSettings, tlsSettings } from "../gateway/settings.ts";
+import { interactionSettings, listenSettings, tlsSettings } from "../gateway/settings.ts";
 import { authorizationSettings, clientsSettings, signInSettings, tokensSettings } from "../oauth/settings.ts";
 import { logSettings, telemetrySettings } from "../observe/settings.ts";
 import { assignSettings, limitsSettings, rolesSettings } from "../policy/settings.ts";
@@ -28,6 +28,7 @@ export const settingsSchema = z.strictObject({
   roles: rolesSettings.optional().describe("Default: a role `owner` that may do everything, for the group `owner`."),
   assign: assignSettings.optional(),
   limits: limitsSettings,
+  interaction: interactionSettings,
   audit: auditSettings,
   telemetry: telemetrySettings,
   log: logSettings,

@@ -8,7 +8,7 @@ export type Proven<T, Fact extends string> = T & { readonly [proof]: Fact };
 export type JsonValue = string | number | boolean | null | readonly JsonValue[] | JsonObject;
 export type JsonObject = { readonly [key: string]: JsonValue };
 
-/** Who calls. Made by `oauth/verify.ts` and `oauth/external.ts` alone, from a token whose signature, issuer, audience and age were checked. */
+/** Who calls. Made by `oauth/tokens/verify.ts` and `oauth/external.ts` alone, from a token whose signature, issuer, audience and age were checked. */
 export interface Principal {
   /** The person or workload (`sub`). */
   readonly subject: string;
@@ -74,8 +74,11 @@ export interface McpCall {
    * stay as the client wrote them. A member that the gateway changed (`name`) is already changed here.
    */
   readonly forward: ReadonlyMap<string, string>;
-  /** `_meta` to forward: the client's own keys without those that belong to this hop (protocol version, client info, progress token). */
-  readonly meta: JsonObject;
+  /**
+   * Members of `_meta` to forward, as JSON text: the client's own keys without those that belong to this hop (protocol version,
+   * client info, progress token).
+   */
+  readonly meta: ReadonlyMap<string, string>;
   /** The client's progress token; undefined when it wants no progress. */
   readonly progressToken: RequestId | undefined;
   /** Log level that the client asked for, for this request or its session. */

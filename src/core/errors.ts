@@ -15,6 +15,8 @@ export const ERRORS = {
   missing_client_capability: { http: 400, rpc: -32021, oauth: undefined },
   unsupported_protocol_version: { http: 400, rpc: -32022, oauth: undefined },
   unknown_session: { http: 404, rpc: -31404, oauth: undefined },
+  /** A 2025 client came back to a stream whose answer is no longer kept. */
+  answer_lost: { http: 200, rpc: -31410, oauth: undefined },
   not_found: { http: 404, rpc: -31404, oauth: undefined },
   method_not_allowed: { http: 405, rpc: -31405, oauth: "invalid_request" },
   not_acceptable: { http: 406, rpc: -31406, oauth: undefined },

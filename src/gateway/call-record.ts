@@ -1,18 +1,46 @@
 /** The one audit record of a request, filled as the request goes on and closed once, together with its span and its metrics. */
 import { hash } from "node:crypto";
 import type { IncomingMessage } from "node:http";
-import { type AuditRecord, field, recordedPrincipal } from "../audit/record.ts";
-import type { Authenticated, Outcome, Target, TraceContext, UpstreamCredential } from "../core/call.ts";
+import { type AuditRecord, type FieldMode, field, recordedPrincipal } from "../audit/record.ts";
+import type {
+  Authenticated,
+  JsonObject,
+  Outcome,
+  Question,
+  QuestionAnswer,
+  Target,
+  TraceContext,
+  UpstreamCredential,
+} from "../core/call.ts";
 import type { Decision } from "../core/decision.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import { newId } from "../core/ids.ts";
 import type { InboundRequest } from "../mcp/inbound.ts";
+import { actionOf, modeOf } from "../mcp/interaction.ts";
 import type { Session } from "../mcp/sessions.ts";
 import type { Span } from "../observe/telemetry.ts";
 import type { Parts } from "./parts.ts";
 
 /** How a request ended, as the record says it. */
 export type RecordOutcome = AuditRecord["outcome"];
+
+/** Names an interaction of several requests, and which of them this is. */
+export interface Link {
+  readonly id: string;
+  /** From 1. */
+  readonly round: number;
+}
+
+/** A question that the client was asked during a call, and what became of it. Contents are kept as arguments and results are. */
+export interface RecordedQuestion {
+  readonly method?: string;
+  readonly mode?: string;
+  /** The name it had in `inputRequests`. */
+  readonly key?: string;
+  readonly question?: JsonObject;
+  action?: ReturnType<typeof actionOf>;
+  answer?: JsonObject;
+}
 
 /** Opens the record of a request whose caller is known. */
 export function openRecord(parts: Parts, by: Authenticated, request: IncomingMessage): CallRecord {
@@ -31,6 +59,8 @@ export class CallRecord {
   #target: Target | undefined;
   #decision: Decision | undefined;
   #credential: UpstreamCredential | undefined;
+  #link: Link | undefined;
+  #questions: RecordedQuestion[] | undefined;
   #closed = false;
 
   constructor(parts: Parts, by: Authenticated, request: IncomingMessage) {
@@ -62,6 +92,41 @@ export class CallRecord {
   /** What the call carries to the upstream; of several the last counts. */
   sentWith(credential: UpstreamCredential): void {
     this.#credential = credential;
+  }
+
+  /** The call asks its client something over several requests; each has its own record. */
+  linked(id: string, round: number): void {
+    this.#link = { id, round };
+  }
+  get link(): Link | undefined {
+    return this.#link;
+  }
+  /** The client is asked this; `replied` takes what is returned. */
+  questioned(question: Question, key?: string): RecordedQuestion {
+    const mode = modeOf(question);
+    const { results } = this.#parts.auditFields;
+    const entry: RecordedQuestion = {
+      method: question.method,
+      ...(mode !== undefined && { mode }),
+      ...(key !== undefined && { key }),
+      ...this.#kept("question", question.params, results),
+    };
+    this.#questions ??= [];
+    this.#questions.push(entry);
+    return entry;
+  }
+  replied(entry: RecordedQuestion, answer: QuestionAnswer): void {
+    entry.action = actionOf(answer);
+    if (answer.kind === "result") Object.assign(entry, this.#kept("answer", answer.result, this.#argumentsMode));
+  }
+  /** An answer to a question that only its server knows. */
+  answeredInput(key: string, answer: string): void {
+    this.#questions ??= [];
+    this.#questions.push({
+      key,
+      action: actionOf({ kind: "result", result: answer }),
+      ...this.#kept("answer", answer, this.#argumentsMode),
+    });
   }
 
   get trace(): TraceContext {
@@ -100,6 +165,15 @@ export class CallRecord {
         ? undefined
         : { code: error.code, message: error.message, ...(error.detail !== undefined && { detail: error.detail }) };
     return this.#write(outcome, told, result, isError ?? false);
+  }
+
+  get #argumentsMode() {
+    return this.#parts.auditFields.arguments;
+  }
+  #kept(name: "question" | "answer", text: string, mode: FieldMode): JsonObject {
+    const kept = field(text, mode, this.#parts.auditFields.maxFieldBytes);
+    if (kept === undefined) return {};
+    return { [name]: "json" in kept ? { json: JSON.parse(kept.json) as JsonObject } : { ...kept } };
   }
 
   #begin(): Span {
@@ -183,6 +257,11 @@ export class CallRecord {
       trace: { traceId: trace.traceId, spanId: trace.spanId },
       ...(this.#source !== undefined && { source: this.#source }),
       replica: parts.replica,
+      ...((this.#link !== undefined || this.#questions !== undefined) && {
+        details: {
+          interaction: { ...this.#link, questions: (this.#questions ?? []).map((entry) => ({ ...entry })) },
+        } as JsonObject,
+      }),
     };
     return parts.journal.append(record);
   }

@@ -4,20 +4,27 @@
  */
 import { type CompiledCheck, compileArguments } from "../contract/arguments.ts";
 import { type Definition, type DefinitionKind, pinOf, readDefinition } from "../contract/definition.ts";
-import type { Target, TargetKind } from "../core/call.ts";
+import type { JsonObject, Target, TargetKind } from "../core/call.ts";
 import { type Clock, systemClock } from "../core/clock.ts";
 import { compileGlob } from "../core/glob.ts";
-import { isObject, memberTexts, objectText } from "../mcp/json-text.ts";
+import { isObject, type MemberTexts, memberTexts, objectText } from "../mcp/json-text.ts";
+import { isWrapped, wrappedSchema } from "../mcp/structured-content.ts";
 import type { Logger } from "../observe/logger.ts";
+import { toldOf } from "../upstream/capabilities.ts";
 import { type MirroredParameters, mirroredParameters } from "../upstream/mirrored-headers.ts";
 import type { ListName, Upstream } from "../upstream/upstream.ts";
 import type { Pins } from "./pins.ts";
+import { isUi, nameUiOf, uiName, uiTarget } from "./ui-resources.ts";
 
 export interface Entry {
   readonly target: Target;
   readonly definition: Definition;
   /** The definition as clients see it, as JSON text. */
   readonly served: string;
+  /** The same for clients of 2025-11-25 and before. */
+  readonly servedLegacy: string;
+  /** Older clients are promised the structured content of this tool as the member `result` of an object. */
+  readonly wrapped: boolean;
   /** Checks the arguments of a tool; undefined until `compile` was called. */
   readonly compiled: CompiledCheck | undefined;
   compile(): Promise<CompiledCheck>;
@@ -35,14 +42,18 @@ export interface Withheld {
 export interface Catalogue {
   /** Counts the changes; equal numbers mean equal lists. */
   readonly version: number;
-  /** Every entry of one list, in the order of the settings and of the upstream. Refreshes first what is too old. */
-  list(list: ListName): Promise<readonly Entry[]>;
-  /** The same, as it is known now. */
+  /**
+   * Every entry of one list, in the order of the settings and of the upstream. An upstream that only changes its order changes
+   * nothing: what it first said stays. Refreshes first what is too old. `capabilities`: those of the client, to which servers may
+   * offer more than to others.
+   */
+  list(list: ListName, capabilities?: JsonObject): Promise<readonly Entry[]>;
+  /** What every client is offered, as it is known now. */
   now(list: ListName): readonly Entry[];
-  /** What a name means, as far as it is known now. */
+  /** What a name means, as far as it is known now, for whatever client. */
   find(kind: TargetKind, name: string): Target | undefined;
   /** What a name means, after looking again where what is known is too old; undefined when nothing has it. */
-  resolve(kind: TargetKind, name: string): Promise<Target | undefined>;
+  resolve(kind: TargetKind, name: string, capabilities?: JsonObject): Promise<Target | undefined>;
   entry(target: Target): Entry | undefined;
   /** Definitions that are not served, and why. */
   withheld(): readonly Withheld[];
@@ -75,6 +86,8 @@ interface Shelf {
   readonly lists: Record<
     ListName,
     {
+      /** It was read, or failed to be, before. */
+      known: boolean;
       readAt: number;
       definitions: readonly (Definition & { readonly pin: string | undefined })[];
       withheld: readonly Withheld[];
@@ -83,6 +96,16 @@ interface Shelf {
     }
   >;
 }
+
+/** What is offered to clients that can do the same. */
+interface View {
+  readonly capabilities: JsonObject;
+  readonly shelves: readonly Shelf[];
+  index: Index;
+}
+
+/** Views at most; beyond it the one unused for longest is forgotten. */
+const MAX_VIEWS = 16;
 
 interface Options {
   readonly pins: Pins;
@@ -97,106 +120,180 @@ export function openCatalogue(
   { pins, log, onChange }: Options,
   clock: Clock = systemClock,
 ): Catalogue {
-  const shelves = upstreams.map(
-    (upstream): Shelf => ({
-      upstream,
-      lists: Object.fromEntries(
-        LISTS.map((list) => [
-          list,
-          { readAt: 0, definitions: [], withheld: [], reading: undefined, problem: undefined },
-        ]),
-      ) as unknown as Shelf["lists"],
-    }),
-  );
   // One server keeps its names; of several, each tool and prompt carries its server's.
   const prefixed = upstreams.length > 1;
-  let index = buildIndex(shelves, prefixed, log);
   let version = 1;
 
-  const read = async (shelf: Shelf, list: ListName): Promise<void> => {
+  const newView = (capabilities: JsonObject): View => {
+    const shelves = upstreams.map(
+      (upstream): Shelf => ({
+        upstream,
+        lists: Object.fromEntries(
+          LISTS.map((list) => [
+            list,
+            { known: false, readAt: 0, definitions: [], withheld: [], reading: undefined, problem: undefined },
+          ]),
+        ) as unknown as Shelf["lists"],
+      }),
+    );
+    return { capabilities, shelves, index: buildIndex(shelves, prefixed, log) };
+  };
+  const plain = newView({});
+  const views = new Map<string, View>();
+  const viewOf = (capabilities: JsonObject = {}): View => {
+    const told = toldOf(capabilities);
+    if (Object.keys(told).length === 0) return plain;
+    const key = JSON.stringify(told);
+    const view = views.get(key) ?? newView(told);
+    views.delete(key);
+    views.set(key, view);
+    if (views.size > MAX_VIEWS) for (const oldest of views.keys()) if (views.delete(oldest)) break;
+    return view;
+  };
+  const allViews = () => [plain, ...views.values()];
+
+  const read = async (view: View, shelf: Shelf, list: ListName): Promise<void> => {
     const slot = shelf.lists[list];
     const started = clock();
     try {
-      const texts = await shelf.upstream.list(list, AbortSignal.timeout(REFRESH_MS));
+      const texts = await shelf.upstream.list(list, AbortSignal.timeout(REFRESH_MS), view.capabilities);
       const definitions: (Definition & { pin: string | undefined })[] = [];
       const withheld: Withheld[] = [];
       for (const text of texts) {
         const definition = readDefinition(shelf.upstream.name, KIND[list], text);
         if (definition === undefined) continue;
-        const pin = list === "resources" ? undefined : pinOf(definition);
-        const verdict = unservable(definition) ?? (pin === undefined ? undefined : await pins.check(definition, pin));
+        const pin = list === "resources" ? undefined : canonicalPin(definition);
+        const verdict =
+          pin === NO_PIN
+            ? "it has a number or a character without a canonical form (RFC 8785), so it cannot be pinned"
+            : (unservable(definition) ?? (pin === undefined ? undefined : await pins.check(definition, pin)));
         if (verdict === undefined) definitions.push({ ...definition, pin });
         else
           withheld.push({ server: definition.server, kind: definition.kind, name: definition.name, reason: verdict });
       }
-      const same =
-        definitions.length === slot.definitions.length &&
-        definitions.every((definition, at) => definition.text === slot.definitions[at]?.text);
+      // What a view shows first is new to nobody.
+      const first = view !== plain && !slot.known;
+      slot.known = true;
       slot.readAt = started;
       slot.withheld = withheld;
       slot.problem = undefined;
-      if (same) return;
+      if (sameSet(definitions, slot.definitions)) return;
       slot.definitions = definitions;
-      index = buildIndex(shelves, prefixed, log);
+      view.index = buildIndex(view.shelves, prefixed, log);
       version++;
-      onChange(list);
+      if (!first) onChange(list);
     } catch (error) {
       log.warn({ server: shelf.upstream.name, list, error }, "a list of the upstream could not be read");
       slot.problem = error instanceof Error ? error.message : String(error);
+      const base = plain.shelves.find(({ upstream }) => upstream === shelf.upstream)?.lists[list];
+      if (view !== plain && !slot.known && base !== undefined) {
+        slot.definitions = base.definitions;
+        view.index = buildIndex(view.shelves, prefixed, log);
+      }
+      slot.known = true;
       // Ask again soon, but not with every request.
       slot.readAt = Math.max(slot.readAt, started - MAX_AGE_MS[list] + 1000);
     }
   };
-  const refresh = (shelf: Shelf, list: ListName): Promise<void> => {
+  const refresh = (view: View, shelf: Shelf, list: ListName): Promise<void> => {
     const slot = shelf.lists[list];
-    slot.reading ??= read(shelf, list).finally(() => {
+    slot.reading ??= read(view, shelf, list).finally(() => {
       slot.reading = undefined;
     });
     return slot.reading;
   };
-  const fresh = async (list: ListName): Promise<void> => {
+  const fresh = async (view: View, list: ListName): Promise<void> => {
     const now = clock();
-    const old = shelves.filter((shelf) => now - shelf.lists[list].readAt > MAX_AGE_MS[list]);
-    if (old.length > 0) await Promise.all(old.map((shelf) => refresh(shelf, list)));
+    const old = view.shelves.filter((shelf) => now - shelf.lists[list].readAt > MAX_AGE_MS[list]);
+    if (old.length > 0) await Promise.all(old.map((shelf) => refresh(view, shelf, list)));
+  };
+  const find = (kind: TargetKind, name: string): Target | undefined => {
+    const found = plain.index.find(kind, name);
+    if (found !== undefined || views.size === 0) return found;
+    for (const { index } of views.values()) {
+      const target = index.find(kind, name);
+      if (target !== undefined) return target;
+    }
+    return undefined;
   };
 
   return {
     get version() {
       return version;
     },
-    ready: Promise.all(shelves.flatMap((shelf) => LISTS.map((list) => refresh(shelf, list)))).then(() => undefined),
-    async list(list) {
-      await fresh(list);
-      return index.lists[list];
+    ready: Promise.all(plain.shelves.flatMap((shelf) => LISTS.map((list) => refresh(plain, shelf, list)))).then(
+      () => undefined,
+    ),
+    async list(list, capabilities) {
+      const view = viewOf(capabilities);
+      await fresh(view, list);
+      return view.index.lists[list];
     },
-    now: (list) => index.lists[list],
-    find: (kind, name) => index.find(kind, name),
-    async resolve(kind, name) {
-      const found = index.find(kind, name);
+    now: (list) => plain.index.lists[list],
+    find,
+    async resolve(kind, name, capabilities) {
+      const found = find(kind, name);
       if (found !== undefined) return found;
+      const view = viewOf(capabilities);
       if (kind === "resource") {
-        await Promise.all([fresh("resources"), fresh("resourceTemplates")]);
-        return index.find(kind, name) ?? onlyServer(shelves, name);
+        await Promise.all([fresh(view, "resources"), fresh(view, "resourceTemplates")]);
+        return find(kind, name) ?? onlyServer(plain.shelves, name);
       }
-      await fresh(kind === "tool" ? "tools" : "prompts");
-      return index.find(kind, name);
+      await fresh(view, kind === "tool" ? "tools" : "prompts");
+      return find(kind, name);
     },
-    entry: (target) => index.entries.get(`${target.kind}\n${target.name}`),
-    withheld: () => [
-      ...shelves.flatMap((shelf) => LISTS.flatMap((list) => shelf.lists[list].withheld)),
-      ...index.collisions,
-    ],
+    entry(target) {
+      const key = `${target.kind}\n${target.name}`;
+      const entry = plain.index.entries.get(key);
+      if (entry !== undefined || views.size === 0) return entry;
+      return allViews()
+        .map(({ index }) => index.entries.get(key))
+        .find((other) => other !== undefined);
+    },
+    withheld() {
+      const all = allViews().flatMap(({ shelves, index }) => [
+        ...shelves.flatMap((shelf) => LISTS.flatMap((list) => shelf.lists[list].withheld)),
+        ...index.collisions,
+      ]);
+      return [...new Map(all.map((one) => [`${one.server}\n${one.kind}\n${one.name}`, one])).values()];
+    },
     problem(server) {
-      const shelf = shelves.find((candidate) => candidate.upstream.name === server);
+      const shelf = plain.shelves.find((candidate) => candidate.upstream.name === server);
       return shelf && LISTS.map((list) => shelf.lists[list].problem).find((problem) => problem !== undefined);
     },
     changed(server, list) {
-      const shelf = shelves.find((candidate) => candidate.upstream.name === server);
-      if (shelf === undefined) return;
-      shelf.lists[list].readAt = 0;
-      void refresh(shelf, list);
+      for (const view of allViews()) {
+        const shelf = view.shelves.find((candidate) => candidate.upstream.name === server);
+        if (shelf === undefined) continue;
+        // A view that nobody has looked at has nothing that could have changed.
+        if (view !== plain && !shelf.lists[list].known) continue;
+        shelf.lists[list].readAt = 0;
+        void refresh(view, shelf, list);
+      }
     },
   };
+}
+
+/** Whether two lists hold the same definitions, in whatever order. */
+function sameSet(some: readonly Definition[], others: readonly Definition[]): boolean {
+  if (some.length !== others.length) return false;
+  if (some.every(({ text }, at) => text === others[at]?.text)) return true;
+  const sorted = others.map(({ text }) => text).sort();
+  return some
+    .map(({ text }) => text)
+    .sort()
+    .every((text, at) => text === sorted[at]);
+}
+
+const NO_PIN = "";
+
+/** `NO_PIN` where there is none: numbers that are not finite, halves of surrogate pairs. */
+function canonicalPin(definition: Definition): string {
+  try {
+    return pinOf(definition);
+  } catch {
+    return NO_PIN;
+  }
 }
 
 /** Why a definition cannot be served whatever anybody accepts; undefined when it can. */
@@ -220,6 +317,7 @@ function buildIndex(shelves: readonly Shelf[], prefixed: boolean, log: Logger): 
   const entries = new Map<string, Entry>();
   const collisions: Withheld[] = [];
   const templates: { matches: (uri: string) => boolean; target: Target }[] = [];
+  const servers = shelves.map((shelf) => shelf.upstream.name);
   for (const shelf of shelves) {
     for (const list of LISTS) {
       for (const definition of shelf.lists[list].definitions) {
@@ -237,7 +335,7 @@ function buildIndex(shelves: readonly Shelf[], prefixed: boolean, log: Logger): 
         entries.set(key, entry);
         lists[list].push(entry);
         if (list === "resourceTemplates")
-          templates.push({ matches: compileGlob(definition.name.replace(/\{[^{}]*\}/g, "*")), target: entry.target });
+          templates.push({ matches: compileGlob(entry.target.name.replace(/\{[^{}]*\}/g, "*")), target: entry.target });
       }
     }
   }
@@ -250,8 +348,11 @@ function buildIndex(shelves: readonly Shelf[], prefixed: boolean, log: Logger): 
       if (exact !== undefined) return exact.target;
       if (kind !== "resource") return undefined;
       // The template itself can be named too: completion asks for its variables.
-      const template =
-        entries.get(`template\n${name}`)?.target ?? templates.find((candidate) => candidate.matches(name))?.target;
+      const named = entries.get(`template\n${name}`);
+      if (named !== undefined) return named.target;
+      const page = prefixed ? uiTarget(name, servers) : undefined;
+      if (page !== undefined) return page;
+      const template = templates.find((candidate) => candidate.matches(name))?.target;
       return template === undefined ? undefined : { ...template, name, upstreamName: name };
     },
   };
@@ -266,16 +367,19 @@ function onlyServer(shelves: readonly Shelf[], uri: string): Target | undefined 
 }
 
 function newEntry(definition: Definition, pin: string | undefined, prefixed: boolean, log: Logger): Entry {
-  const renamed = prefixed && (definition.kind === "tool" || definition.kind === "prompt");
-  const name = renamed ? `${definition.server}_${definition.name}` : definition.name;
+  const name = prefixed ? nameOf(definition) : definition.name;
   const kind = definition.kind === "tool" || definition.kind === "prompt" ? definition.kind : "resource";
+  const served = prefixed ? renamed(definition, name) : definition.text;
+  const wrapped = kind === "tool" && isWrapped(definition.value["outputSchema"]);
   let compiling: Promise<CompiledCheck> | undefined;
   let compiled: CompiledCheck | undefined;
   let mirrored: MirroredParameters | undefined;
   return {
     target: { server: definition.server, kind, name, upstreamName: definition.name, pin },
     definition,
-    served: renamed ? withName(definition, name) : definition.text,
+    served,
+    servedLegacy: wrapped ? withWrappedSchema(served) : served,
+    wrapped,
     get compiled() {
       return compiled;
     },
@@ -301,8 +405,27 @@ function newEntry(definition: Definition, pin: string | undefined, prefixed: boo
   };
 }
 
-function withName({ text, value }: Definition, name: string): string {
-  const members = memberTexts(text);
-  if (members === undefined) return JSON.stringify({ ...value, name });
-  return objectText(members.set("name", JSON.stringify(name)));
+/** What clients of several servers call a definition: each tool and prompt carries its server's name, and each page of an app. */
+function nameOf({ kind, name, server }: Definition): string {
+  if (kind === "tool" || kind === "prompt") return `${server}_${name}`;
+  return isUi(name) ? uiName(server, name) : name;
+}
+
+const NAMED_BY = { tool: "name", prompt: "name", resource: "uri", resourceTemplate: "uriTemplate" } as const;
+
+function renamed({ text, value, kind, name: before, server }: Definition, name: string): string {
+  if (name === before) return text;
+  const members = membersOf(text, value).set(NAMED_BY[kind], JSON.stringify(name));
+  if (kind === "tool") nameUiOf(members, server);
+  return objectText(members);
+}
+
+function withWrappedSchema(served: string): string {
+  const members = membersOf(served, JSON.parse(served) as JsonObject);
+  return objectText(members.set("outputSchema", wrappedSchema(members.get("outputSchema") ?? "{}")));
+}
+
+/** Cut from the text, so that numbers stay as they were written; from the value only where the text is ambiguous. */
+function membersOf(text: string, value: JsonObject): MemberTexts {
+  return memberTexts(text) ?? new Map(Object.entries(value).map(([key, member]) => [key, JSON.stringify(member)]));
 }

@@ -6,7 +6,8 @@ import type { RequestId } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import { errorText, sseEvent } from "../mcp/answers.ts";
 import { remark } from "../oauth/trail.ts";
-import { startSse } from "./streams.ts";
+import type { Channel } from "./resume.ts";
+import { startSse } from "./sse.ts";
 
 /** Reads the whole body as text. How long it may take is kept by the listener. Throws `body_too_large`, `parse_error` (not UTF-8) or `cancelled`. */
 export function readBody(request: IncomingMessage, maxBytes: number): Promise<string> {
@@ -62,40 +63,79 @@ export function readAccept(request: IncomingMessage): Accepts {
 export class Answering {
   readonly #response: ServerResponse;
   readonly #accepts: Accepts;
+  readonly #resumable: (() => Channel | undefined) | undefined;
   readonly #headers: Record<string, string> = {};
   #streaming = false;
+  #channel: Channel | undefined;
 
-  constructor(response: ServerResponse, accepts: Accepts) {
+  /** `resumable` makes the stream one that its client may leave and come back to; it is called when the stream has begun. */
+  constructor(response: ServerResponse, accepts: Accepts, resumable?: () => Channel | undefined) {
     this.#response = response;
     this.#accepts = accepts;
+    this.#resumable = resumable;
   }
 
   get streaming(): boolean {
     return this.#streaming;
   }
-  /** The client has gone, or everything was sent. */
+  /** The client has gone for good, or everything was sent. */
   get over(): boolean {
-    return this.#response.destroyed || this.#response.writableEnded;
+    return this.#channel?.over ?? (this.#response.destroyed || this.#response.writableEnded);
+  }
+  /** The client may leave and come back, or could once the answer is a stream. */
+  get resumable(): boolean {
+    return this.#streaming ? this.#channel !== undefined : this.#resumable !== undefined && this.#accepts.sse;
   }
   header(name: string, value: string): void {
     this.#headers[name] = value;
   }
-  /** Sends a message before the answer; dropped when the client takes no stream. Starts the stream. */
-  notify(message: string): void {
-    if (!this.#accepts.sse || this.over) return;
+  /** Sends a message before the answer; false, and dropped, when the client takes no stream or has gone. Starts the stream. */
+  notify(message: string): boolean {
+    if (!this.#accepts.sse || this.over) return false;
     this.stream();
+    if (this.#channel !== undefined) return this.#channel.send(message);
     this.#response.write(sseEvent(message));
+    return true;
   }
   /** Turns the answer into a stream now. */
   stream(): void {
     if (this.#streaming || !this.#accepts.sse || this.over) return;
     this.#streaming = true;
     startSse(this.#response, this.#headers);
+    this.#channel = this.#resumable?.();
+  }
+  /**
+   * Calls back once when the client has gone for good: at once when the answer is no stream that can be resumed, else when it did not
+   * come back in time. The function returned ends that.
+   */
+  whenGone(callback: () => void): () => void {
+    let over = false;
+    const gone = () => {
+      if (!over) callback();
+    };
+    const onClose = () => {
+      if (this.#channel !== undefined) this.#channel.whenLapsed(gone);
+      else if (!this.#response.writableFinished) gone();
+    };
+    if (this.#response.destroyed) onClose();
+    else this.#response.once("close", onClose);
+    return () => {
+      over = true;
+      this.#response.off("close", onClose);
+    };
+  }
+  /** Whether there is somebody to answer. A promise while the client is away and may come back. */
+  attended(): boolean | Promise<boolean> {
+    return this.#channel?.returned() ?? true;
   }
   /** Sends the answer. `status` counts only while nothing was sent. */
   finish(message: string, status = 200): void {
     if (this.over) return;
     if (!this.#streaming && status === 200 && !this.#accepts.json) this.stream();
+    if (this.#channel !== undefined) {
+      this.#channel.end(message);
+      return;
+    }
     if (this.#streaming) {
       this.#response.end(sseEvent(message));
       return;

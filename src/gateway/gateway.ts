@@ -4,10 +4,8 @@ import { type Journal, openJournal } from "../audit/journal.ts";
 import type { LoadedSettings } from "../config/load.ts";
 import type { Environment } from "../config/references.ts";
 import type { Settings } from "../config/schema.ts";
-import type { JsonObject } from "../core/call.ts";
 import { systemClock } from "../core/clock.ts";
 import { newId } from "../core/ids.ts";
-import { openSessions } from "../mcp/sessions.ts";
 import { sourceBehind } from "../net/source.ts";
 import { trusted } from "../net/trusted.ts";
 import type { Authority } from "../oauth/authority.ts";
@@ -24,14 +22,19 @@ import { openUpstream } from "../upstream/open.ts";
 import type { ListName, Upstream, UpstreamIdentity } from "../upstream/upstream.ts";
 import { answerAdmin } from "./admin.ts";
 import { type Catalogue, openCatalogue, type Withheld } from "./catalogue.ts";
+import { openForwarding } from "./forwarding.ts";
 import { handleMcp } from "./handle-mcp.ts";
+import { type Interaction, openInteraction } from "./interaction.ts";
 import { openLimits } from "./limits.ts";
 import { listen } from "./listener.ts";
 import { oauthRecord } from "./oauth-record.ts";
 import type { Parts, UnderWay } from "./parts.ts";
 import { openPins } from "./pins.ts";
 import { reachOf } from "./reach.ts";
+import { openResumption } from "./resume.ts";
 import { createRoutes, LOOPBACK } from "./routes.ts";
+import { openSeals } from "./sealed-state.ts";
+import { openSessions } from "./sessions.ts";
 import { openStreams } from "./streams.ts";
 import { upstreamCredentials } from "./upstream-credentials.ts";
 
@@ -100,15 +103,18 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
   // Servers take longest to start, so they begin first and start while the rest is made.
   const upstreams = new Map<string, Upstream>();
   let issuing: Authority | undefined;
-  const streams = openStreams(upstreams, async (by) => (await issuing?.stands(by)) ?? false, log);
+  const resumption = openResumption(settings.listen);
+  undo.push(() => resumption.close());
+  const streams = openStreams(upstreams, async (by) => (await issuing?.stands(by)) ?? false, resumption, log);
   undo.push(() => streams.close());
   let catalogue: Catalogue | undefined;
+  let asking: Interaction | undefined;
   undo.push(() => Promise.all([...upstreams.values()].map((upstream) => upstream.close(AbortSignal.abort()))));
   for (const [name, server] of Object.entries(settings.servers)) {
     const events = {
       listChanged: (list: ListName) => catalogue?.changed(name, list),
-      resourceUpdated: (uri: string, params: string) =>
-        streams.resourceUpdated(name, uri, JSON.parse(params) as JsonObject),
+      elicitationComplete: (params: string) => asking?.elicitationComplete(name, params),
+      resourceUpdated: (uri: string, params: string) => streams.resourceUpdated(name, uri, params),
     };
     upstreams.set(
       name,
@@ -175,7 +181,37 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
     .then(() => server?.warm())
     .catch((error: unknown) => log.error({ error }, "the authorization server cannot start"));
 
-  const sessions = openSessions(settings.listen, (session) => streams.sessionEnded(session));
+  const seals = openSeals(store.records, settings.tokens.keyEncryptionSecret);
+  // No other process sees what is kept in the memory of this one.
+  const shared = settings.store === "memory" ? undefined : store.records;
+  const interaction = openInteraction({
+    settings: settings.interaction,
+    seals,
+    streams,
+    identities,
+    replica,
+    shared,
+    log,
+  });
+  asking = interaction;
+  undo.push(() => interaction.close());
+  const sessions = await openSessions({
+    records: store.records,
+    shared: shared !== undefined,
+    encryption: settings.tokens.keyEncryptionSecret,
+    limits: settings.listen,
+    onEnd(session) {
+      interaction.sessionEnded(session);
+      streams.sessionEnded(session);
+      resumption.sessionEnded(session);
+    },
+    onFollow: (session, subscriptions) => streams.follow(session, subscriptions),
+    streaming: (session) => streams.streaming(session),
+    log,
+  });
+  undo.push(() => sessions.close());
+  const forwarding = openForwarding({ resumption, shared, seals, log });
+  undo.push(() => forwarding.close());
   const underWay = countUnderWay();
   const parts: Parts = {
     verify: authority.verify,
@@ -186,6 +222,9 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
     limits: openLimits(settings.limits),
     sessions,
     streams,
+    resumption,
+    forwarding,
+    interaction,
     journal,
     telemetry,
     log,
@@ -239,6 +278,7 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
     trails.answered(request, response);
   });
   const sweeper = setInterval(() => {
+    sessions.sweep();
     store.records.sweep().catch((error: unknown) => log.warn({ error }, "expired rows could not be deleted"));
   }, SWEEP_MS);
   sweeper.unref();
@@ -273,10 +313,14 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
         const deadline = AbortSignal.timeout(settings.listen.shutdownSeconds * 1000);
         // New connections are refused from now on; what was asked is answered.
         const drained = listener.close(settings.listen.shutdownSeconds * 1000);
+        await interaction.close();
         streams.close();
+        resumption.close();
         await underWay.over(deadline);
         await Promise.all([...upstreams.values()].map((upstream) => upstream.close(deadline)));
         await drained;
+        await forwarding.close();
+        await sessions.close();
         await authority.close();
         await trails.close();
         try {

@@ -2,28 +2,20 @@
  * The way of a call, top to bottom: aim → authorize → admit → send → record → answer. Both eras and every kind of upstream pass
  * here; there is no second way to an upstream.
  */
-import type {
-  CallNotification,
-  JsonObject,
-  McpCall,
-  Outcome,
-  PermittedCall,
-  Replies,
-  Revision,
-  Target,
-} from "../core/call.ts";
-import { DrawbridgeError } from "../core/errors.ts";
-import { answerText, errorText, notificationText } from "../mcp/answers.ts";
+import type { JsonObject, McpCall, Outcome, PermittedCall, Revision, Target } from "../core/call.ts";
+import { DrawbridgeError, type ErrorCode } from "../core/errors.ts";
+import { answerText, errorText } from "../mcp/answers.ts";
 import type { InboundRequest } from "../mcp/inbound.ts";
-import { isObject } from "../mcp/json-text.ts";
+import { asksMore } from "../mcp/interaction.ts";
+import { isObject, memberTexts, objectText } from "../mcp/json-text.ts";
 import type { MethodRow } from "../mcp/methods.ts";
 import type { Span } from "../observe/telemetry.ts";
 import { permit } from "../policy/engine.ts";
 import { mustMirror } from "../upstream/mirrored-headers.ts";
 import type { Upstream } from "../upstream/upstream.ts";
-import { asksTooMuch } from "./client-capabilities.ts";
 import { sendError } from "./exchange.ts";
 import type { Asked, Parts } from "./parts.ts";
+import { underItsName } from "./ui-resources.ts";
 
 type CallRow = Extract<MethodRow, { kind: "call" }>;
 
@@ -34,7 +26,9 @@ export async function handleCall(parts: Parts, asked: Asked, row: CallRow): Prom
   if (aimed === undefined)
     throw new DrawbridgeError("invalid_params", `${inbound.method} must say what it is aimed at.`);
   const { catalogue } = parts;
-  const found = catalogue.find(aimed.kind, aimed.name) ?? (await catalogue.resolve(aimed.kind, aimed.name));
+  const capabilities = session?.capabilities ?? inbound.clientCapabilities ?? {};
+  const found =
+    catalogue.find(aimed.kind, aimed.name) ?? (await catalogue.resolve(aimed.kind, aimed.name, capabilities));
   const target: Target = found ?? { server: "", ...aimed, upstreamName: aimed.name, pin: undefined };
   record.aimed(target);
   const args = argumentsOf(inbound);
@@ -83,11 +77,16 @@ export async function handleCall(parts: Parts, asked: Asked, row: CallRow): Prom
     logLevel: inbound.logLevel ?? session?.logLevel,
     revision,
     trace: span.context,
-    capabilities: session?.capabilities ?? inbound.clientCapabilities ?? {},
+    capabilities,
     session: session?.id,
   };
   const outcome = await sent(parts, asked, upstream, permit(by, mcpCall, decision), span);
   if (outcome === undefined) return;
+  // A client that left its stream may come back for the answer; until then nothing was answered.
+  if (!(await answering.attended())) {
+    await record.fail(new DrawbridgeError("cancelled", "The client went away."), true);
+    return;
+  }
   try {
     await record.answered(outcome);
   } catch (thrown) {
@@ -96,7 +95,9 @@ export async function handleCall(parts: Parts, asked: Asked, row: CallRow): Prom
     answering.finish(errorText(inbound.id, DrawbridgeError.from(thrown, "audit_unavailable")));
     return;
   }
-  answering.finish(answerText(inbound.id, inbound.method, revision, outcome));
+  const wrapped = inbound.method === "tools/call" && catalogue.entry(target)?.wrapped === true;
+  const from = parts.identities().get(target.server);
+  answering.finish(answerText(inbound.id, inbound.method, revision, underItsName(outcome, target), from, wrapped));
 }
 
 /** Sends a permitted call and waits for its outcome; undefined when there is none and the caller, if still there, was told why. */
@@ -109,43 +110,40 @@ async function sent(
 ): Promise<Outcome | undefined> {
   const { inbound, session, record, answering, response } = asked;
   const gone = new AbortController();
-  const onClose = () => {
-    if (!response.writableFinished) gone.abort();
-  };
-  response.on("close", onClose);
-  if (response.destroyed) gone.abort();
+  const attend = answering.whenGone(() => gone.abort());
   if (session !== undefined) {
     session.calls ??= new Map();
     session.calls.set(inbound.id, gone);
   }
   // A long call becomes a stream, so that what lies between can tell that it is alive.
-  const patience = setTimeout(() => {
-    answering.stream();
-    if (answering.streaming) parts.streams.keepAlive(response);
-  }, STREAM_AFTER_MS);
-  const replies: Replies = {
-    notify: ({ method, params }: CallNotification) => answering.notify(notificationText(method, params)),
-    sentWith: (credential) => record.sentWith(credential),
-  };
+  const patience = setTimeout(
+    () => {
+      answering.stream();
+      if (answering.streaming && !answering.resumable) parts.streams.keepAlive(response);
+    },
+    // From then on the answer survives a lost connection.
+    answering.resumable ? RESUMABLE_AFTER_MS : STREAM_AFTER_MS,
+  );
+  const { interaction } = parts;
   try {
-    const outcome = await upstream.send(call, replies, gone.signal);
-    const tooMuch = asksTooMuch(inbound, outcome);
-    if (tooMuch !== undefined) throw tooMuch;
+    let outcome = await interaction.send(upstream, call, asked, gone);
+    if (asksMore(outcome)) outcome = await interaction.settle(upstream, call, asked, gone, outcome);
     span.end(errorTypeOf(outcome));
     return outcome;
   } catch (thrown) {
     const error = DrawbridgeError.from(thrown, "upstream_failed");
     span.end(error.code);
-    // The caller's own token or scopes ended on the way: refused as at the door, with a challenge that says what to do.
-    if ((error.code === "unauthenticated" || error.code === "insufficient_scope") && !answering.streaming) throw error;
+    // Refused as at the door: the caller's own token or scopes ended on the way, or it answers what nobody asked.
+    if (REFUSED.has(error.code) && !answering.streaming) throw error;
     const told = await record.fail(error, gone.signal.aborted);
     if (answering.streaming) answering.finish(errorText(inbound.id, told));
     else if (!answering.over) sendError(response, told, inbound.id);
     return undefined;
   } finally {
     clearTimeout(patience);
-    response.off("close", onClose);
-    session?.calls?.delete(inbound.id);
+    interaction.over(asked);
+    attend();
+    if (session?.calls?.get(inbound.id) === gone) session.calls.delete(inbound.id);
   }
 }
 
@@ -169,6 +167,8 @@ function errorTypeOf(outcome: Outcome): string | undefined {
 }
 
 const STREAM_AFTER_MS = 10_000;
+const RESUMABLE_AFTER_MS = 1_000;
+const REFUSED: ReadonlySet<ErrorCode> = new Set<ErrorCode>(["unauthenticated", "insufficient_scope", "invalid_params"]);
 
 /** What a target that does not exist and one that the caller may not use are told, both. */
 export function unknownTarget(target: Target): DrawbridgeError {
@@ -193,8 +193,10 @@ function forwarded(inbound: InboundRequest, target: Target): ReadonlyMap<string,
   const members = new Map(inbound.paramTexts);
   members.delete("_meta");
   if (target.upstreamName === target.name) return members;
-  if (inbound.method === "completion/complete")
-    members.set("ref", JSON.stringify({ ...(inbound.params["ref"] as JsonObject), name: target.upstreamName }));
-  else members.set("name", JSON.stringify(target.upstreamName));
+  const member = target.kind === "resource" ? "uri" : "name";
+  const name = JSON.stringify(target.upstreamName);
+  const ref = inbound.method === "completion/complete" ? memberTexts(members.get("ref") ?? "{}") : undefined;
+  if (ref === undefined) members.set(member, name);
+  else members.set("ref", objectText(ref.set(member, name)));
   return members;
 }

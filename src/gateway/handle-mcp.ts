@@ -3,10 +3,16 @@
  * however it ends. What a request means is decided by its row in the method table.
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
-import type { Authenticated } from "../core/call.ts";
+import { type Authenticated, LEGACY_REVISIONS, MODERN_REVISION } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
-import { resultText } from "../mcp/answers.ts";
-import { decode, type InboundNotification, type InboundRequest, RefusedRequest } from "../mcp/inbound.ts";
+import { errorText, resultText } from "../mcp/answers.ts";
+import {
+  decode,
+  type InboundNotification,
+  type InboundRequest,
+  RefusedRequest,
+  SUPPORTED_REVISIONS,
+} from "../mcp/inbound.ts";
 import { CALL_SCOPE, READ_SCOPE } from "../mcp/methods.ts";
 import type { Session } from "../mcp/sessions.ts";
 import { openRecord } from "./call-record.ts";
@@ -15,15 +21,17 @@ import { handleCall } from "./handle-call.ts";
 import { changeSubscription, listenStream, listFor, mayRead } from "./lists.ts";
 import { answerLocally } from "./local-methods.ts";
 import type { Asked, Parts } from "./parts.ts";
+import { eventText, type Lost, resumeOn } from "./resume.ts";
 
 /** Answers one request to the MCP endpoint. Never throws. */
 export async function handleMcp(parts: Parts, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  let by: Authenticated | undefined;
   try {
     const known = authenticate(parts, request);
-    const by = known instanceof Promise ? await known : known;
+    by = known instanceof Promise ? await known : known;
     if (request.method === "POST") await post(parts, by, request, response);
-    else if (request.method === "GET") openSessionStream(parts, by, request, response);
-    else if (request.method === "DELETE") endSession(parts, by, request, response);
+    else if (request.method === "GET") await openSessionStream(parts, by, request, response);
+    else if (request.method === "DELETE") await endSession(parts, by, request, response);
     else
       throw new DrawbridgeError(
         "method_not_allowed",
@@ -35,7 +43,7 @@ export async function handleMcp(parts: Parts, request: IncomingMessage, response
     // A part that failed, not a limit that was reached.
     if (error.code === "internal" || (error.http >= 500 && error.cause !== undefined))
       parts.log.error({ error }, "a request could not be answered");
-    sendError(response, error, undefined, challengesFor(parts, error, request.headers.authorization));
+    sendError(response, error, undefined, challengesFor(parts, error, request.headers.authorization, by));
   }
 }
 
@@ -101,21 +109,23 @@ async function post(
     const text = await readBody(request, listen.maxBodyBytes);
     const inbound = decode(text, request.headers, listen.maxDepth);
     if (inbound.kind === "response") {
-      // We ask nothing of clients yet, so there is nothing this could answer.
-      sessionOf(parts, by, request);
+      await parts.interaction.heard(inbound, by, await sessionOf(parts, by, request));
       accepted(response);
       return;
     }
     legacy = inbound.era === "legacy";
-    const session = legacy && inbound.method !== "initialize" ? sessionOf(parts, by, request) : undefined;
+    const found = legacy && inbound.method !== "initialize" ? sessionOf(parts, by, request) : undefined;
+    const session = found instanceof Promise ? await found : found;
     if (inbound.kind === "notification") {
-      receive(inbound, session);
+      receive(parts, inbound, session);
       accepted(response);
       return;
     }
     id = inbound.id;
     record.decoded(inbound, session);
-    const answering = new Answering(response, accepts);
+    const { id: requestId } = inbound;
+    const resumable = session && (() => parts.resumption.begin(session, response, requestId));
+    const answering = new Answering(response, accepts, resumable);
     parts.underWay.begin();
     try {
       await answer(parts, { by, inbound, headers: request.headers, session, record, answering, response });
@@ -134,7 +144,7 @@ async function post(
     const told = await record.refuse(error);
     // A legacy client takes 404 for the end of its session, so an unknown method is told in band.
     const status = legacy && told.code === "unknown_method" && id !== undefined ? 200 : told.http;
-    sendError(response, told, id, { ...challengesFor(parts, told, request.headers.authorization), status });
+    sendError(response, told, id, { ...challengesFor(parts, told, request.headers.authorization, by), status });
   } finally {
     if (entered) parts.limits.leave(by);
   }
@@ -157,35 +167,97 @@ async function answer(parts: Parts, asked: Asked): Promise<void> {
   answering.finish(resultText(inbound.id, result));
 }
 
-function receive(notification: InboundNotification, session: Session | undefined): void {
+function receive(parts: Parts, notification: InboundNotification, session: Session | undefined): void {
   // Of what clients tell us only this one changes anything; the rest is accepted and ends here.
   if (notification.method !== "notifications/cancelled" || session === undefined) return;
   const { requestId } = notification.params;
-  if (typeof requestId === "string" || typeof requestId === "number") session.calls?.get(requestId)?.abort();
+  if (typeof requestId === "string" || typeof requestId === "number") parts.sessions.cancel(session, requestId);
 }
 
-function openSessionStream(parts: Parts, by: Authenticated, request: IncomingMessage, response: ServerResponse): void {
-  mayRead(by);
+async function openSessionStream(
+  parts: Parts,
+  by: Authenticated,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
   if (!readAccept(request).sse) throw new DrawbridgeError("not_acceptable", "Accept must name text/event-stream.");
-  const session = sessionOf(parts, by, request);
+  const session = hasSessions(request) ? await sessionOf(parts, by, request) : undefined;
   if (session === undefined)
     throw new DrawbridgeError(
       "method_not_allowed",
       "GET opens the stream of a session. Send Mcp-Session-Id, or use POST.",
     );
+  const lastEventId = request.headers["last-event-id"];
+  if (typeof lastEventId === "string" && (await resumed(parts, by, session, lastEventId, response))) return;
+  mayRead(by);
   parts.streams.openForSession(session, by, response);
 }
 
-function endSession(parts: Parts, by: Authenticated, request: IncomingMessage, response: ServerResponse): void {
-  const session = sessionOf(parts, by, request);
+/** Goes on with a stream of a session (2025-11-25, Resumability and Redelivery); false when there is nothing to go on with. */
+async function resumed(
+  parts: Parts,
+  by: Authenticated,
+  session: Session,
+  lastEventId: string,
+  response: ServerResponse,
+): Promise<boolean> {
+  const found = parts.resumption.find(session, lastEventId);
+  if (found.kind === "over") {
+    // To a client of server-sent events this says: do not come again (HTML, Server-sent events, 9.2.3).
+    response.writeHead(204).end();
+    return true;
+  }
+  if (found.kind === "here") {
+    const { channel, after } = found;
+    // Whoever could make the call may have its answer; what a session hears otherwise needs the reading scope, as ever.
+    if (!channel.answers) mayRead(by);
+    if (channel.answers) channel.attach(resumeOn(response), after);
+    else parts.streams.goOn(channel, by, resumeOn(response), after);
+    return true;
+  }
+  // A stream of the session is begun anew; for the answer to a request nobody shall wait that does not come.
+  if (found.lost === undefined) return false;
+  if (found.kind === "elsewhere" && (await parts.forwarding.goOn(found.home, session, lastEventId, response)))
+    return true;
+  endLost(found.lost, response);
+  return true;
+}
+
+function endLost({ request, last }: Lost, response: ServerResponse): void {
+  const error = new DrawbridgeError(
+    "answer_lost",
+    "The connection was away for too long, or came back to another place: the answer is not kept. Find out what the call did before you repeat it.",
+  );
+  const sink = resumeOn(response);
+  sink.write(eventText(last, errorText(request, error)));
+  sink.end();
+}
+
+async function endSession(
+  parts: Parts,
+  by: Authenticated,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
+  const session = hasSessions(request) ? await sessionOf(parts, by, request) : undefined;
   if (session === undefined)
     throw new DrawbridgeError("method_not_allowed", "DELETE ends a session. Send Mcp-Session-Id.");
-  parts.sessions.end(session);
+  await parts.sessions.end(session);
   response.writeHead(204).end();
 }
 
+/** Whether the revision that a GET or DELETE names has sessions; one that names none may (2025-03-26). Throws for one that nobody knows. */
+function hasSessions(request: IncomingMessage): boolean {
+  const version = request.headers["mcp-protocol-version"];
+  if (version === undefined || LEGACY_REVISIONS.some((known) => known === version)) return true;
+  if (version === MODERN_REVISION) return false;
+  throw new DrawbridgeError("unsupported_protocol_version", "Unsupported protocol version", {
+    data: { supported: SUPPORTED_REVISIONS, requested: version },
+  });
+}
+
 /** The session a legacy request names; undefined when it names none, which every revision since 2025-03-26 permits a server to accept. */
-function sessionOf(parts: Parts, by: Authenticated, request: IncomingMessage): Session | undefined {
+function sessionOf(parts: Parts, by: Authenticated, request: IncomingMessage): Session | Promise<Session> | undefined {
   const id = request.headers["mcp-session-id"];
   return typeof id === "string" ? parts.sessions.find(id, by) : undefined;
 }
@@ -198,6 +270,8 @@ function isJson(contentType: string | undefined): boolean {
   return contentType !== undefined && /^application\/json\s*(;|$)/i.test(contentType.trim());
 }
 
+const OWN_SCOPES: ReadonlySet<string> = new Set([READ_SCOPE, CALL_SCOPE]);
+
 /**
  * `WWW-Authenticate` (RFC 6750 §3, RFC 9449 §7.1, RFC 9728 §5.1): one challenge for each scheme. The error goes with the scheme
  * that was tried; whoever tried none, or another, did not know that tokens are wanted, and is told just that.
@@ -206,13 +280,16 @@ function challengesFor(
   { wanted, resourceMetadataUrl }: Pick<Parts, "wanted" | "resourceMetadataUrl">,
   error: DrawbridgeError,
   authorization: string | undefined,
+  by: Authenticated | undefined,
 ): { challenges?: readonly string[] } {
   if (error.code !== "unauthenticated" && error.code !== "insufficient_scope") return {};
   const tried = /^(Bearer|DPoP)(?:\s|$)/i.exec(authorization ?? "")?.[1]?.toLowerCase();
   const code = error.proof?.error ?? error.oauth ?? "invalid_token";
   const reason = `error="${code}", error_description="${error.message.replace(/["\\]/g, "'")}", `;
-  const scopes = (error.scope ?? `${READ_SCOPE} ${CALL_SCOPE}`).split(" ");
-  const scope = scopes.map((name) => wanted.scopeNames[name] ?? name).join(" ");
+  // Clients ask for what they are told here and nothing else: what they have belongs to it, or a step up would lose it.
+  const held = error.scope === undefined ? [] : (by?.scopes ?? []).filter((name) => OWN_SCOPES.has(name));
+  const scopes = new Set([...held, ...(error.scope ?? `${READ_SCOPE} ${CALL_SCOPE}`).split(" ")]);
+  const scope = [...scopes].map((name) => wanted.scopeNames[name] ?? name).join(" ");
   const rest = `resource_metadata="${resourceMetadataUrl}", scope="${scope}"`;
   const bearer = wanted.dpopRequired ? [] : [`Bearer ${tried === "bearer" ? reason : ""}${rest}`];
   if (wanted.dpopAlgorithms.length === 0) return { challenges: bearer };

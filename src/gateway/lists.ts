@@ -1,6 +1,8 @@
 /** What is answered from the catalogue: lists as the caller may see them, and who is told when they or a resource change. */
+import { createHash } from "node:crypto";
 import type { Principal, Target } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
+import { META } from "../mcp/inbound.ts";
 import { isObject } from "../mcp/json-text.ts";
 import { READ_SCOPE } from "../mcp/methods.ts";
 import type { ListName } from "../upstream/upstream.ts";
@@ -14,30 +16,61 @@ export function mayRead(by: Principal): void {
     throw new DrawbridgeError("insufficient_scope", `This needs the scope ${READ_SCOPE}.`, { scope: READ_SCOPE });
 }
 
-const PAGE = 1000;
 const LIST_TTL_MS = 5000;
+/** A page ends at whichever comes first; one entry is always on it. */
+const PAGE_ENTRIES = 1000;
+const PAGE_CHARACTERS = 4 << 20;
 
-/** A list as the caller may see it: the same decision as for calls, asked for each entry. */
-export async function listFor(parts: Parts, { by, inbound }: Asked, list: ListName): Promise<string> {
-  const offset = readCursor(inbound.params["cursor"]);
-  const entries = await parts.catalogue.list(list);
+/** A list as the caller may see it: the same decision as for calls, asked for each entry. One page of it. */
+export async function listFor(parts: Parts, { by, inbound, session }: Asked, list: ListName): Promise<string> {
+  const modern = inbound.era === "modern";
+  const cursor = readCursor(inbound.params["cursor"]);
+  const entries = await parts.catalogue.list(list, session?.capabilities ?? inbound.clientCapabilities);
   const visible = entries.filter((entry) => parts.policy.decide(by, entry.target).effect === "permit");
-  if (offset > visible.length)
-    throw new DrawbridgeError("invalid_params", "The cursor is no longer valid. Start the list anew.");
-  const page = visible.slice(offset, offset + PAGE);
-  const next =
-    offset + PAGE < visible.length ? `,"nextCursor":"${Buffer.from(String(offset + PAGE)).toString("base64url")}"` : "";
-  const modern =
-    inbound.era === "modern" ? `"resultType":"complete","ttlMs":${LIST_TTL_MS},"cacheScope":"private",` : "";
-  return `{${modern}"${list}":[${page.map((entry) => entry.served).join(",")}]${next}}`;
+  const texts = visible.map((entry) => (modern ? entry.served : entry.servedLegacy));
+  const end = pageEnd(texts, cursor?.offset ?? 0);
+  // A cursor is good for the very list it was made for; most lists are one page and need none.
+  const version = cursor !== undefined || end < texts.length ? versionOf(texts) : "";
+  if (cursor !== undefined && cursor.version !== version)
+    throw new DrawbridgeError("invalid_params", "The list has changed since this cursor was given. Start it anew.");
+  const next = end < texts.length ? `,"nextCursor":"${cursorText({ offset: end, version })}"` : "";
+  const head = modern
+    ? `"resultType":"complete","ttlMs":${LIST_TTL_MS},"cacheScope":"private","_meta":{"${META.serverInfo}":${JSON.stringify(parts.serverInfo)}},`
+    : "";
+  return `{${head}"${list}":[${texts.slice(cursor?.offset ?? 0, end).join(",")}]${next}}`;
 }
 
-function readCursor(cursor: unknown): number {
-  if (cursor === undefined) return 0;
-  const offset = typeof cursor === "string" ? Number(Buffer.from(cursor, "base64url").toString("utf8")) : Number.NaN;
-  if (!Number.isSafeInteger(offset) || offset < 0)
+function pageEnd(texts: readonly string[], start: number): number {
+  let end = start;
+  for (let size = 0; end < texts.length && end - start < PAGE_ENTRIES; end++) {
+    size += texts[end]?.length ?? 0;
+    if (size > PAGE_CHARACTERS && end > start) break;
+  }
+  return end;
+}
+
+interface Cursor {
+  readonly offset: number;
+  /** Of the list as this caller sees it: another caller's cursor, or one of yesterday, has another. */
+  readonly version: string;
+}
+
+/** The same on every replica that serves the same list. */
+function versionOf(texts: readonly string[]): string {
+  const digest = createHash("sha256");
+  for (const text of texts) digest.update(`${text.length}:`).update(text);
+  return digest.digest("base64url").slice(0, 22);
+}
+
+const cursorText = ({ offset, version }: Cursor) => Buffer.from(`${offset}.${version}`).toString("base64url");
+
+function readCursor(cursor: unknown): Cursor | undefined {
+  if (cursor === undefined) return undefined;
+  const text = typeof cursor === "string" ? Buffer.from(cursor, "base64url").toString("latin1") : "";
+  const [, offset, version] = /^(\d{1,9})\.([\w-]{22})$/.exec(text) ?? [];
+  if (offset === undefined || version === undefined)
     throw new DrawbridgeError("invalid_params", "The cursor is not one of ours. Start the list anew.");
-  return offset;
+  return { offset: Number(offset), version };
 }
 
 /** `resources/subscribe` and `resources/unsubscribe` of a session (2025-11-25, Resources, Subscriptions). */
@@ -46,14 +79,18 @@ export async function changeSubscription(parts: Parts, { by, inbound, session }:
   if (typeof uri !== "string") throw new DrawbridgeError("invalid_params", `${inbound.method} needs a \`uri\`.`);
   if (session === undefined)
     throw new DrawbridgeError("invalid_request", "Subscriptions need a session. Send `initialize` first.");
-  const signal = AbortSignal.timeout(SUBSCRIBE_MS);
-  if (inbound.method === "resources/unsubscribe") return parts.streams.unsubscribe(session, uri, signal);
+  if (inbound.method === "resources/unsubscribe") return parts.sessions.follow(session, uri, undefined);
   const target = await readable(parts, by, uri);
   if (target === undefined)
     throw unknownTarget({ server: "", kind: "resource", name: uri, upstreamName: uri, pin: undefined });
   if ((session.subscriptions?.size ?? 0) >= MAX_SUBSCRIPTIONS)
     throw new DrawbridgeError("rate_limited", `A session may subscribe to ${MAX_SUBSCRIPTIONS} resources.`);
-  return parts.streams.subscribe(session, uri, target.server, signal);
+  const release = await parts.streams.hold(target.server, uri, AbortSignal.timeout(SUBSCRIBE_MS));
+  try {
+    await parts.sessions.follow(session, uri, target.server);
+  } finally {
+    release();
+  }
 }
 
 const SUBSCRIBE_MS = 30_000;
@@ -61,7 +98,9 @@ const MAX_SUBSCRIPTIONS = 1000;
 
 async function readable(parts: Parts, by: Principal, uri: string): Promise<Target | undefined> {
   const target = await parts.catalogue.resolve("resource", uri);
-  return target !== undefined && parts.policy.decide(by, target).effect === "permit" ? target : undefined;
+  // Pages of apps that have their server's name in front of their own do not change while they are shown.
+  if (target === undefined || target.upstreamName !== target.name) return undefined;
+  return parts.policy.decide(by, target).effect === "permit" ? target : undefined;
 }
 
 /** `subscriptions/listen` (2026-07-28, Subscriptions). What the caller may not read is left out of the acknowledgment. */

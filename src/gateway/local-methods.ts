@@ -1,5 +1,5 @@
 /** What the gateway answers itself: who it is, what it can do, and the state of a legacy session. */
-import type { JsonObject, Principal } from "../core/call.ts";
+import { type JsonObject, type JsonValue, MODERN_REVISION, type Principal } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import { type InboundRequest, META, SUPPORTED_REVISIONS } from "../mcp/inbound.ts";
 import { isObject } from "../mcp/json-text.ts";
@@ -17,7 +17,7 @@ export async function answerLocally(parts: Parts, { by, inbound, session, answer
     case "server/discover":
       return discover(parts);
     case "logging/setLevel":
-      return setLevel(inbound, session);
+      return setLevel(parts, inbound, session);
     default:
       return "{}";
   }
@@ -30,12 +30,13 @@ async function initialize(parts: Parts, by: Principal, inbound: InboundRequest, 
     throw new DrawbridgeError("invalid_params", "`initialize` needs a `protocolVersion`, a string.");
   await known(parts);
   const name = isObject(clientInfo) && typeof clientInfo["name"] === "string" ? clientInfo["name"].slice(0, 200) : "";
-  const session = parts.sessions.open(by, protocolVersion, name, isObject(capabilities) ? capabilities : {});
+  const session = await parts.sessions.open(by, protocolVersion, name, isObject(capabilities) ? capabilities : {});
   answering.header("mcp-session-id", session.id);
-  const instructions = instructionsOf(parts.identities());
+  const identities = identitiesOf(parts);
+  const instructions = instructionsOf(identities);
   return JSON.stringify({
     protocolVersion: session.revision,
-    capabilities: capabilitiesOf(parts.identities()),
+    capabilities: capabilitiesOf(identities),
     serverInfo: parts.serverInfo,
     ...(instructions !== undefined && { instructions }),
   });
@@ -44,11 +45,12 @@ async function initialize(parts: Parts, by: Principal, inbound: InboundRequest, 
 /** MCP 2026-07-28, Discovery. */
 async function discover(parts: Parts): Promise<string> {
   await known(parts);
-  const instructions = instructionsOf(parts.identities());
+  const identities = identitiesOf(parts);
+  const instructions = instructionsOf(identities);
   return JSON.stringify({
     resultType: "complete",
     supportedVersions: SUPPORTED_REVISIONS,
-    capabilities: capabilitiesOf(parts.identities()),
+    capabilities: capabilitiesOf(identities),
     ...(instructions !== undefined && { instructions }),
     ttlMs: 60_000,
     cacheScope: "private",
@@ -56,12 +58,12 @@ async function discover(parts: Parts): Promise<string> {
   });
 }
 
-function setLevel(inbound: InboundRequest, session: Session | undefined): string {
+async function setLevel(parts: Parts, inbound: InboundRequest, session: Session | undefined): Promise<string> {
   const { level } = inbound.params;
   if (typeof level !== "string" || !LOG_LEVELS.includes(level)) {
     throw new DrawbridgeError("invalid_params", `\`level\` must be one of ${LOG_LEVELS.join(", ")}.`);
   }
-  if (session !== undefined) session.logLevel = level;
+  if (session !== undefined) await parts.sessions.setLevel(session, level);
   return "{}";
 }
 
@@ -78,20 +80,59 @@ async function known(parts: Parts): Promise<void> {
   clearTimeout(timer);
 }
 
-/** What at least one upstream can do and the gateway passes on. */
+/** In the order of the settings, whoever answered first. */
+function identitiesOf(parts: Parts): ReadonlyMap<string, UpstreamIdentity> {
+  const known = parts.identities();
+  const ordered = new Map<string, UpstreamIdentity>();
+  for (const name of parts.upstreams.keys()) {
+    const identity = known.get(name);
+    if (identity !== undefined) ordered.set(name, identity);
+  }
+  return ordered;
+}
+
+/** Capabilities that mean what the gateway does with them, each with what it adds or promises itself. */
+const OWN = {
+  tools: { listChanged: true },
+  resources: { listChanged: true },
+  prompts: { listChanged: true },
+  completions: {},
+  logging: {},
+} as const;
+/** Tasks need methods that are not passed on: by capability (2025-11-25) and by extension (2026-07-28). */
+const TASKS = "tasks";
+const TASKS_EXTENSION = "io.modelcontextprotocol/tasks";
+
+/**
+ * What at least one upstream can do and the gateway passes on. What the gateway need not understand (vendors' own members,
+ * `experimental`, `extensions`) is there as it came; of two servers that say different things by one name the first counts.
+ */
 function capabilitiesOf(identities: ReadonlyMap<string, UpstreamIdentity>): JsonObject {
-  const has = (name: string) => [...identities.values()].some((identity) => isObject(identity.capabilities[name]));
-  const subscribe = [...identities.values()].some(({ capabilities, revision }) => {
+  const merged = new Map<string, JsonValue>();
+  let subscribable = false;
+  for (const { capabilities, revision } of identities.values()) {
+    for (const [name, value] of Object.entries(capabilities)) {
+      const before = merged.get(name);
+      if (isObject(value) && isObject(before)) merged.set(name, { ...value, ...before });
+      else if (before === undefined) merged.set(name, value);
+    }
     const { resources } = capabilities;
-    return isObject(resources) && (resources["subscribe"] === true || revision === "2026-07-28");
-  });
-  return {
-    ...(has("tools") && { tools: { listChanged: true } }),
-    ...(has("resources") && { resources: { listChanged: true, ...(subscribe && { subscribe: true }) } }),
-    ...(has("prompts") && { prompts: { listChanged: true } }),
-    ...(has("completions") && { completions: {} }),
-    ...(has("logging") && { logging: {} }),
-  };
+    // 2026-07-28 has no word for it: whoever has resources can be asked to tell of their changes.
+    subscribable ||= isObject(resources) && (resources["subscribe"] === true || revision === MODERN_REVISION);
+  }
+  merged.delete(TASKS);
+  for (const [name, own] of Object.entries(OWN)) {
+    const told = merged.get(name);
+    if (isObject(told)) merged.set(name, { ...told, ...own, ...(name === "resources" && { subscribe: subscribable }) });
+    else merged.delete(name);
+  }
+  const extensions = merged.get("extensions");
+  if (isObject(extensions)) {
+    const { [TASKS_EXTENSION]: _, ...others } = extensions;
+    if (Object.keys(others).length > 0) merged.set("extensions", others);
+    else merged.delete("extensions");
+  }
+  return Object.fromEntries(merged);
 }
 
 function instructionsOf(identities: ReadonlyMap<string, UpstreamIdentity>): string | undefined {

@@ -6,7 +6,7 @@ import type { Authenticated } from "../core/call.ts";
 import type { Clock } from "../core/clock.ts";
 import type { ServerInfo } from "../mcp/answers.ts";
 import type { Headers, InboundRequest } from "../mcp/inbound.ts";
-import type { Session, Sessions } from "../mcp/sessions.ts";
+import type { Session } from "../mcp/sessions.ts";
 import type { SourceOf } from "../net/source.ts";
 import type { Authority } from "../oauth/authority.ts";
 import type { Logger } from "../observe/logger.ts";
@@ -16,7 +16,11 @@ import type { Upstream, UpstreamIdentity } from "../upstream/upstream.ts";
 import type { CallRecord } from "./call-record.ts";
 import type { Catalogue } from "./catalogue.ts";
 import type { Answering } from "./exchange.ts";
+import type { Forwarding } from "./forwarding.ts";
+import type { Interaction } from "./interaction.ts";
 import type { Limits } from "./limits.ts";
+import type { Resumption } from "./resume.ts";
+import type { Sessions } from "./sessions.ts";
 import type { ListenSettings } from "./settings.ts";
 import type { Streams } from "./streams.ts";
 
@@ -32,6 +36,10 @@ export interface Parts {
   readonly limits: Limits;
   readonly sessions: Sessions;
   readonly streams: Streams;
+  readonly resumption: Resumption;
+  readonly forwarding: Forwarding;
+  /** What calls ask their clients. */
+  readonly interaction: Interaction;
   readonly journal: Journal;
   readonly telemetry: Telemetry;
   readonly log: Logger;

@@ -1,4 +1,4 @@
-/** `listen:`, `tls:` and `limits` of the HTTP edge in the settings file. */
+/** `listen:`, `tls:` and `interaction:` in the settings file: the HTTP edge, and what servers may ask their clients. */
 import { z } from "zod";
 import { isNetwork } from "../net/source.ts";
 
@@ -53,6 +53,14 @@ export const listenSettings = z
       .max(2_592_000)
       .default(86_400)
       .describe("A session that nobody uses for so long ends."),
+    resumeSeconds: z
+      .int()
+      .min(0)
+      .max(3600)
+      .default(60)
+      .describe(
+        "How long a 2025 client that lost its connection may take to come back to a stream. Its calls go on meanwhile, and end then. 0: a lost connection cancels its call at once.",
+      ),
     metrics: z
       .enum(["local", "open"])
       .default("local")
@@ -73,5 +81,28 @@ export const tlsSettings = z.strictObject({
   key: z.string().describe("PEM file of the private key."),
 });
 
+export const interactionSettings = z
+  .strictObject({
+    answerSeconds: z
+      .int()
+      .min(5)
+      .max(86_400)
+      .default(600)
+      .describe(
+        "How long a client may take to answer what a server asks it during a call. Then the call is cancelled.",
+      ),
+    maxSuspendedPerPrincipal: z
+      .int()
+      .min(1)
+      .max(100_000)
+      .default(10)
+      .describe(
+        "Calls of one user through one client that may wait for answers while the client is not connected (2026-07-28). The newest beyond it is refused.",
+      ),
+    maxSuspended: z.int().min(1).max(1_000_000).default(1000).describe("The same for all users together."),
+  })
+  .prefault({});
+
+export type InteractionSettings = z.infer<typeof interactionSettings>;
 export type ListenSettings = z.infer<typeof listenSettings>;
 export type TlsSettings = z.infer<typeof tlsSettings>;

@@ -1,12 +1,15 @@
 /** Open streams to clients and what is sent on them: list changes and resource updates, in the form of each client's revision. */
 import type { ServerResponse } from "node:http";
 import { setTimeout as after } from "node:timers/promises";
-import type { Authenticated, JsonObject, RequestId } from "../core/call.ts";
+import type { Authenticated, RequestId } from "../core/call.ts";
 import { notificationText, resultText, SSE_KEEP_ALIVE, sseEvent } from "../mcp/answers.ts";
 import { META } from "../mcp/inbound.ts";
+import { memberTexts, objectText } from "../mcp/json-text.ts";
 import { ownerOf, type Session } from "../mcp/sessions.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { ListName, Upstream } from "../upstream/upstream.ts";
+import type { Channel, Resumption, Sink } from "./resume.ts";
+import { KEEP_ALIVE_MS, startSse, writeSse } from "./sse.ts";
 
 /** What a client of 2026-07-28 asked to hear (`subscriptions/listen`). */
 export interface ListenFilter {
@@ -17,18 +20,26 @@ export interface ListenFilter {
 export type ChangedList = "tools" | "resources" | "prompts";
 
 export interface Streams {
-  /** The GET stream of a session: the newest of a session is the one that is written to. */
+  /** A GET stream of a session. Of several the newest that is connected is the one that is written to. */
   openForSession(session: Session, principal: Authenticated, response: ServerResponse): void;
+  /** Goes on with a GET stream, after the event that its client saw last. */
+  goOn(channel: Channel, principal: Authenticated, sink: Sink, after: number): void;
   /** The answer to `subscriptions/listen`: acknowledged first, ended with a result when the gateway stops. */
   openListen(id: RequestId, principal: Authenticated, filter: ListenFilter, response: ServerResponse): void;
   /** Keeps a call's answer stream alive until it ends. */
   keepAlive(response: ServerResponse): void;
-  subscribe(session: Session, uri: string, server: string, signal: AbortSignal): Promise<void>;
-  unsubscribe(session: Session, uri: string, signal: AbortSignal): Promise<void>;
+  /** Has a server tell of one of its resources, until the function returned is called. Rejects when the server refuses. */
+  hold(server: string, uri: string, signal: AbortSignal): Promise<() => void>;
+  /** A session follows just these resources from now on, with their servers. */
+  follow(session: Session, subscriptions: ReadonlyMap<string, string>): void;
   sessionEnded(session: Session): void;
+  /** Whether a client is connected to a GET stream of this session. */
+  streaming(session: Session): boolean;
+  /** Sends a message on a GET stream of a session, or keeps it for a client that may come back; false when it has none. */
+  tell(session: Session, message: string): boolean;
   listChanged(list: ListName): void;
-  /** A server said that one of its resources changed; only those who follow it at that server hear of it. */
-  resourceUpdated(server: string, uri: string, params: JsonObject): void;
+  /** A server said that one of its resources changed, in `params`, JSON text; only those who follow it at that server hear of it. */
+  resourceUpdated(server: string, uri: string, params: string): void;
   /** Ends the streams of those for whom `stands` does not say yes: no, or no answer. Calls while it runs make it begin again after. */
   sweep(): Promise<void>;
   readonly size: number;
@@ -37,15 +48,17 @@ export interface Streams {
 
 interface Stream {
   readonly owner: string;
-  readonly principal: Authenticated;
+  /** Who opened it, or came back to it last. */
+  principal: Authenticated;
   readonly session: Session | undefined;
   readonly listen: { readonly id: RequestId; readonly filter: ListenFilter } | undefined;
-  readonly response: ServerResponse;
+  /** What is sent on one connection, or over several. */
+  readonly out: Pick<Channel, "present" | "send" | "end">;
 }
 
-const KEEP_ALIVE_MS = 15_000;
-/** A client that does not read this much is cut off, so that it cannot fill our memory. */
-const MAX_UNREAD_BYTES = 4 << 20;
+/** Servers that could not be subscribed to are asked again after so long. */
+const AGAIN_MS = 5_000;
+const SUBSCRIBE_MS = 15_000;
 const MAX_STREAMS_PER_OWNER = 64;
 /** Who is not known to stand after so long does not. */
 const STANDS_MS = 2_000;
@@ -62,59 +75,40 @@ const CHANGED: Record<ListName, ChangedList> = {
 export function openStreams(
   upstreams: ReadonlyMap<string, Upstream>,
   stands: (by: Authenticated) => Promise<boolean>,
+  resumption: Resumption,
   log: Logger,
 ): Streams {
   const streams = new Set<Stream>();
-  const answering = new Set<ServerResponse>();
-  /** How many sessions and streams want updates of one resource of one server. */
-  const wanted = new Map<string, number>();
-  const keyOf = (server: string, uri: string) => `${server}\n${uri}`;
-
-  const want = async (server: string, uri: string, signal: AbortSignal) => {
-    const key = keyOf(server, uri);
-    const count = wanted.get(key) ?? 0;
-    wanted.set(key, count + 1);
-    if (count > 0) return;
-    try {
-      await upstreams.get(server)?.subscribe(uri, signal);
-    } catch (error) {
-      release(server, uri);
-      throw error;
-    }
-  };
-  const release = (server: string, uri: string) => {
-    const key = keyOf(server, uri);
-    const count = wanted.get(key) ?? 0;
-    if (count > 1) wanted.set(key, count - 1);
-    else if (wanted.delete(key)) {
-      void upstreams
-        .get(server)
-        ?.unsubscribe(uri, AbortSignal.timeout(KEEP_ALIVE_MS))
-        .catch((error: unknown) => log.debug({ server, error }, "an upstream subscription could not be ended"));
-    }
-  };
+  /** Connections that nobody else keeps alive. */
+  const quiet = new Set<ServerResponse>();
+  const { hold, keep } = holdings(upstreams, log);
+  /** What ends the subscriptions of sessions, by resource. */
+  const followed = new WeakMap<Session, Map<string, { readonly server: string; readonly release: () => void }>>();
 
   const timer = setInterval(() => {
-    for (const response of [...answering, ...[...streams].map((stream) => stream.response)])
-      send(response, SSE_KEEP_ALIVE);
+    for (const response of quiet) writeSse(response, SSE_KEEP_ALIVE);
   }, KEEP_ALIVE_MS);
   timer.unref();
+  const keepAlive = (response: ServerResponse) => {
+    quiet.add(response);
+    response.once("close", () => quiet.delete(response));
+  };
 
-  const add = (stream: Stream, onClose: () => void) => {
+  const end = (stream: Stream) => {
+    streams.delete(stream);
+    stream.out.end();
+  };
+  const add = (stream: Stream) => {
     const mine = [...streams].filter((other) => other.owner === stream.owner);
-    if (mine.length >= MAX_STREAMS_PER_OWNER) mine[0]?.response.destroy();
+    if (mine.length >= MAX_STREAMS_PER_OWNER && mine[0] !== undefined) end(mine[0]);
     streams.add(stream);
-    stream.response.on("close", () => {
-      streams.delete(stream);
-      onClose();
-    });
     // What ended between the check of its token and this moment has found no stream to end.
     void check([stream]);
   };
   const check = async (checked: readonly Stream[]) => {
     const known = checked[0] !== undefined && stands(checked[0].principal).catch(() => false);
     if (await Promise.race([known, after(STANDS_MS, false, { ref: false })])) return;
-    for (const { response } of checked) response.end();
+    for (const stream of checked) end(stream);
   };
   let sweeping: Promise<void> | undefined;
   let again = false;
@@ -128,16 +122,35 @@ export function openStreams(
     sweeping = undefined;
   };
   const targets = () => {
-    // Of several streams of one session each message goes out on one only (2025-11-25, Multiple Connections): the newest.
-    const newest = new Map<Session | Stream, Stream>();
-    for (const stream of streams) newest.set(stream.session ?? stream, stream);
-    return newest.values();
+    // Of several streams of one session each message goes out on one only (2025-11-25, Multiple Connections).
+    const chosen = new Map<Session | Stream, Stream>();
+    for (const stream of streams) {
+      const key = stream.session ?? stream;
+      chosen.set(key, better(chosen.get(key), stream));
+    }
+    return chosen.values();
   };
 
   return {
     openForSession(session, principal, response) {
       startSse(response);
-      add({ owner: ownerOf(principal), principal, session, listen: undefined, response }, () => {});
+      const channel = resumption.begin(session, response);
+      const out = channel ?? connected(response);
+      const stream: Stream = { owner: ownerOf(principal), principal, session, listen: undefined, out };
+      const over = () => void streams.delete(stream);
+      if (channel !== undefined) channel.whenLapsed(over);
+      else {
+        keepAlive(response);
+        response.once("close", over);
+      }
+      add(stream);
+    },
+    goOn(channel, principal, sink, after) {
+      channel.attach(sink, after);
+      const stream = [...streams].find((one) => one.out === channel);
+      if (stream === undefined) return channel.end();
+      stream.principal = principal;
+      void check([stream]);
     },
     openListen(id, principal, filter, response) {
       startSse(response);
@@ -148,46 +161,50 @@ export function openStreams(
         ...(filter.uris.size > 0 && { resourceSubscriptions: [...filter.uris.keys()] }),
       };
       const params = JSON.stringify({ _meta: { [META.subscriptionId]: id }, notifications: honoured });
-      send(response, sseEvent(notificationText("notifications/subscriptions/acknowledged", params)));
-      for (const [uri, server] of filter.uris) {
-        want(server, uri, AbortSignal.timeout(KEEP_ALIVE_MS)).catch((error: unknown) =>
-          log.warn({ server, error }, "an upstream subscription failed"),
-        );
-      }
-      add({ owner: ownerOf(principal), principal, session: undefined, listen: { id, filter }, response }, () => {
-        for (const [uri, server] of filter.uris) release(server, uri);
+      writeSse(response, sseEvent(notificationText("notifications/subscriptions/acknowledged", params)));
+      const held = [...filter.uris].map(([uri, server]) => keep(server, uri));
+      const out = connected(response);
+      const stream: Stream = { owner: ownerOf(principal), principal, session: undefined, listen: { id, filter }, out };
+      keepAlive(response);
+      response.once("close", () => {
+        streams.delete(stream);
+        for (const release of held) release();
       });
+      add(stream);
     },
-    keepAlive(response) {
-      answering.add(response);
-      response.on("close", () => answering.delete(response));
-    },
-    async subscribe(session, uri, server, signal) {
-      session.subscriptions ??= new Map();
-      if (session.subscriptions.has(uri)) return;
-      session.subscriptions.set(uri, server);
-      try {
-        await want(server, uri, signal);
-      } catch (error) {
-        session.subscriptions.delete(uri);
-        throw error;
+    keepAlive,
+    hold,
+    follow(session, subscriptions) {
+      const held = followed.get(session) ?? new Map<string, { server: string; release: () => void }>();
+      followed.set(session, held);
+      for (const [uri, server] of subscriptions) {
+        const before = held.get(uri);
+        if (before?.server === server) continue;
+        held.set(uri, { server, release: keep(server, uri) });
+        before?.release();
       }
-    },
-    async unsubscribe(session, uri) {
-      const server = session.subscriptions?.get(uri);
-      if (server === undefined) return;
-      session.subscriptions?.delete(uri);
-      release(server, uri);
+      for (const [uri, { release }] of held) {
+        if (subscriptions.has(uri)) continue;
+        held.delete(uri);
+        release();
+      }
     },
     sessionEnded(session) {
-      for (const [uri, server] of session.subscriptions ?? []) release(server, uri);
-      for (const stream of streams) if (stream.session === session) stream.response.end();
+      for (const { release } of followed.get(session)?.values() ?? []) release();
+      followed.delete(session);
+      for (const stream of [...streams]) if (stream.session === session) end(stream);
+    },
+    streaming: (session) => [...streams].some((stream) => stream.session === session && stream.out.present),
+    tell(session, message) {
+      let chosen: Stream | undefined;
+      for (const stream of streams) if (stream.session?.id === session.id) chosen = better(chosen, stream);
+      return chosen?.out.send(message) ?? false;
     },
     listChanged(list) {
       const changed = CHANGED[list];
       for (const stream of targets()) {
         if (stream.listen !== undefined && !stream.listen.filter.lists.has(changed)) continue;
-        notify(stream, `notifications/${changed}/list_changed`, {});
+        notify(stream, `notifications/${changed}/list_changed`, "{}");
       }
     },
     resourceUpdated(server, uri, params) {
@@ -206,46 +223,110 @@ export function openStreams(
     },
     close() {
       clearInterval(timer);
-      for (const { listen, response } of streams) {
+      for (const { listen, out } of streams) {
         if (listen !== undefined) {
           const result = JSON.stringify({ resultType: "complete", _meta: { [META.subscriptionId]: listen.id } });
-          send(response, sseEvent(resultText(listen.id, result)));
+          out.send(resultText(listen.id, result));
         }
-        response.end();
+        out.end();
       }
     },
   };
 }
 
-/** Sends the head of an SSE answer; proxies are told not to hold it back. */
-export function startSse(response: ServerResponse, headers: Readonly<Record<string, string>> = {}): void {
-  response.writeHead(200, {
-    "content-type": "text/event-stream",
-    "cache-control": "no-store, no-transform",
-    "x-accel-buffering": "no",
-    ...headers,
-  });
-  response.flushHeaders();
+/** Of two streams of a session the one that is connected, or the newer one. */
+function better(before: Stream | undefined, later: Stream): Stream {
+  return before === undefined || later.out.present || !before.out.present ? later : before;
 }
 
-function notify(stream: Stream, method: string, params: JsonObject): void {
-  const { listen } = stream;
+/** A stream that ends with its connection. */
+function connected(response: ServerResponse): Stream["out"] {
+  const open = () => !response.writableEnded && !response.destroyed;
+  return {
+    get present() {
+      return open();
+    },
+    send(message) {
+      if (open()) writeSse(response, sseEvent(message));
+      return open();
+    },
+    end: () => void response.end(),
+  };
+}
+
+function notify({ listen, out }: Stream, method: string, params: string): void {
   if (listen === undefined) {
-    send(
-      stream.response,
-      sseEvent(notificationText(method, Object.keys(params).length > 0 ? JSON.stringify(params) : undefined)),
-    );
+    out.send(notificationText(method, params === "{}" ? undefined : params));
     return;
   }
-  const meta = params["_meta"];
-  const stamped = {
-    ...params,
-    _meta: { ...(typeof meta === "object" && meta !== null ? meta : {}), [META.subscriptionId]: listen.id },
-  };
-  send(stream.response, sseEvent(notificationText(method, JSON.stringify(stamped))));
+  const members = memberTexts(params) ?? new Map<string, string>();
+  const meta = memberTexts(members.get("_meta") ?? "{}") ?? new Map<string, string>();
+  members.set("_meta", objectText(meta.set(META.subscriptionId, JSON.stringify(listen.id))));
+  out.send(notificationText(method, objectText(members)));
 }
 
-function send(response: ServerResponse, text: string): void {
-  if (response.writableLength > MAX_UNREAD_BYTES) response.destroy();
-  else response.write(text);
+interface Holding {
+  holders: number;
+  readonly begun: Promise<void>;
+}
+
+/** Subscriptions at the servers behind us: one for each resource, however many want it. */
+function holdings(upstreams: ReadonlyMap<string, Upstream>, log: Logger) {
+  const holdings = new Map<string, Holding>();
+  /** Ends that are under way; a new beginning waits for them. */
+  const ending = new Map<string, Promise<unknown>>();
+
+  const begin = (key: string, server: string, uri: string, signal: AbortSignal): Holding => {
+    const subscribed = async () => {
+      await ending.get(key);
+      await upstreams.get(server)?.subscribe(uri, signal);
+    };
+    const holding: Holding = { holders: 0, begun: subscribed() };
+    holdings.set(key, holding);
+    // Whoever comes later tries again.
+    holding.begun.catch(() => holdings.get(key) === holding && holdings.delete(key));
+    return holding;
+  };
+  const stop = (key: string, server: string, uri: string) => {
+    holdings.delete(key);
+    const end: Promise<unknown> = Promise.resolve(
+      upstreams.get(server)?.unsubscribe(uri, AbortSignal.timeout(SUBSCRIBE_MS)),
+    )
+      .catch((error: unknown) => log.debug({ server, error }, "an upstream subscription could not be ended"))
+      .finally(() => ending.get(key) === end && ending.delete(key));
+    ending.set(key, end);
+  };
+  const hold = async (server: string, uri: string, signal: AbortSignal): Promise<() => void> => {
+    const key = `${server}\n${uri}`;
+    const holding = holdings.get(key) ?? begin(key, server, uri, signal);
+    holding.holders++;
+    await holding.begun;
+    let released = false;
+    return () => {
+      if (released) return;
+      released = true;
+      if (--holding.holders === 0 && holdings.get(key) === holding) stop(key, server, uri);
+    };
+  };
+  /** Holds as soon as the server lets us, until the function returned is called. */
+  const keep = (server: string, uri: string): (() => void) => {
+    const over = new AbortController();
+    const held = async () => {
+      while (!over.signal.aborted) {
+        try {
+          return await hold(server, uri, AbortSignal.timeout(SUBSCRIBE_MS));
+        } catch (error) {
+          log.warn({ server, error }, "an upstream subscription failed");
+          await after(AGAIN_MS, undefined, { ref: false, signal: over.signal }).catch(() => {});
+        }
+      }
+      return () => {};
+    };
+    const release = held();
+    return () => {
+      over.abort();
+      void release.then((end) => end());
+    };
+  };
+  return { hold, keep };
 }

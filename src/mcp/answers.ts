@@ -4,6 +4,7 @@ import { MODERN_REVISION } from "../core/call.ts";
 import type { DrawbridgeError } from "../core/errors.ts";
 import { META } from "./inbound.ts";
 import { isObject, memberTexts, objectText, withMember } from "./json-text.ts";
+import { wrappedContent } from "./structured-content.ts";
 
 /** Who we are, for `initialize`, `server/discover` and `_meta` of answers. */
 export interface ServerInfo {
@@ -25,13 +26,29 @@ const CACHEABLE = new Set([
 /** Fields of 2026-07-28 that an older client does not know. */
 const MODERN_RESULT_FIELDS = ["resultType", "ttlMs", "cacheScope"];
 
-/** The answer of an upstream in the words of the client's revision; the result's own bytes are kept wherever nothing must change. */
-export function answerText(id: RequestId, method: string, revision: Revision, outcome: Outcome): string {
+/** Who wrote a result, as it said at its first greeting. */
+export interface Answerer {
+  readonly revision: Revision;
+  readonly info: JsonObject;
+}
+
+/**
+ * The answer of an upstream in the words of the client's revision; the result's own bytes are kept wherever nothing must change.
+ * `from`: whose it is, when that is known. `wrapped`: what the tool's output schema promises older clients.
+ */
+export function answerText(
+  id: RequestId,
+  method: string,
+  revision: Revision,
+  outcome: Outcome,
+  from?: Answerer,
+  wrapped = false,
+): string {
   if (outcome.kind === "error") return upstreamErrorText(id, revision, outcome);
   const result =
     revision === MODERN_REVISION
-      ? modernResult(method, outcome.result, outcome.value)
-      : legacyResult(outcome.result, outcome.value);
+      ? modernResult(method, outcome.result, outcome.value, from)
+      : legacyResult(outcome.result, outcome.value, from, wrapped);
   return resultText(id, result);
 }
 
@@ -39,22 +56,57 @@ export function resultText(id: RequestId, result: string): string {
   return `{"jsonrpc":"2.0","id":${JSON.stringify(id)},"result":${result}}`;
 }
 
-function modernResult(method: string, text: string, value: JsonObject): string {
-  let result = text;
-  if (CACHEABLE.has(method) && (value["resultType"] ?? "complete") === "complete") {
-    if (value["cacheScope"] === undefined) result = withMember(result, '"cacheScope":"private"');
-    if (value["ttlMs"] === undefined) result = withMember(result, '"ttlMs":0');
+function modernResult(method: string, text: string, value: JsonObject, from: Answerer | undefined): string {
+  const { resultType, cacheScope, ttlMs, _meta: meta } = value;
+  const added: string[] = [];
+  const changed = new Map<string, (before: string) => string>();
+  if (resultType === undefined) added.push('"resultType":"complete"');
+  if (CACHEABLE.has(method) && (resultType ?? "complete") === "complete") {
+    if (ttlMs === undefined) added.push('"ttlMs":0');
+    if (cacheScope === undefined) added.push('"cacheScope":"private"');
+    // Who may see it is decided here for each caller, so nobody may keep it for others, whatever the server thinks.
+    else if (cacheScope !== "private") changed.set("cacheScope", () => '"private"');
   }
-  if (value["resultType"] === undefined) result = withMember(result, '"resultType":"complete"');
-  return result;
+  // 2026-07-28, basic, `_meta`: results SHOULD say which server they come from.
+  const member = from === undefined ? undefined : serverInfoMember(from.info);
+  if (member !== undefined) {
+    if (meta === undefined) added.push(`"_meta":{${member}}`);
+    else if (isObject(meta) && meta[META.serverInfo] === undefined)
+      changed.set("_meta", (before) => withMember(before, member));
+  }
+  let result = text;
+  if (changed.size > 0) {
+    const members = membersOf(text, value);
+    for (const [key, change] of changed) members.set(key, change(members.get(key) ?? "{}"));
+    result = objectText(members);
+  }
+  return added.length === 0 ? result : withMember(result, added.join(","));
 }
 
-function legacyResult(text: string, value: JsonObject): string {
-  if (!MODERN_RESULT_FIELDS.some((field) => value[field] !== undefined)) return text;
+const infoMembers = new WeakMap<JsonObject, string>();
+
+/** Undefined for a server that did not say who it is. */
+function serverInfoMember(info: JsonObject): string | undefined {
+  let member = infoMembers.get(info);
+  if (member === undefined) {
+    member = `"${META.serverInfo}":${JSON.stringify(info)}`;
+    infoMembers.set(info, member);
+  }
+  return info["name"] === undefined ? undefined : member;
+}
+
+function legacyResult(text: string, value: JsonObject, from: Answerer | undefined, wrapped: boolean): string {
+  // A server of these revisions means something of its own by a field of that name.
+  const foreign = from === undefined || from.revision === MODERN_REVISION;
+  const { structuredContent, _meta: meta } = value;
+  const stamped = foreign && isObject(meta) && meta[META.serverInfo] !== undefined;
+  const dressed = foreign && MODERN_RESULT_FIELDS.some((field) => value[field] !== undefined);
+  const bare = structuredContent !== undefined && (wrapped || (foreign && !isObject(structuredContent)));
+  if (!stamped && !dressed && !bare) return text;
   const members = membersOf(text, value);
-  for (const field of MODERN_RESULT_FIELDS) members.delete(field);
-  const meta = value["_meta"];
-  if (isObject(meta) && meta[META.serverInfo] !== undefined) {
+  if (dressed) for (const field of MODERN_RESULT_FIELDS) members.delete(field);
+  if (bare) members.set("structuredContent", wrappedContent(members.get("structuredContent") ?? "null"));
+  if (stamped) {
     const others = membersOf(members.get("_meta") ?? "{}", meta);
     others.delete(META.serverInfo);
     if (others.size > 0) members.set("_meta", objectText(others));

@@ -2,7 +2,14 @@
  * What a client sent, checked against the revision it speaks: one decoder for 2026-07-28 (a `_meta` envelope and headers that
  * repeat it) and for the revisions with sessions. The body decides the revision; headers are compared with it and never change it.
  */
-import { type JsonObject, LEGACY_REVISIONS, MODERN_REVISION, type RequestId, type Revision } from "../core/call.ts";
+import {
+  type JsonObject,
+  LEGACY_REVISIONS,
+  MODERN_REVISION,
+  type QuestionAnswer,
+  type RequestId,
+  type Revision,
+} from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import { isObject, type MemberTexts, parseRequestText } from "./json-text.ts";
 import { type Era, LOG_LEVELS, type MethodRow, methodRow } from "./methods.ts";
@@ -20,8 +27,8 @@ export interface InboundRequest {
   readonly revision: Revision;
   readonly params: JsonObject;
   readonly paramTexts: MemberTexts;
-  /** `_meta` without the keys that belong to this hop. */
-  readonly meta: JsonObject;
+  /** Members of `_meta` as text, without those that belong to this hop. */
+  readonly meta: MemberTexts;
   readonly progressToken: RequestId | undefined;
   readonly logLevel: string | undefined;
   readonly traceparent: string | undefined;
@@ -41,6 +48,7 @@ export interface InboundNotification {
 export interface InboundResponse {
   readonly kind: "response";
   readonly id: RequestId;
+  readonly answer: QuestionAnswer;
 }
 export type Inbound = InboundRequest | InboundNotification | InboundResponse;
 
@@ -54,7 +62,7 @@ export const META = {
 } as const;
 
 /** Keys of `_meta` that belong to this hop; `baggage` is dropped because nothing vouches for it across a trust boundary. */
-const HOP_KEYS = new Set<string>([
+const HOP_KEYS: readonly string[] = [
   META.version,
   META.clientInfo,
   META.clientCapabilities,
@@ -63,7 +71,7 @@ const HOP_KEYS = new Set<string>([
   "traceparent",
   "tracestate",
   "baggage",
-]);
+];
 
 export const SUPPORTED_REVISIONS: readonly Revision[] = [MODERN_REVISION, ...LEGACY_REVISIONS.toReversed()];
 
@@ -83,18 +91,18 @@ export function decode(text: string, headers: Headers, maxDepth: number): Inboun
   let id: RequestId | undefined;
   let era: Era = "legacy";
   try {
-    const { value, params: paramTexts } = parseRequestText(text, maxDepth);
+    const { value, params: paramTexts, meta: metaTexts, result } = parseRequestText(text, maxDepth);
     id = readId(value["id"]);
     if (value["jsonrpc"] !== "2.0") throw invalid('The message needs "jsonrpc": "2.0".');
     const { method, params } = value;
     if (params !== undefined && !isObject(params)) throw invalid("`params` must be an object.");
     if (typeof method !== "string") {
       if (method === undefined && id !== undefined && (value["result"] !== undefined || value["error"] !== undefined))
-        return response(id, headers);
+        return response(id, value, result, headers);
       throw invalid("The message needs a `method`, a string.");
     }
     if (method === "" || method.length > 256) throw invalid("`method` must have 1 to 256 characters.");
-    const message = { method, params: params ?? {}, paramTexts, meta: readMeta(params) };
+    const message = { method, params: params ?? {}, paramTexts, metaTexts, meta: readMeta(params) };
     if (value["id"] === undefined) return notification(message, headers);
     if (id === undefined) throw invalid("`id` must be a string or an integer.");
     era = eraOf(message.meta, headers);
@@ -105,17 +113,27 @@ export function decode(text: string, headers: Headers, maxDepth: number): Inboun
 }
 
 /** 2026-07-28, Sending Messages: clients answer nothing, they repeat their request. */
-function response(id: RequestId, headers: Headers): InboundResponse {
+function response(id: RequestId, value: JsonObject, result: string | undefined, headers: Headers): InboundResponse {
   const version = header(headers, "mcp-protocol-version");
   if (version !== undefined && isModern(version))
     throw invalid("A POST carries one request or notification; this revision has no responses of clients.");
-  return { kind: "response", id };
+  if (result !== undefined && isObject(value["result"]))
+    return { kind: "response", id, answer: { kind: "result", result } };
+  const { code, message, data } = isObject(value["error"]) ? value["error"] : {};
+  const answer: QuestionAnswer = {
+    kind: "error",
+    code: typeof code === "number" && Number.isInteger(code) ? code : -32603,
+    message: typeof message === "string" ? message : "The client's answer was not understood.",
+    data: data === undefined ? undefined : JSON.stringify(data),
+  };
+  return { kind: "response", id, answer };
 }
 
 interface Message {
   readonly method: string;
   readonly params: JsonObject;
   readonly paramTexts: MemberTexts;
+  readonly metaTexts: MemberTexts;
   readonly meta: JsonObject;
 }
 
@@ -128,7 +146,7 @@ function eraOf(meta: JsonObject, headers: Headers): Era {
 }
 
 function request(id: RequestId, message: Message, era: Era, headers: Headers): InboundRequest {
-  const { method, params, paramTexts, meta } = message;
+  const { method, params, paramTexts, metaTexts, meta } = message;
   const versionHeader = header(headers, "mcp-protocol-version");
   const revision =
     era === "modern" ? modernRevision(message, headers, versionHeader) : legacyRevision(method, versionHeader);
@@ -144,7 +162,7 @@ function request(id: RequestId, message: Message, era: Era, headers: Headers): I
     revision,
     params,
     paramTexts,
-    meta: Object.fromEntries(Object.entries(meta).filter(([key]) => !HOP_KEYS.has(key))),
+    meta: withoutHopKeys(metaTexts),
     progressToken: readProgressToken(meta["progressToken"]),
     logLevel: readLogLevel(meta[META.logLevel]),
     traceparent: textOf(meta["traceparent"]) ?? header(headers, "traceparent"),
@@ -152,6 +170,11 @@ function request(id: RequestId, message: Message, era: Era, headers: Headers): I
     clientInfo: isObject(clientInfo) ? clientInfo : undefined,
     clientCapabilities: era === "modern" && isObject(clientCapabilities) ? clientCapabilities : undefined,
   };
+}
+
+function withoutHopKeys(meta: MemberTexts): MemberTexts {
+  if (meta.size > 0) for (const key of HOP_KEYS) meta.delete(key);
+  return meta;
 }
 
 /** Checks of 2026-07-28, Streamable HTTP, Server Validation, in the order of its error codes: envelope, headers, version. */

@@ -12,6 +12,10 @@ export interface RequestText {
   readonly value: JsonObject;
   /** Members of `params` as text; empty when there is no such object. */
   readonly params: MemberTexts;
+  /** Members of `params._meta` as text; empty when there is no such object. */
+  readonly meta: MemberTexts;
+  /** `result` as text: a client's answer to a question. */
+  readonly result: string | undefined;
 }
 
 const ENVELOPE_KEYS = new Set(["jsonrpc", "id", "method", "params", "result", "error"]);
@@ -45,19 +49,24 @@ export function parseRequestText(text: string, maxDepth: number): RequestText {
     throw new DrawbridgeError("parse_error", "The body is not valid JSON.", { cause });
   }
   if (Array.isArray(value)) {
-    throw new DrawbridgeError("invalid_request", "JSON-RPC batches are not supported. Send one message per request.");
+    throw new DrawbridgeError(
+      "invalid_request",
+      "JSON-RPC batches are not supported (MCP 2025-06-18 removed them). Send one message per request.",
+    );
   }
   if (typeof value !== "object" || value === null) {
     throw new DrawbridgeError("invalid_request", "A JSON-RPC message must be a JSON object.");
   }
-  const params = scan(text, maxDepth).get("params");
-  return { value: value as JsonObject, params: params?.members ?? new Map() };
+  const members = scan(text, maxDepth);
+  const { members: params = new Map<string, string>(), meta = new Map<string, string>() } = members.get("params") ?? {};
+  return { value: value as JsonObject, params, meta, result: members.get("result")?.text };
 }
 
 interface Member {
   readonly text: string;
-  /** Members of the value, kept for `params` alone. */
+  /** Members of the value and of its `_meta`, kept for `params` alone. */
   readonly members: MemberTexts | undefined;
+  readonly meta: MemberTexts | undefined;
 }
 
 interface Frame {
@@ -81,6 +90,7 @@ const CLOSE_BRACE = 125;
 function scan(text: string, maxDepth: number): Map<string, Member> {
   const top = new Map<string, Member>();
   let params: MemberTexts | undefined;
+  let meta: MemberTexts | undefined;
   const stack: Frame[] = [];
   const path: string[] = [];
   const starts: number[] = [];
@@ -91,9 +101,15 @@ function scan(text: string, maxDepth: number): Map<string, Member> {
     if (depth === 1) {
       const key = path[0];
       if (key !== undefined)
-        top.set(key, { text: text.slice(starts[0], end).trim(), members: key === "params" ? params : undefined });
+        top.set(key, {
+          text: text.slice(starts[0], end).trim(),
+          members: key === "params" ? params : undefined,
+          meta: key === "params" ? meta : undefined,
+        });
     } else if (depth === 2 && path[0] === "params" && params !== undefined && path[1] !== undefined) {
       params.set(path[1], text.slice(starts[1], end).trim());
+    } else if (depth === 3 && path[0] === "params" && path[1] === "_meta" && path[2] !== undefined) {
+      meta?.set(path[2], text.slice(starts[2], end).trim());
     }
     path.length = Math.min(path.length, depth - 1);
   };
@@ -112,7 +128,7 @@ function scan(text: string, maxDepth: number): Map<string, Member> {
       at = end;
     } else if (char === COLON) {
       const depth = stack.length;
-      if (depth <= 2) starts[depth - 1] = at + 1;
+      if (depth <= 3) starts[depth - 1] = at + 1;
     } else if (char === OPEN_BRACE || char === OPEN_BRACKET) {
       if (stack.length >= maxDepth) {
         throw new DrawbridgeError("invalid_request", `The message is nested deeper than ${maxDepth} levels.`);
@@ -126,6 +142,7 @@ function scan(text: string, maxDepth: number): Map<string, Member> {
         folded: depth === 0 || (depth === 1 && path[0] === "params") || inArguments,
       });
       if (object && depth === 1 && path[0] === "params") params = new Map();
+      if (object && depth === 2 && path[0] === "params" && path[1] === "_meta") meta = new Map();
       expectKey = object;
     } else if (char === CLOSE_BRACE || char === CLOSE_BRACKET) {
       if (stack.at(-1)?.object) closeMember(at);
@@ -240,7 +257,7 @@ export function readUpstreamMessage(text: string): UpstreamMessage | undefined {
       id: known ? id : undefined,
       code: typeof code === "number" && Number.isInteger(code) ? code : -32603,
       message: typeof message === "string" ? message : "The server reported an error without a message.",
-      data: data === undefined ? undefined : JSON.stringify(data),
+      data: data === undefined ? undefined : errorDataText(text),
     };
   }
   if (typeof value["method"] !== "string") return undefined;
@@ -254,39 +271,69 @@ export function readUpstreamMessage(text: string): UpstreamMessage | undefined {
   }
 }
 
+/** `error.data` as the server wrote it; undefined when it is there twice. */
+function errorDataText(text: string): string | undefined {
+  const error = memberTexts(text)?.get("error");
+  return error === undefined ? undefined : memberTexts(error)?.get("data");
+}
+
 const RESULT_FIRST = '{"result":';
 
 /**
- * The text of `result`. The two layouts that servers really write are recognised by their ends; this is sound only when the
- * key cannot occur twice, so a second `"result":` anywhere, or an escape that could hide one, takes the slow pass.
+ * The text of `result`. The two layouts that servers really write are recognised by their ends. This is sound only where no key of
+ * the envelope comes twice: else more than the result stands between the ends, and its writer could put members into our own
+ * envelope, another id among them. What could be so takes the slow pass.
  */
 function resultText(text: string, value: JsonObject, id: RequestId): string | undefined {
   const keys = Object.keys(value);
-  if (keys.length === 3 && !text.includes("\\u")) {
-    const first = text.indexOf('"result":');
-    if (first >= 0 && text.indexOf('"result":', first + 9) < 0) {
-      const idText = JSON.stringify(id);
-      const head = `{"jsonrpc":"2.0","id":${idText},"result":`;
-      if (keys[2] === "result" && text.startsWith(head) && text.endsWith("}")) return text.slice(head.length, -1);
-      const tail = `,"jsonrpc":"2.0","id":${idText}}`;
-      if (keys[0] === "result" && text.startsWith(RESULT_FIRST) && text.endsWith(tail))
-        return text.slice(RESULT_FIRST.length, -tail.length);
-    }
+  if (keys.length === 3 && !text.includes("\\u") && isOnce(text, '"result"') && isOnce(text, '"jsonrpc"')) {
+    const idText = JSON.stringify(id);
+    const head = `{"jsonrpc":"2.0","id":${idText},"result":`;
+    // A second id would be the last member, and no id ends in a brace.
+    if (keys[2] === "result" && text.startsWith(head) && /\}\s*\}$/.test(text.slice(-16)))
+      return text.slice(head.length, -1);
+    const tail = `,"jsonrpc":"2.0","id":${idText}}`;
+    if (keys[0] === "result" && text.startsWith(RESULT_FIRST) && text.endsWith(tail) && isOnce(text, '"id"'))
+      return text.slice(RESULT_FIRST.length, -tail.length);
   }
-  try {
-    return scan(text, MAX_UPSTREAM_DEPTH).get("result")?.text;
-  } catch {
-    return undefined;
+  return memberTexts(text)?.get("result");
+}
+
+function isOnce(text: string, part: string): boolean {
+  const first = text.indexOf(part);
+  return first >= 0 && text.indexOf(part, first + part.length) < 0;
+}
+
+/** The members of an object's text, which `JSON.parse` has accepted; none for any other value. Undefined when a key comes twice. */
+export function memberTexts(text: string): MemberTexts | undefined {
+  const members: MemberTexts = new Map();
+  let at = text.indexOf("{");
+  if (at < 0 || text.slice(0, at).trim() !== "") return members;
+  for (;;) {
+    const quote = text.indexOf('"', at + 1);
+    if (quote < 0 || text.slice(at + 1, quote).trim() !== "") return members;
+    const keyEnd = stringEnd(text, quote);
+    const key = readKey(text, quote, keyEnd);
+    if (members.has(key)) return undefined;
+    const start = text.indexOf(":", keyEnd) + 1;
+    at = valueEnd(text, start);
+    members.set(key, text.slice(start, at).trim());
+    if (text.charCodeAt(at) !== COMMA) return members;
   }
 }
 
-/** The members of an object's text; undefined when they are ambiguous (a key twice) or nested too deeply. */
-export function memberTexts(text: string): MemberTexts | undefined {
-  try {
-    return new Map([...scan(text, MAX_UPSTREAM_DEPTH)].map(([key, member]) => [key, member.text]));
-  } catch {
-    return undefined;
+/** Index of the comma or bracket after the value that starts at `start`. */
+function valueEnd(text: string, start: number): number {
+  let depth = 0;
+  for (let at = start; at < text.length; at++) {
+    const char = text.charCodeAt(at);
+    if (char === QUOTE) at = stringEnd(text, at);
+    else if (char === OPEN_BRACE || char === OPEN_BRACKET) depth++;
+    else if (char === CLOSE_BRACE || char === CLOSE_BRACKET) {
+      if (depth-- === 0) return at;
+    } else if (char === COMMA && depth === 0) return at;
   }
+  return text.length;
 }
 
 /** The elements of an array's text, which `JSON.parse` has accepted. */

@@ -3,9 +3,10 @@ import type { IncomingHttpHeaders } from "node:http";
 import { isObject, readUpstreamMessage } from "../mcp/json-text.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { CredentialSource } from "./credentials.ts";
-import { type Endpoint, FIRST_RELISTEN_MS, MAX_RELISTEN_MS, type Terms } from "./endpoint.ts";
+import { type Endpoint, FIRST_RELISTEN_MS, MAX_RELISTEN_MS, type Notification, type Terms } from "./endpoint.ts";
 import type { WireEnd } from "./http-wire.ts";
 import * as messages from "./messages.ts";
+import { replyTo, type ServerRequest } from "./questions.ts";
 import type { UpstreamEvents } from "./upstream.ts";
 
 export interface ChangesOptions {
@@ -16,6 +17,14 @@ export interface ChangesOptions {
   readonly subscribed: ReadonlySet<string>;
   readonly events: UpstreamEvents;
   readonly logger: Logger;
+  /** Whoever wants to hear more than changes; the stream is opened whatever the server declares. */
+  readonly more?: {
+    /** Whether the stream is open; false when the server offers none. */
+    opened(open: boolean): void;
+    question(request: ServerRequest): void;
+    /** False when it is nothing that anybody wants. */
+    notification(message: Notification): boolean;
+  };
   /** The server no longer knows the session. */
   lost(): void;
   readonly random: () => number;
@@ -23,11 +32,12 @@ export interface ChangesOptions {
 
 /** Opens the stream, again and again, unless the server has nothing to say on one. The function returned ends it. */
 export function watchChanges(options: ChangesOptions): () => void {
-  const { endpoint, terms, source, subscribed, events, logger, lost, random } = options;
+  const { endpoint, terms, source, subscribed, events, logger, more, lost, random } = options;
   const { capabilities } = terms.identity;
   const modern = terms.envelope !== "";
   const subscribable = isObject(capabilities["resources"]) && capabilities["resources"]["subscribe"] === true;
-  if (!modern && messages.listenParams(terms.identity, subscribed) === undefined && !subscribable) return () => {};
+  if (more === undefined && !modern && messages.listenParams(terms.identity, subscribed) === undefined && !subscribable)
+    return () => {};
   let stopped = false;
   let waitMs = FIRST_RELISTEN_MS;
   let lastEventId = "";
@@ -37,16 +47,24 @@ export function watchChanges(options: ChangesOptions): () => void {
   const handler = {
     head(status: number, _: IncomingHttpHeaders, streams: boolean) {
       if (status < 300 && streams) waitMs = FIRST_RELISTEN_MS;
+      more?.opened(status < 300 && streams);
     },
     message(text: string) {
       const message = readUpstreamMessage(text);
-      if (message?.kind === "request") endpoint.notify(messages.replyTo(message), terms, source);
-      else if (message?.kind === "notification" && !messages.reportChange(message, events)) {
+      if (message?.kind === "request") {
+        if (more !== undefined) more.question(message);
+        else endpoint.notify(replyTo(message), terms, source);
+      } else if (
+        message?.kind === "notification" &&
+        more?.notification(message) !== true &&
+        !messages.reportChange(message, events)
+      ) {
         logger.debug({ method: message.method }, "notification of the server");
       }
     },
     end({ status, streamed, lastEventId: last, retryMs }: WireEnd) {
       lastEventId = last;
+      if (!streamed) more?.opened(false);
       if (status === 404 && terms.sessionId !== undefined) {
         lost();
         return;
@@ -56,7 +74,10 @@ export function watchChanges(options: ChangesOptions): () => void {
       if (!streamed && status >= 200 && status < 500 && status !== 429 && !turnedDown) return;
       again(retryMs);
     },
-    fail: () => again(undefined),
+    fail() {
+      more?.opened(false);
+      again(undefined);
+    },
   };
   function open(): void {
     if (!modern) {

@@ -1,15 +1,25 @@
 /** One child process as an MCP peer: the only owner of its JSON-RPC ids. Knows the protocol; when to send what is the pool's business. */
-import { LEGACY_REVISIONS, MODERN_REVISION, type Outcome } from "../core/call.ts";
+import {
+  type JsonObject,
+  LEGACY_REVISIONS,
+  MODERN_REVISION,
+  type Outcome,
+  type PermittedCall,
+  type RequestId,
+} from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import { oneLine } from "../core/one-line.ts";
-import { readUpstreamMessage, type UpstreamMessage } from "../mcp/json-text.ts";
+import { isObject, readUpstreamMessage, type UpstreamMessage } from "../mcp/json-text.ts";
 import type { Logger } from "../observe/logger.ts";
+import type { Flavour } from "./capabilities.ts";
 import { type Abandoned, Exchange, type Stopwatch } from "./exchange.ts";
 import type { Ticket } from "./fair-queue.ts";
 import { Flights } from "./flights.ts";
 import { lineReader } from "./lines.ts";
+import { LogLevel } from "./log-level.ts";
 import * as messages from "./messages.ts";
-import { type ProcessOptions, type ServerProcess, startProcess } from "./process.ts";
+import type { ProcessEvents, ServerProcess } from "./process.ts";
+import { ownReply, refusalText, type ServerRequest } from "./questions.ts";
 import type { UpstreamEvents, UpstreamIdentity } from "./upstream.ts";
 
 /** What has been learned of one tool of a server (or of one method, for what is not a tool). */
@@ -23,6 +33,10 @@ export interface Tool {
   calm: number;
   /** When `limit` last grew. */
   grownAt: number;
+  /** It has been seen to ask its client something. */
+  asks: boolean;
+  /** Calls of it that ended without a question; what has none may ask, and nobody could tell in whose name. */
+  quiet: number;
 }
 
 /** A call in the pool: waiting (with a ticket) or in flight (with a child). */
@@ -32,14 +46,21 @@ export class PooledCall extends Exchange {
   child: Child | undefined;
   id = 0;
   sentAt = 0;
+  /** It may ask, so its process serves nobody else meanwhile. */
+  exclusive = false;
 }
 
 export interface ChildSettings {
   readonly name: string;
   readonly version: string;
-  readonly process: ProcessOptions;
+  /** Starts the process, or what is like one. */
+  start(events: ProcessEvents): ServerProcess;
+  /** What it is told of the clients. */
+  readonly flavour: Flavour;
   readonly maxAnswerBytes: number;
   readonly startTimeoutMs: number;
+  /** How long a server may go on with a call that it was told is cancelled. */
+  readonly ghostMs: number;
   /** Longest wait for an answer to a request of our own. */
   readonly requestTimeoutMs: number;
   /** The revision that an earlier child of this server spoke: saves the wrong handshake. */
@@ -53,11 +74,27 @@ export interface ChildOwner {
   pulse(child: Child, answered: PooledCall | undefined, pong: boolean): void;
   /** A call is no longer in flight. */
   finished(child: Child, call: PooledCall, answered: boolean): void;
+  /** It asks something of a client, and was told that clients can answer. */
+  asked(child: Child, question: ServerRequest): void;
+  /** The server withdraws a question that waits to be told whose it is. */
+  withdrawn(child: Child, id: RequestId): void;
   /** stdin takes more again. */
   writable(): void;
   /** The process is gone; `handshaken`: it had been ready before. */
   ended(child: Child, reason: string, handshaken: boolean, startable: boolean): void;
   stderr(line: string): void;
+}
+
+/** A call that was given up, and in whose name the server may still speak. */
+interface Ghost {
+  readonly id: number;
+  readonly principal: string;
+  readonly until: number;
+}
+
+export interface HeldQuestion {
+  readonly question: ServerRequest;
+  readonly timer: NodeJS.Timeout;
 }
 
 export interface ChildCounters {
@@ -67,6 +104,13 @@ export interface ChildCounters {
 
 const MAX_GARBAGE_LOGGED = 5;
 const RELISTEN_MS = 1000;
+const MAX_GHOSTS = 1000;
+/**
+ * Servers ask for roots of their own accord when they have started, some after a third of a second (server-everything). What comes
+ * before the process has answered so long is not the question of a call.
+ */
+const SETTLING_MS = 450;
+const MAX_SETTLING_MS = 1500;
 
 export class Child {
   readonly flights = new Flights<PooledCall>();
@@ -92,6 +136,19 @@ export class Child {
   silenceEndedAt = 0;
   idleSince: number;
   lastStderr: string | undefined;
+  /** Whom alone it serves while calls of theirs that may ask are in flight, and how many those are. */
+  lease: string | undefined;
+  leases = 0;
+  /** Whom alone it serves from now on: it was told their roots, and servers keep those. */
+  owner: string | undefined;
+  /** It gets no new calls but those that may ask, which wait until it has nothing else to do. */
+  reserved = false;
+  /** It gets no new calls, and is ended when it has none. */
+  leaving = false;
+  /** Questions that nobody can tell whose they are while calls of several callers are in flight. */
+  held: HeldQuestion[] = [];
+  /** What it asks now is no longer about its start. */
+  settled: boolean;
 
   readonly #settings: ChildSettings;
   readonly #owner: ChildOwner;
@@ -99,11 +156,17 @@ export class Child {
   readonly #events: UpstreamEvents;
   readonly #now: Stopwatch;
   readonly #process: ServerProcess;
+  /** Oldest first. */
+  #ghosts: Ghost[] = [];
   readonly #requests = new Map<number, (outcome: Outcome | DrawbridgeError) => void>();
   readonly #subscribed: ReadonlySet<string>;
   #nextId = 1;
   #envelope = "";
   #listenId = 0;
+  readonly #level = new LogLevel();
+  #settling: NodeJS.Timeout | undefined;
+  #answered = false;
+  #startedUp = false;
   #relisten: NodeJS.Timeout | undefined;
 
   constructor(
@@ -122,19 +185,21 @@ export class Child {
     this.#now = now;
     this.startedAt = now();
     this.idleSince = this.startedAt;
+    this.settled = !settings.flavour.askable;
     const read = lineReader(
       settings.maxAnswerBytes,
       (line) => this.#onLine(line),
       () => this.#onTooLong(),
     );
-    this.#process = startProcess(settings.process, logger, {
+    this.#process = settings.start({
       output: read,
       errorLine: (line) => {
         this.lastStderr = line;
         owner.stderr(line);
       },
       drained: () => owner.writable(),
-      exited: (reason, startable) => this.#onEnd(reason, startable),
+      unsent: (text, error) => this.#onUnsent(text, error),
+      exited: (reason, startable, failure) => this.#onEnd(reason, startable, failure && (() => failure)),
     });
     this.#handshake().then(
       (identity) => {
@@ -143,6 +208,7 @@ export class Child {
         this.phase = "ready";
         if (identity.revision === MODERN_REVISION) this.listen();
         else for (const uri of this.#subscribed) this.#resubscribe(uri);
+        if (!this.settled) this.#settle();
         owner.ready(this);
       },
       (error: unknown) => {
@@ -178,7 +244,32 @@ export class Child {
       this.suspectId = id;
       this.suspectSince = call.sentAt;
     }
+    if (this.#envelope === "" && call.permitted.call.logLevel !== undefined) this.#raise(call.permitted.call.logLevel);
     this.#write(messages.callText(call.permitted.call, id, this.#envelope));
+  }
+
+  /** Whether what it says now could be about a call that somebody else has given up. */
+  hauntedFor(principal: string): boolean {
+    if (this.#ghosts.length === 0) return false;
+    const time = this.#now();
+    // Nobody is forgotten before their time: more than can be remembered are everybody's.
+    if (this.#ghosts.length > MAX_GHOSTS) return true;
+    this.#ghosts = this.#ghosts.filter(({ until }) => until > time);
+    return this.#ghosts.some((ghost) => ghost.principal !== principal);
+  }
+
+  /** Puts a question of the server to the client of a call. */
+  ask(call: PooledCall, question: ServerRequest): void {
+    call.ask(
+      question,
+      (text) => this.#write(text),
+      () => this.phase !== "ended" && this.#owner.asked(this, question),
+    );
+  }
+
+  /** Tells the server that nobody answers its question. */
+  refuse(question: ServerRequest, reason: string): void {
+    this.#write(refusalText(question.id, reason));
   }
 
   /** Takes a settled call out of the books; an abandoned one is cancelled in the server. */
@@ -187,7 +278,11 @@ export class Child {
     const { tool } = call;
     if (tool !== undefined) this.counts.set(tool, (this.counts.get(tool) ?? 1) - 1);
     this.idleSince = this.#now();
-    if (abandoned !== undefined) this.#write(messages.cancelledText(call.id, abandoned));
+    if (abandoned !== undefined) {
+      this.#write(messages.cancelledText(call.id, abandoned));
+      const until = this.idleSince + this.#settings.ghostMs;
+      this.#ghosts.push({ id: call.id, principal: principalOf(call.permitted), until });
+    }
     this.#owner.finished(this, call, abandoned === undefined);
   }
 
@@ -226,6 +321,11 @@ export class Child {
     });
   }
 
+  /** What a request for clients of these capabilities carries; as every other request does at a server with a handshake. */
+  envelopeFor(capabilities: JsonObject): string {
+    return messages.envelopeFor(this.#envelope, capabilities);
+  }
+
   /** 2026-07-28: opens the stream of changes, or replaces it after `subscribed` has changed. */
   listen(): void {
     clearTimeout(this.#relisten);
@@ -242,15 +342,21 @@ export class Child {
   end(): Promise<void> {
     if (this.phase !== "ended") this.phase = "ending";
     clearTimeout(this.#relisten);
+    clearTimeout(this.#settling);
     return this.#process.end();
   }
 
   async #handshake(): Promise<UpstreamIdentity> {
-    const { name, version, startTimeoutMs, modern } = this.#settings;
+    const { name, version, startTimeoutMs, modern, flavour } = this.#settings;
     const envelope = messages.envelopeMembers(version);
     let refusal: Outcome | undefined;
     if (!modern) {
-      const hello = await this.request("initialize", messages.initializeParams(version), startTimeoutMs, "");
+      const hello = await this.request(
+        "initialize",
+        messages.initializeParams(version, flavour.text),
+        startTimeoutMs,
+        "",
+      );
       const known =
         hello.kind === "result" && LEGACY_REVISIONS.some((revision) => revision === hello.value["protocolVersion"]);
       if (hello.kind === "result" && known) {
@@ -291,7 +397,7 @@ export class Child {
       this.#onResponse(message);
       return;
     } else if (message.kind === "request") {
-      this.#write(messages.replyTo(message));
+      this.#onQuestion(message);
     } else {
       this.#onNotification(message);
     }
@@ -315,7 +421,14 @@ export class Child {
       this.#relisten = setTimeout(() => this.listen(), RELISTEN_MS).unref();
     } else if (!pong) {
       this.counters.strays++;
+      if (this.#ghosts.length > 0) this.#ghosts = this.#ghosts.filter((ghost) => ghost.id !== id);
     }
+  }
+
+  #onQuestion(request: ServerRequest): void {
+    const reply = ownReply(request, this.#settings.flavour.capabilities);
+    if (reply !== undefined) this.#write(reply);
+    else this.#owner.asked(this, request);
   }
 
   /** Anything that comes out is a sign of life; the pool hears of it while it has cause to ask. */
@@ -339,14 +452,57 @@ export class Child {
     } else if (message.method === "notifications/message") {
       // With several calls in flight nobody can tell whose message this is, and one caller must not read another's.
       const [only] = this.flights.size === 1 ? this.flights.values() : [];
-      if (only !== undefined && messages.wantsMessage(only.permitted.call, message)) {
-        only.notify({ method: message.method, params: JSON.stringify(message.params) });
+      const wanted = only !== undefined && messages.wantsMessage(only.permitted.call, message);
+      if (wanted && !this.hauntedFor(principalOf(only.permitted))) {
+        only.notify({ method: message.method, params: messages.paramsText(message) });
       } else {
         this.#logger.debug({ pid: this.pid, params: message.params }, "message of the server");
       }
+    } else if (message.method === "notifications/cancelled") {
+      const { requestId } = message.params;
+      if (typeof requestId !== "string" && typeof requestId !== "number") return;
+      for (const call of this.flights.values()) if (call.withdraw(requestId)) return;
+      this.#owner.withdrawn(this, requestId);
     } else if (!messages.reportChange(message, this.#events)) {
       this.#logger.debug({ pid: this.pid, method: message.method }, "notification of the server");
     }
+  }
+
+  /** It has asked for roots of its own accord, which it does once. */
+  startedUp(): void {
+    this.#startedUp = true;
+    if (this.#answered) this.#settled();
+  }
+
+  /** What it said before it answered this ping it said before it heard of any call. */
+  #settle(): void {
+    this.#settling = setTimeout(() => this.#settled(), MAX_SETTLING_MS);
+    this.request("ping", "{}").then(
+      () => {
+        this.#answered = true;
+        if (this.#startedUp || !isObject(this.#settings.flavour.capabilities["roots"])) {
+          this.#settled();
+        } else if (!this.settled) {
+          clearTimeout(this.#settling);
+          this.#settling = setTimeout(() => this.#settled(), SETTLING_MS);
+        }
+      },
+      () => {}, // It died; so did the timer.
+    );
+  }
+
+  #settled(): void {
+    if (this.settled || this.phase !== "ready") return;
+    this.settled = true;
+    clearTimeout(this.#settling);
+    this.#owner.writable();
+  }
+
+  /** The server hears of it before the call, since both go down one pipe. */
+  #raise(wanted: string): void {
+    if (!isObject(this.identity?.capabilities["logging"])) return;
+    const level = this.#level.raise(wanted, this.#now());
+    if (level !== undefined) this.request("logging/setLevel", JSON.stringify({ level })).catch(() => {});
   }
 
   #resubscribe(uri: string): void {
@@ -371,6 +527,16 @@ export class Child {
     void this.#process.kill();
   }
 
+  /** A message could not be sent; whatever else is under way goes on. */
+  #onUnsent(text: string, error: DrawbridgeError): void {
+    const { id } = JSON.parse(text) as { id?: unknown };
+    if (typeof id !== "number") return;
+    this.flights.get(id)?.fail(error);
+    const settle = this.#requests.get(id);
+    this.#requests.delete(id);
+    settle?.(error);
+  }
+
   #onEnd(
     reason: string,
     startable: boolean,
@@ -383,10 +549,18 @@ export class Child {
     const handshaken = this.identity !== undefined;
     this.phase = "ended";
     clearTimeout(this.#relisten);
+    clearTimeout(this.#settling);
+    for (const { timer } of this.held) clearTimeout(timer);
+    this.held = [];
     for (const settle of [...this.#requests.values()]) settle(failure());
     this.#requests.clear();
     // Not tried again elsewhere: the calls may have had their effect already.
     for (const call of [...this.flights.values()]) call.fail(failure());
     this.#owner.ended(this, reason, handshaken, startable);
   }
+}
+
+/** Who calls: a person, through a client. What one is asked and told is for no other. */
+export function principalOf({ by }: PermittedCall): string {
+  return `${by.subject}\n${by.client}`;
 }

@@ -10,8 +10,10 @@ import { readUpstreamMessage, type UpstreamMessage } from "../mcp/json-text.ts";
 import { publicAddress } from "../net/addresses.ts";
 import type { CredentialSource } from "./credentials.ts";
 import { dispatch, type WireEnd, type WireHandler, type WireRequest } from "./http-wire.ts";
+import type { LogLevel } from "./log-level.ts";
 import * as messages from "./messages.ts";
 import { headerValue } from "./mirrored-headers.ts";
+import { replyTo, type ServerRequest } from "./questions.ts";
 import type { HttpServerSettings } from "./settings.ts";
 import type { UpstreamEvents, UpstreamIdentity } from "./upstream.ts";
 
@@ -27,6 +29,8 @@ export interface Manner {
 export interface Terms extends Manner {
   readonly identity: UpstreamIdentity;
   readonly sessionId: string | undefined;
+  /** What the session's server was told to log. */
+  readonly level: LogLevel;
 }
 
 export type Notification = Extract<UpstreamMessage, { kind: "notification" }>;
@@ -46,6 +50,8 @@ export interface Listener {
   /** The credential that the request is about to be sent with; again when it was turned away and another took its place. */
   sentWith?(credential: UpstreamCredential): void;
   notification(message: Notification): void;
+  /** A request of the server. Default: what we say to it ourselves. */
+  question?(request: ServerRequest): void;
   done(reply: Reply): void;
   /** `sent`: the server may have seen the request. */
   fail(error: DrawbridgeError, sent: boolean): void;
@@ -54,6 +60,7 @@ export interface Listener {
 export interface Endpoint {
   /** Open connections. */
   readonly connected: number;
+  readonly url: URL;
   /** Headers of every request, the operator's among them. */
   readonly headers: readonly string[];
   /** A JSON-RPC id that was not used before. */
@@ -96,8 +103,7 @@ export function openEndpoint(name: string, settings: HttpServerSettings, events:
   const url = checkedUrl(name, settings);
   const path = `${url.pathname}${url.search}`;
   // Every request goes to this one origin: redirects are not followed, so no credential ever leaves it.
-  const pool = new Pool(url.origin, {
-    connections: settings.maxConnections + EXTRA_CONNECTIONS,
+  const options: Pool.Options = {
     pipelining: 1,
     allowH2: false,
     // Time is kept by whoever asks; a stream of changes may be silent for ever.
@@ -109,7 +115,10 @@ export function openEndpoint(name: string, settings: HttpServerSettings, events:
       timeout: Math.min(settings.startTimeoutSeconds * 1000, 10_000),
       ...(settings.allowPrivateAddresses ? undefined : { lookup: publicLookup }),
     },
-  });
+  };
+  const pool = new Pool(url.origin, { ...options, connections: settings.maxConnections + EXTRA_CONNECTIONS });
+  /** Streams that stay open must not take the connections that calls need. */
+  const streams = new Pool(url.origin, { ...options, connections: settings.sessions.max + EXTRA_CONNECTIONS });
   const headers = [
     "content-type",
     "application/json",
@@ -124,8 +133,10 @@ export function openEndpoint(name: string, settings: HttpServerSettings, events:
   ];
   let lastId = 0;
 
-  const transmit = (request: WireRequest, handler: WireHandler) =>
-    dispatch(pool, path, name, settings.maxAnswerBytes, request, handler);
+  const transmit = (request: WireRequest, handler: WireHandler) => {
+    const through = request.method === "GET" ? streams : pool;
+    return dispatch(through, request.path ?? path, name, settings.maxAnswerBytes, request, handler);
+  };
 
   function send(
     request: WireRequest,
@@ -205,7 +216,8 @@ export function openEndpoint(name: string, settings: HttpServerSettings, events:
         const message = readUpstreamMessage(text);
         if (message === undefined) return;
         if (message.kind === "notification") listener.notification(message);
-        else if (message.kind === "request") notify(messages.replyTo(message), over, source);
+        else if (message.kind === "request" && listener.question !== undefined) listener.question(message);
+        else if (message.kind === "request") notify(replyTo(message), over, source);
         else if (message.id === id || (message.kind === "error" && message.id === undefined && status >= 400)) {
           answered = true;
           // The stream should end now; if it does, its connection can be used again.
@@ -330,8 +342,9 @@ export function openEndpoint(name: string, settings: HttpServerSettings, events:
 
   return {
     get connected() {
-      return pool.stats.connected;
+      return pool.stats.connected + streams.stats.connected;
     },
+    url,
     headers,
     newId: () => ++lastId,
     converse,
@@ -340,7 +353,7 @@ export function openEndpoint(name: string, settings: HttpServerSettings, events:
     stream,
     send,
     refusal,
-    close: () => pool.destroy(),
+    close: async () => void (await Promise.all([pool.destroy(), streams.destroy()])),
   };
 }
 

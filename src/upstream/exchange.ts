@@ -1,6 +1,7 @@
 /** One call under way to an upstream: it settles exactly once, whatever comes first, and gives back what it held. */
-import type { CallNotification, Outcome, PermittedCall, Replies, UpstreamCredential } from "../core/call.ts";
+import type { CallNotification, Outcome, PermittedCall, Replies, RequestId, UpstreamCredential } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
+import { answerText, questionOf, refusalText, type ServerRequest } from "./questions.ts";
 
 /** Milliseconds of a clock that never goes back. */
 export type Stopwatch = () => number;
@@ -11,16 +12,33 @@ export interface Limits {
   readonly silenceMs: number;
   /** Longest call, progress or not. */
   readonly totalMs: number;
+  /** Longest wait for the client's answer to a question of the server. */
+  readonly answerMs: number;
 }
 
 /** Why the upstream should stop working on a call; undefined when it has answered or is gone. */
 export type Abandoned = string | undefined;
 
+/** A question that waits for the client. */
+interface OpenQuestion {
+  readonly timer: NodeJS.Timeout;
+  readonly tell: (text: string) => void;
+  readonly mistaken: (() => void) | undefined;
+}
+
+/** A server may ask so often in one call; each question may hold the call up for a while. */
+const MAX_QUESTIONS = 64;
+
 export class Exchange {
   readonly permitted: PermittedCall;
-  readonly startedAt: number;
+  /** Later than it really was by the time that the client took to answer questions. */
+  startedAt: number;
   /** When the upstream was last heard on this call. */
   heardAt: number;
+  /** Since when the client is being asked, so that the upstream may be silent; -1 when it is not. */
+  askingSince = -1;
+  /** Questions of the server so far. */
+  questions = 0;
   settled = false;
   /** Where `Deadlines` keeps it; -1 when it does not. */
   place = -1;
@@ -31,6 +49,8 @@ export class Exchange {
   readonly #deadlines: Deadlines;
   readonly #resolve: (outcome: Outcome) => void;
   readonly #reject: (error: DrawbridgeError) => void;
+  /** Made with the first question; most calls have none. */
+  #open: Map<RequestId, OpenQuestion> | undefined;
 
   constructor(
     permitted: PermittedCall,
@@ -63,6 +83,55 @@ export class Exchange {
   sentWith(credential: UpstreamCredential): void {
     if (!this.settled) this.#replies.sentWith?.(credential);
   }
+  /** Whether its client can be asked something. */
+  get answerable(): boolean {
+    return this.#replies.ask !== undefined;
+  }
+  /** Questions that the client has not answered. */
+  get asking(): number {
+    return this.#open?.size ?? 0;
+  }
+
+  /**
+   * Puts a question of the server to the client. `tell` gets the JSON-RPC answer: what the client said, or why nobody answers.
+   * It is called once, unless the server withdraws the question. Until then the server's silence does not count. A server that
+   * answers the call while it waits for the question has asked in another call of the same caller: then `mistaken` is called instead.
+   */
+  ask(request: ServerRequest, tell: (text: string) => void, mistaken?: () => void): void {
+    const { id } = request;
+    const question = questionOf(request);
+    const reason =
+      this.settled || question === undefined || this.#replies.ask === undefined
+        ? "There is nobody to ask."
+        : this.questions >= MAX_QUESTIONS
+          ? "The call has asked too often."
+          : this.#open?.has(id)
+            ? "A question with this id is open."
+            : undefined;
+    if (reason !== undefined || question === undefined) {
+      tell(refusalText(id, reason ?? ""));
+      return;
+    }
+    this.questions++;
+    const { answerMs, now } = this.#deadlines;
+    const timer = setTimeout(() => this.#close(id, open, refusalText(id, "Nobody answered in time.")), answerMs);
+    const open: OpenQuestion = { timer, tell, mistaken };
+    this.#open ??= new Map();
+    this.#open.set(id, open);
+    if (this.askingSince < 0) this.askingSince = now();
+    this.#replies.ask?.(question).then(
+      (answer) => this.#close(id, open, answerText(id, answer)),
+      () => this.#close(id, open, refusalText(id, "The question was not answered.")),
+    );
+  }
+
+  /** The server does not want an answer any more; false when the question is not one of this call. */
+  withdraw(id: RequestId): boolean {
+    const open = this.#open?.get(id);
+    if (open !== undefined) this.#close(id, open, undefined);
+    return open !== undefined;
+  }
+
   answer(outcome: Outcome): void {
     if (this.settled) return;
     this.#end(undefined);
@@ -78,11 +147,30 @@ export class Exchange {
     this.fail(new DrawbridgeError("cancelled", "The call was cancelled."), "the client cancelled the request");
   }
 
+  #close(id: RequestId, open: OpenQuestion, text: string | undefined): void {
+    if (this.#open?.get(id) !== open) return;
+    this.#open.delete(id);
+    clearTimeout(open.timer);
+    if (this.#open.size === 0) {
+      const time = this.#deadlines.now();
+      this.startedAt += time - this.askingSince;
+      this.heardAt = time;
+      this.askingSince = -1;
+    }
+    if (text !== undefined) open.tell(text);
+  }
+
   #end(abandoned: Abandoned): void {
     this.settled = true;
     this.#signal.removeEventListener("abort", this);
     this.#deadlines.delete(this);
     this.release(abandoned);
+    if (this.#open === undefined) return;
+    for (const [id, open] of this.#open) {
+      const mistaken = abandoned === undefined ? open.mistaken : undefined;
+      this.#close(id, open, mistaken === undefined ? refusalText(id, "The call has ended.") : undefined);
+      mistaken?.();
+    }
   }
 }
 
@@ -92,6 +180,8 @@ export interface Deadlines {
   delete(exchange: Exchange): void;
   /** Those that have not settled. */
   all(): readonly Exchange[];
+  readonly now: Stopwatch;
+  readonly answerMs: number;
 }
 
 export function deadlines(
@@ -107,6 +197,8 @@ export function deadlines(
   function sweep(): void {
     const time = now();
     for (const exchange of [...watched]) {
+      // What the client is asked has a time of its own.
+      if (exchange.askingSince >= 0) continue;
       if (time - exchange.startedAt > limits.totalMs) expired(exchange, "total");
       else if (time - exchange.heardAt > limits.silenceMs) expired(exchange, "silence");
     }
@@ -133,6 +225,8 @@ export function deadlines(
       exchange.place = -1;
     },
     all: () => [...watched],
+    now,
+    answerMs: limits.answerMs,
   };
 }
 

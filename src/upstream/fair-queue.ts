@@ -17,13 +17,13 @@ export interface Ticket<T> {
 export interface FairQueue<T> {
   readonly size: number;
   push(flow: string, lane: string, item: T): Ticket<T>;
-  /** Takes the next entry of the lanes that are `open`; undefined when there is none. */
-  take(open: (lane: string) => boolean): T | undefined;
+  /** Takes the next entry of the lanes that are `open` (to their first); undefined when there is none. */
+  take(open: (lane: string, first: T) => boolean): T | undefined;
   /** Removing what has been taken or removed does nothing. */
   remove(ticket: Ticket<T>): void;
   waitingIn(lane: string): number;
-  /** Lanes in which somebody waits. */
-  lanes(): Iterable<string>;
+  /** Who is first in each lane. */
+  heads(): Iterable<T>;
   /** Empties the queue; returns what was in it. */
   drain(): T[];
 }
@@ -70,10 +70,9 @@ export function fairQueue<T>(): FairQueue<T> {
       let best: Ticket<T> | undefined;
       let bestLane: Lane<T> | undefined;
       for (const [name, lane] of lanes) {
-        if (!open(name)) continue;
-        while (lane.heap[0] !== undefined && lane.heap[0].item === undefined) sink(lane.heap);
-        const head = lane.heap[0];
-        if (head !== undefined && (best === undefined || before(head, best))) {
+        const head = first(lane);
+        if (head?.item === undefined || !open(name, head.item)) continue;
+        if (best === undefined || before(head, best)) {
           best = head;
           bestLane = lane;
         }
@@ -93,7 +92,12 @@ export function fairQueue<T>(): FairQueue<T> {
       forget(ticket.lane, lane);
     },
     waitingIn: (lane) => lanes.get(lane)?.live ?? 0,
-    lanes: () => lanes.keys(),
+    *heads() {
+      for (const lane of lanes.values()) {
+        const item = first(lane)?.item;
+        if (item !== undefined) yield item;
+      }
+    },
     drain() {
       const all = [...lanes.values()].flatMap((lane) => lane.heap).sort((a, b) => (before(a, b) ? -1 : 1));
       const items: T[] = [];
@@ -107,6 +111,11 @@ export function fairQueue<T>(): FairQueue<T> {
       return items;
     },
   };
+}
+
+function first<T>(lane: Lane<T>): Ticket<T> | undefined {
+  while (lane.heap[0] !== undefined && lane.heap[0].item === undefined) sink(lane.heap);
+  return lane.heap[0];
 }
 
 function before(a: Ticket<unknown>, b: Ticket<unknown>): boolean {

@@ -7,6 +7,8 @@ import { type EventReader, eventReader } from "./sse.ts";
 
 export interface WireRequest {
   readonly method: "POST" | "GET" | "DELETE";
+  /** Default: that of the endpoint. */
+  readonly path?: string;
   /** Names and values in turn. */
   readonly headers: string[];
   readonly body?: string;
@@ -30,6 +32,8 @@ export interface WireHandler {
   head?(status: number, headers: IncomingHttpHeaders, events: boolean): void;
   /** Text of one JSON message. */
   message(text: string): void;
+  /** An event of another type than `message`. */
+  event?(type: string, data: string): void;
   end(end: WireEnd): void;
   /** `sent`: the server may have seen the request. */
   fail(error: DrawbridgeError, sent: boolean): void;
@@ -101,7 +105,9 @@ class AnswerReader implements Dispatcher.DispatchHandler {
       this.#events = eventReader(
         this.#maxBytes,
         (event) => {
-          if (event.type === "message" && !this.#over) this.#handler.message(event.data);
+          if (this.#over) return;
+          if (event.type === "message") this.#handler.message(event.data);
+          else this.#handler.event?.(event.type, event.data);
         },
         () => this.#stop(this.#tooLarge()),
       );

@@ -1,6 +1,8 @@
 /** An MCP server behind a URL: `Upstream` over Streamable HTTP, of 2026-07-28 or with the sessions of the revisions before it. */
-import type { Outcome, PermittedCall, Replies } from "../core/call.ts";
+import type { JsonObject, Outcome, PermittedCall, Replies } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
+import { isObject } from "../mcp/json-text.ts";
+import { boundedFlavours, flavourOf, PLAIN } from "./capabilities.ts";
 import { watchChanges } from "./changes.ts";
 import type { CredentialSource, UpstreamCredentials } from "./credentials.ts";
 import { type Notification, openEndpoint, type Reply, type Terms } from "./endpoint.ts";
@@ -14,10 +16,11 @@ import {
   timeoutError,
 } from "./exchange.ts";
 import { fairQueue, type Ticket } from "./fair-queue.ts";
-import { HEADER_MISMATCH, type Link, openLink, sessionLost, UNSUPPORTED_VERSION } from "./link.ts";
+import { HEADER_MISMATCH, type Link, type LinkEvents, openLink, sessionLost, UNSUPPORTED_VERSION } from "./link.ts";
 import * as messages from "./messages.ts";
 import { type MirroredParameters, mirroredParameters, nameHeader, parameterHeaders } from "./mirrored-headers.ts";
 import { type Personal, personalLinks } from "./personal-links.ts";
+import { ownReply } from "./questions.ts";
 import type { HttpServerSettings } from "./settings.ts";
 import { abortable, type UpstreamDeps } from "./stdio.ts";
 import type { ListName, Upstream } from "./upstream.ts";
@@ -44,6 +47,9 @@ class HttpCall extends Exchange {
 }
 
 const CONNECT_AGAIN_MS = 100;
+/** Flavours of clients at most, the plain one among them. */
+const MAX_FLAVOURS = 8;
+const MAX_MIRRORED = 10_000;
 /** Failures that are about the caller and say nothing of the server. */
 const OF_THE_CALLER: readonly string[] = ["unauthenticated", "insufficient_scope"];
 
@@ -59,23 +65,34 @@ export function httpUpstream(
   const { events, version, credentials } = deps;
   if ((settings.credentials === undefined) !== (credentials === undefined))
     throw new DrawbridgeError("settings_invalid", `Nobody makes the credentials of the server "${name}".`);
-  const limits: Limits = { silenceMs: settings.timeoutSeconds * 1000, totalMs: settings.maxCallSeconds * 1000 };
+  const limits: Limits = {
+    silenceMs: settings.timeoutSeconds * 1000,
+    totalMs: settings.maxCallSeconds * 1000,
+    answerMs: settings.answerSeconds * 1000,
+  };
   const endpoint = openEndpoint(name, settings, events);
   const linkOptions = { name, endpoint, version, startTimeoutSeconds: settings.startTimeoutSeconds, now };
   /** Ours: who the server is, its lists and their changes; and all calls at a server that needs no credentials. */
   const own = openLink({
     ...linkOptions,
     source: credentials && ((signal, refused) => credentials.own(signal, refused)),
+    flavour: PLAIN,
     events: { reached, failed, lost: () => stopListening() },
   });
-  const personal =
-    credentials &&
-    personalLinks({
-      credentials,
-      sessions: settings.sessions,
-      open: (source) => openLink({ ...linkOptions, source, legacy: true }),
-      now,
-    });
+  /** Those of callers, at a server that keeps sessions and knows its users or may ask them something. */
+  const personal = personalLinks({
+    endpoint,
+    credentials,
+    sessions: settings.sessions,
+    open: (source, flavour, linkEvents: LinkEvents) =>
+      openLink({ ...linkOptions, source, flavour, legacy: true, events: linkEvents }),
+    listen: (terms, source, more) =>
+      watchChanges({ endpoint, terms, source, subscribed: NONE, events, logger, more, lost() {}, random }),
+    now,
+  });
+  const flavours = boundedFlavours(MAX_FLAVOURS, personal.release);
+  /** Ours for lists, by the flavours that they are read for. */
+  const listing = new Map<string, Link>();
 
   const queue = fairQueue<HttpCall>();
   const watched = deadlines(limits, expire, now);
@@ -132,7 +149,7 @@ export function httpUpstream(
       if (call.terms?.envelope === "")
         endpoint.notify(messages.cancelledText(call.id, abandoned), call.terms, call.source);
     }
-    if (call.personal !== undefined) personal?.giveBack(call.personal);
+    if (call.personal !== undefined) personal.giveBack(call.personal, call);
     const next = active < settings.maxConnections ? queue.take(() => true) : undefined;
     if (next !== undefined) run(next);
     if (closing && active === 0) whenIdle?.();
@@ -157,8 +174,7 @@ export function httpUpstream(
     own
       .reach()
       .then(async (reached) => {
-        if (mustLearnTools(call, reached))
-          offered(await messages.readList(name, "tools", reached.identity, own.request));
+        if (mustLearnTools(call, reached)) await readTools(reached, call.permitted.call.capabilities);
         return reached;
       })
       .then(
@@ -170,22 +186,46 @@ export function httpUpstream(
   const mustLearnTools = (call: HttpCall, { envelope }: Terms) =>
     mirrored === undefined && envelope !== "" && call.permitted.call.method === "tools/call";
 
-  /** Sends a call over our terms, or in the caller's own session at a server that keeps sessions and knows its users. */
+  /** Sends a call over our terms, or in the caller's own session. */
   function sendOver(call: HttpCall, ours: Terms): void {
-    if (personal === undefined || ours.sessionId === undefined) {
-      begin(call, own, ours);
+    const { permitted } = call;
+    const wanted = ours.sessionId === undefined ? PLAIN : flavourOf(permitted.call.capabilities, call.answerable);
+    if (ours.sessionId === undefined || (credentials === undefined && wanted === PLAIN)) {
+      withLevel(call, own, ours);
       return;
     }
-    call.personal ??= personal.take(call.permitted.by);
-    const { link } = call.personal;
-    if (link.terms !== undefined) {
-      begin(call, link, link.terms);
+    call.personal ??= personal.take(permitted.by, flavours.admit(wanted));
+    const { link, hearing } = call.personal;
+    if (link.terms !== undefined && hearing === undefined) {
+      withLevel(call, link, link.terms);
       return;
     }
-    link.reach().then(
-      (terms) => call.settled || begin(call, link, terms),
-      (error: unknown) => call.fail(DrawbridgeError.from(error, "upstream_failed")),
-    );
+    link
+      .reach()
+      .then(async (terms) => {
+        await call.personal?.hearing;
+        return terms;
+      })
+      .then(
+        (terms) => call.settled || withLevel(call, link, terms),
+        (error: unknown) => call.fail(DrawbridgeError.from(error, "upstream_failed")),
+      );
+  }
+
+  /** Sends a call when the server of its session knows what it wants to hear of it. */
+  function withLevel(call: HttpCall, link: Link, over: Terms): void {
+    const { logLevel } = call.permitted.call;
+    const tell =
+      logLevel !== undefined && over.sessionId !== undefined && isObject(over.identity.capabilities["logging"]);
+    const level = tell ? over.level.raise(logLevel, now()) : undefined;
+    if (level === undefined) {
+      begin(call, link, over);
+      return;
+    }
+    const go = () => {
+      if (!call.settled) begin(call, link, over);
+    };
+    endpoint.ask("logging/setLevel", JSON.stringify({ level }), over, call.source).then(go, go);
   }
 
   function begin(call: HttpCall, link: Link, over: Terms): void {
@@ -193,6 +233,7 @@ export function httpUpstream(
     const id = endpoint.newId();
     call.id = id;
     call.terms = over;
+    if (call.personal !== undefined && !call.personal.calls.includes(call)) call.personal.calls.push(call);
     const headers = [...over.headers];
     if (over.envelope !== "") {
       headers.push("mcp-method", permitted.call.method);
@@ -210,6 +251,13 @@ export function httpUpstream(
     const text = messages.callText(permitted.call, id, over.envelope);
     call.stop = endpoint.converse(id, text, headers, over, call.source, {
       sentWith: (credential) => call.sentWith(credential),
+      question(request) {
+        const tell = (text: string) => endpoint.notify(text, over, call.source);
+        const reply = ownReply(request, call.personal?.flavour.capabilities ?? PLAIN.capabilities);
+        call.heardAt = now();
+        if (reply !== undefined) tell(reply);
+        else call.ask(request, tell);
+      },
       notification(message) {
         call.heardAt = now();
         relay(call, message);
@@ -236,7 +284,10 @@ export function httpUpstream(
       }
     } else if (message.method === "notifications/message") {
       if (messages.wantsMessage(asked, message))
-        call.notify({ method: message.method, params: JSON.stringify(message.params) });
+        call.notify({ method: message.method, params: messages.paramsText(message) });
+    } else if (message.method === "notifications/cancelled") {
+      const { requestId } = message.params;
+      if (typeof requestId === "string" || typeof requestId === "number") call.withdraw(requestId);
     } else if (!messages.reportChange(message, events)) {
       logger.debug({ method: message.method }, "notification of the server");
     }
@@ -299,15 +350,45 @@ export function httpUpstream(
     });
   }
 
-  async function list(which: ListName): Promise<readonly string[]> {
+  async function list(which: ListName, capabilities: JsonObject): Promise<readonly string[]> {
     const terms = await own.reach();
-    const entries = await messages.readList(name, which, terms.identity, own.request);
-    return which === "tools" && terms.envelope !== "" ? offered(entries) : entries;
+    if (terms.envelope === "") {
+      const link = listingFor(terms, capabilities);
+      return messages.readList(name, which, (await link.reach()).identity, link.request);
+    }
+    if (which === "tools") return readTools(terms, capabilities);
+    return messages.readList(name, which, terms.identity, (method, params) =>
+      own.request(method, params, capabilities),
+    );
+  }
+
+  /** Before 2026-07-28: a session that declares what the clients can do; nobody calls in it. */
+  function listingFor(ours: Terms, capabilities: JsonObject): Link {
+    const flavour = ours.sessionId === undefined ? PLAIN : flavours.admit(flavourOf(capabilities, true));
+    if (flavour === PLAIN) return own;
+    let link = listing.get(flavour.text);
+    if (link === undefined) {
+      link = openLink({ ...linkOptions, source: own.source, flavour, legacy: true });
+      listing.set(flavour.text, link);
+      const [oldest] = listing;
+      if (listing.size > MAX_FLAVOURS && oldest !== undefined) {
+        listing.delete(oldest[0]);
+        void oldest[1].end();
+      }
+    }
+    return link;
+  }
+
+  async function readTools({ identity }: Terms, capabilities: JsonObject): Promise<readonly string[]> {
+    const request = (method: string, params: string) => own.request(method, params, capabilities);
+    return offered(await messages.readList(name, "tools", identity, request));
   }
 
   /** 2026-07-28: notes which parameters are to be repeated in headers, and drops tools whose annotations are wrong. */
   function offered(entries: readonly string[]): readonly string[] {
-    const found = new Map<string, MirroredParameters>();
+    // Clients of other flavours may know other tools, which stay as they are.
+    const found =
+      mirrored === undefined || mirrored.size > MAX_MIRRORED ? new Map<string, MirroredParameters>() : mirrored;
     const good = entries.filter((entry) => {
       const tool = JSON.parse(entry) as { name?: unknown; inputSchema?: unknown };
       const parameters = mirroredParameters(tool.inputSchema);
@@ -319,6 +400,7 @@ export function httpUpstream(
         return false;
       }
       if (parameters.length > 0) found.set(String(tool.name), parameters);
+      else found.delete(String(tool.name));
       return true;
     });
     mirrored = found;
@@ -345,9 +427,9 @@ export function httpUpstream(
       mustBeOpen();
       return (own.terms ?? (await abortable(own.reach(), signal))).identity;
     },
-    async list(which, signal) {
+    async list(which, signal, capabilities = {}) {
       mustBeOpen();
-      return abortable(list(which), signal);
+      return abortable(list(which, capabilities), signal);
     },
     send,
     async subscribe(uri, signal) {
@@ -395,8 +477,10 @@ export function httpUpstream(
       }
       for (const call of watched.all()) call.fail(shuttingDown(), "the gateway is being shut down");
       stopListening();
-      await Promise.all([own.end(), personal?.close()]);
+      await Promise.all([own.end(), personal.close(), ...[...listing.values()].map((link) => link.end())]);
       await endpoint.close();
     },
   };
 }
+
+const NONE: ReadonlySet<string> = new Set();

@@ -1,9 +1,11 @@
 /** The way of one party, ourselves or a user, to an MCP server over HTTP: the revision that is spoken, and the session if there is one. */
-import { LEGACY_REVISIONS, MODERN_REVISION, type Outcome } from "../core/call.ts";
+import { type JsonObject, LEGACY_REVISIONS, MODERN_REVISION, type Outcome } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
+import type { Flavour } from "./capabilities.ts";
 import type { CredentialSource } from "./credentials.ts";
 import type { Endpoint, Manner, Reply, Terms } from "./endpoint.ts";
 import type { Stopwatch } from "./exchange.ts";
+import { LogLevel } from "./log-level.ts";
 import * as messages from "./messages.ts";
 
 export interface Link {
@@ -16,8 +18,8 @@ export interface Link {
   reach(): Promise<Terms>;
   /** These terms are void. Says nothing to the server. */
   forget(terms: Terms): void;
-  /** Asks for an outcome, over new terms when the session is gone. */
-  request(method: string, params: string): Promise<Outcome>;
+  /** Asks for an outcome, over new terms when the session is gone; at a server of 2026-07-28 for clients of these capabilities. */
+  request(method: string, params: string, capabilities?: JsonObject): Promise<Outcome>;
   /** Ends the session, if there is one; the server may not care. `by`: with whose credential. */
   end(by?: CredentialSource): Promise<void>;
 }
@@ -29,6 +31,8 @@ export interface LinkOptions {
   readonly version: string;
   readonly startTimeoutSeconds: number;
   readonly source: CredentialSource;
+  /** What a server with a handshake is told of the clients. */
+  readonly flavour: Flavour;
   /** The server is known to be one with a handshake. */
   readonly legacy?: boolean;
   readonly events?: LinkEvents;
@@ -57,6 +61,7 @@ export function openLink({
   version,
   startTimeoutSeconds,
   source,
+  flavour,
   legacy,
   events,
   now,
@@ -122,7 +127,12 @@ export function openLink({
         LEGACY_REVISIONS.some((known) => versions.includes(known));
       return older
         ? undefined
-        : { ...over, identity: messages.modernIdentity(name, response.value), sessionId: undefined };
+        : {
+            ...over,
+            identity: messages.modernIdentity(name, response.value),
+            sessionId: undefined,
+            level: new LogLevel(),
+          };
     }
     if (response?.code === UNSUPPORTED_VERSION) {
       if (LEGACY_REVISIONS.some((known) => response.data?.includes(`"${known}"`))) return undefined;
@@ -134,8 +144,14 @@ export function openLink({
 
   async function handshake(): Promise<Terms> {
     const first: Manner = { headers: endpoint.headers, envelope: "" };
-    const reply = await endpoint.ask("initialize", messages.initializeParams(version), first, source, startMs);
-    if (reply.response?.kind !== "result") throw endpoint.refusal(reply);
+    const reply = await endpoint.ask(
+      "initialize",
+      messages.initializeParams(version, flavour.text),
+      first,
+      source,
+      startMs,
+    );
+    if (reply.response?.kind !== "result") throw unfit(reply);
     const identity = messages.legacyIdentity(name, reply.response.value);
     const session = reply.headers["mcp-session-id"];
     const sessionId = typeof session === "string" && /^[\x21-\x7e]{1,1024}$/.test(session) ? session : undefined;
@@ -161,16 +177,27 @@ export function openLink({
         },
       });
     });
-    return { identity, envelope: "", headers, sessionId };
+    return { identity, envelope: "", headers, sessionId, level: new LogLevel() };
   }
 
-  async function request(method: string, params: string): Promise<Outcome> {
+  function unfit(reply: Reply): DrawbridgeError {
+    const error = endpoint.refusal(reply);
+    if (![400, 404, 405].includes(reply.status)) return error;
+    return new DrawbridgeError(error.code, error.message, {
+      ...(error.detail !== undefined && { detail: error.detail }),
+      cause: new OtherTransport(),
+    });
+  }
+
+  async function request(method: string, params: string, capabilities: JsonObject = {}): Promise<Outcome> {
+    const ask = (over: Terms) =>
+      endpoint.ask(method, params, { ...over, envelope: messages.envelopeFor(over.envelope, capabilities) }, source);
     let over = await reach();
-    let reply = await endpoint.ask(method, params, over, source);
+    let reply = await ask(over);
     if (sessionLost(over, reply)) {
       forget(over);
       over = await reach();
-      reply = await endpoint.ask(method, params, over, source);
+      reply = await ask(over);
     }
     if (reply.response === undefined) throw endpoint.refusal(reply);
     return messages.outcomeOf(reply.response);
@@ -208,6 +235,9 @@ export function openLink({
     end,
   };
 }
+
+/** The cause when a server takes no handshake by POST; it may speak HTTP+SSE (2025-11-25 transports, Backwards Compatibility). */
+export class OtherTransport extends Error {}
 
 /** The server no longer knows the session, so it has not worked on the request. */
 export function sessionLost(over: Terms, { status, response, resumed }: Reply): boolean {

@@ -9,18 +9,28 @@ import {
 } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import { elementTexts, isObject, memberTexts, objectText, type UpstreamMessage } from "../mcp/json-text.ts";
+import { LOG_LEVELS } from "../mcp/methods.ts";
+import { PLAIN, toldOf } from "./capabilities.ts";
 import type { ListName, UpstreamEvents, UpstreamIdentity } from "./upstream.ts";
 
 /** The revision we ask a server with a handshake for. */
 export const PREFERRED_LEGACY: LegacyRevision = "2025-11-25";
 
-export const initializeParams = (version: string) =>
-  `{"protocolVersion":"${PREFERRED_LEGACY}","capabilities":{},"clientInfo":${clientInfo(version)}}`;
+/** `capabilities`: what this connection declares for its clients, as JSON text. */
+export const initializeParams = (version: string, capabilities: string) =>
+  `{"protocolVersion":"${PREFERRED_LEGACY}","capabilities":${capabilities},"clientInfo":${clientInfo(version)}}`;
 export const INITIALIZED = '{"jsonrpc":"2.0","method":"notifications/initialized"}';
 
-/** Members of `_meta` that each request of 2026-07-28 carries (basic, General fields). */
+/** Members of `_meta` that each request of 2026-07-28 carries (basic, General fields). Ends with the capabilities: none. */
 export const envelopeMembers = (version: string) =>
   `"io.modelcontextprotocol/protocolVersion":"${MODERN_REVISION}","io.modelcontextprotocol/clientInfo":${clientInfo(version)},"io.modelcontextprotocol/clientCapabilities":{}`;
+
+/** The same for a client that can do something. */
+export function envelopeFor(envelope: string, capabilities: JsonObject): string {
+  if (envelope === "") return envelope;
+  const told = toldOf(capabilities);
+  return told === PLAIN.capabilities ? envelope : `${envelope.slice(0, -2)}${JSON.stringify(told)}`;
+}
 
 const clientInfo = (version: string) => JSON.stringify({ name: "drawbridge", version });
 
@@ -38,19 +48,19 @@ const HOP_KEYS = new Set([
 
 /**
  * The request for one call, with our id for its id and progress token. Trace context goes into `_meta` without a prefix
- * (SEP-414). `envelope`: the members of 2026-07-28, or "" for a server with a handshake.
+ * (SEP-414). `envelope`: the members of 2026-07-28 for nobody in particular, or "" for a server with a handshake.
  */
 export function callText(call: McpCall, id: number, envelope: string): string {
-  let meta = envelope;
+  let meta = envelopeFor(envelope, call.capabilities);
   const add = (member: string) => {
     meta = meta === "" ? member : `${meta},${member}`;
   };
-  for (const key in call.meta) if (!HOP_KEYS.has(key)) add(`${JSON.stringify(key)}:${JSON.stringify(call.meta[key])}`);
+  for (const [key, text] of call.meta) if (!HOP_KEYS.has(key)) add(`${JSON.stringify(key)}:${text}`);
   if (call.progressToken !== undefined) add(`"progressToken":${id}`);
   if (envelope !== "" && call.logLevel !== undefined)
     add(`"io.modelcontextprotocol/logLevel":${JSON.stringify(call.logLevel)}`);
   const { trace } = call;
-  if (trace.sampled || call.meta["traceparent"] !== undefined) {
+  if (trace.sampled || call.meta.has("traceparent")) {
     add(`"traceparent":"${traceparent(call)}"`);
     if (trace.tracestate !== undefined) add(`"tracestate":${JSON.stringify(trace.tracestate)}`);
   }
@@ -78,16 +88,7 @@ export function cancelledText(id: number, reason: string): string {
 }
 
 type Notification = Extract<UpstreamMessage, { kind: "notification" }>;
-type Question = Extract<UpstreamMessage, { kind: "request" }>;
 type Response = Extract<UpstreamMessage, { kind: "result" | "error" }>;
-
-/** What we say to a server's request. We declare no capabilities, so only `ping` is ours to answer; some servers ask for roots all the same. */
-export function replyTo(question: Question): string {
-  const id = JSON.stringify(question.id);
-  if (question.method === "ping") return `{"jsonrpc":"2.0","id":${id},"result":{}}`;
-  if (question.method === "roots/list") return `{"jsonrpc":"2.0","id":${id},"result":{"roots":[]}}`;
-  return `{"jsonrpc":"2.0","id":${id},"error":{"code":-32601,"message":"Method not found"}}`;
-}
 
 export function outcomeOf(response: Response): Outcome {
   return response.kind === "result"
@@ -102,16 +103,17 @@ export function progressParams(notification: Notification, call: McpCall): strin
   return objectText(members);
 }
 
-const LEVELS = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
+/** `params` of a notification as the server wrote them. */
+export const paramsText = (notification: Notification): string => objectText(notification.paramTexts);
 
 /** Whether a `notifications/message` is at or above the level that the call asked for. */
 export function wantsMessage(call: McpCall, notification: Notification): boolean {
   if (call.logLevel === undefined) return false;
-  const level = LEVELS.indexOf(String(notification.params["level"]));
-  return level < 0 || level >= LEVELS.indexOf(call.logLevel);
+  const level = LOG_LEVELS.indexOf(String(notification.params["level"]));
+  return level < 0 || level >= LOG_LEVELS.indexOf(call.logLevel);
 }
 
-/** Reports a change that belongs to no call; false when the notification is something else. */
+/** Reports what belongs to no call; false when the notification is something else. */
 export function reportChange(notification: Notification, events: UpstreamEvents): boolean {
   switch (notification.method) {
     case "notifications/tools/list_changed":
@@ -129,6 +131,9 @@ export function reportChange(notification: Notification, events: UpstreamEvents)
       if (typeof uri === "string") events.resourceUpdated(uri, objectText(withoutSubscriptionId(notification)));
       return true;
     }
+    case "notifications/elicitation/complete":
+      events.elicitationComplete?.(objectText(notification.paramTexts));
+      return true;
     default:
       return false;
   }
@@ -138,10 +143,11 @@ export function reportChange(notification: Notification, events: UpstreamEvents)
 function withoutSubscriptionId(notification: Notification): ReadonlyMap<string, string> {
   const meta = notification.params["_meta"];
   if (!isObject(meta) || meta["io.modelcontextprotocol/subscriptionId"] === undefined) return notification.paramTexts;
-  const { "io.modelcontextprotocol/subscriptionId": _, ...rest } = meta;
   const members = new Map(notification.paramTexts);
-  if (Object.keys(rest).length === 0) members.delete("_meta");
-  else members.set("_meta", JSON.stringify(rest));
+  const rest = memberTexts(members.get("_meta") ?? "{}");
+  rest?.delete("io.modelcontextprotocol/subscriptionId");
+  if (rest === undefined || rest.size === 0) members.delete("_meta");
+  else members.set("_meta", objectText(rest));
   return members;
 }
 

@@ -2,6 +2,7 @@
 import type { UpstreamCredentials } from "./credentials.ts";
 import { httpUpstream } from "./http.ts";
 import type { ServerSettings } from "./settings.ts";
+import { eitherUpstream, sseUpstream } from "./sse-upstream.ts";
 import { type StdioDeps, stdioUpstream } from "./stdio.ts";
 import type { Upstream } from "./upstream.ts";
 
@@ -14,5 +15,9 @@ export interface OpenDeps extends StdioDeps {
 
 /** Throws `settings_invalid` when the entry cannot be used safely. A server that is down is no error here: `state` tells. */
 export function openUpstream(name: string, settings: ServerSettings, deps: OpenDeps): Upstream {
-  return "command" in settings ? stdioUpstream(name, settings, deps) : httpUpstream(name, settings, deps);
+  return "command" in settings
+    ? stdioUpstream(name, settings, deps)
+    : OVER_HTTP[settings.transport](name, settings, deps);
 }
+
+const OVER_HTTP = { auto: eitherUpstream, "streamable-http": httpUpstream, sse: sseUpstream } as const;

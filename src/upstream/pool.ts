@@ -4,29 +4,65 @@
  * calls wait, further processes are started beside it.
  */
 
-import type { Outcome, PermittedCall, Replies } from "../core/call.ts";
+import type { Outcome, PermittedCall, Replies, RequestId } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import type { Logger } from "../observe/logger.ts";
-import { Child, type ChildOwner, PooledCall, type Tool } from "./child.ts";
+import type { Flavour } from "./capabilities.ts";
+import { Child, type ChildOwner, PooledCall, principalOf, type Tool } from "./child.ts";
 import { type Deadlines, deadlines, type Limits, type Stopwatch, stopwatch, timeoutError } from "./exchange.ts";
 import { fairQueue } from "./fair-queue.ts";
-import type { ProcessOptions } from "./process.ts";
-import type { StdioServerSettings } from "./settings.ts";
+import type { ProcessEvents, ServerProcess } from "./process.ts";
+import { OUTSIDE, type ServerRequest } from "./questions.ts";
 import type { UpstreamEvents, UpstreamIdentity, UpstreamState } from "./upstream.ts";
+
+/** What a pool needs to know of the server's settings. */
+export interface PoolSettings {
+  readonly processes: { readonly min: number; readonly max: number; readonly idleSeconds: number };
+  readonly maxInFlight: number;
+  readonly maxQueued: number;
+  readonly timeoutSeconds: number;
+  readonly maxCallSeconds: number;
+  readonly answerSeconds: number;
+  readonly startTimeoutSeconds: number;
+  readonly maxAnswerBytes: number;
+}
 
 export interface PoolOptions {
   readonly name: string;
   readonly version: string;
-  readonly process: ProcessOptions;
-  readonly settings: StdioServerSettings;
+  /** Starts a process, or what is like one. */
+  start(events: ProcessEvents): ServerProcess;
+  readonly settings: PoolSettings;
   readonly logger: Logger;
   readonly events: UpstreamEvents;
+}
+
+/** What tells the pools of one server apart, and what they share. */
+export interface PoolShare {
+  /** What its processes are told of the clients. */
+  readonly flavour: Flavour;
+  /** Processes kept running. */
+  readonly min: number;
+  /** How many more processes the server may have, in all pools. */
+  room(): number;
+  /** Calls wait, and there is no room: others may have a process to spare. `bare`: this pool has none at all. */
+  squeeze(bare: boolean): void;
+  /** There is room for one more. */
+  vacated(): void;
 }
 
 export interface Pool {
   /** A process that has shaken hands, started if need be. Rejects when the server cannot be started. */
   reach(signal: AbortSignal): Promise<Child>;
   send(call: PermittedCall, replies: Replies, signal: AbortSignal): Promise<Outcome>;
+  /** Ends a process that does nothing, or when `must` the one that does least as soon as it has done it; false when there is none. */
+  spare(must: boolean): boolean;
+  /** Starts what is missing, if there is room now. */
+  ensure(): void;
+  /** Processes that run or start. */
+  readonly size: number;
+  /** Nothing is in flight and nobody waits. */
+  readonly idle: boolean;
   /** Processes that have shaken hands. */
   ready(): readonly Child[];
   /** Who the server said it was, last time it was reached. */
@@ -66,19 +102,34 @@ const STEADY_MS = 10_000;
 const MAX_HOMES = 10_000;
 const MAX_TOOLS = 10_000;
 const MAX_STDERR_LINES = 100;
+/** Calls without a question after which it is known that a tool may run beside those of others. */
+const QUIET_CALLS = 1;
+/** The same for a tool that was there when nobody could tell whose question it was. */
+const SUSPECT_QUIET_CALLS = 8;
+/** A question that may be one of several callers' is held for so long at most. */
+const MAX_HELD_MS = 30_000;
+const MAX_HELD = 64;
+/** Calls that need a process to themselves wait so long for one that is there before another is started. */
+const SHARE_MS = 50;
+/** Processes started at once for them. */
+const STARTS_AT_ONCE = 2;
 
 export function processPool(
   options: PoolOptions,
+  share: PoolShare,
   subscribed: ReadonlySet<string>,
   now: Stopwatch = stopwatch,
   random: () => number = Math.random,
 ): Pool {
   const { name, settings, logger } = options;
-  const { min, max, idleSeconds } = {
-    ...settings.processes,
-    max: Math.max(settings.processes.min, settings.processes.max),
+  const { min, flavour } = share;
+  const { askable } = flavour;
+  const { idleSeconds } = settings.processes;
+  const limits: Limits = {
+    silenceMs: settings.timeoutSeconds * 1000,
+    totalMs: settings.maxCallSeconds * 1000,
+    answerMs: settings.answerSeconds * 1000,
   };
-  const limits: Limits = { silenceMs: settings.timeoutSeconds * 1000, totalMs: settings.maxCallSeconds * 1000 };
   const queue = fairQueue<PooledCall>();
   const tools = new Map<string, Tool>();
   /** The process that served a session or principal last: what state it keeps is there. */
@@ -120,9 +171,13 @@ export function processPool(
     finished(child, call, answered) {
       const { tool } = call;
       if (answered && tool !== undefined) onCalm(child, call, tool);
+      if (askable) onOver(child, call, answered);
+      if (child.leaving && child.flights.size === 0) retire(child, "makes room for others");
       dispatch();
       if (closing && inFlight() === 0) whenIdle?.();
     },
+    asked: onQuestion,
+    withdrawn: onWithdrawn,
     writable: dispatch,
     ended: onEnded,
     stderr(line) {
@@ -146,19 +201,30 @@ export function processPool(
         else if (call.ticket !== undefined) queue.remove(call.ticket);
       };
       const tool = toolOf(permitted);
-      const child = queue.waitingIn(tool.name) === 0 ? place(permitted, tool) : undefined;
-      if (child !== undefined) child.send(call, tool);
-      else enqueue(call, tool);
+      const lane = laneOf(permitted, tool);
+      const child = queue.waitingIn(lane) === 0 ? place(permitted, tool) : undefined;
+      if (child !== undefined) assign(child, call, tool);
+      else enqueue(call, lane);
     });
   }
 
-  function enqueue(call: PooledCall, tool: Tool): void {
+  function assign(child: Child, call: PooledCall, tool: Tool): void {
+    if (mayAsk(tool)) {
+      call.exclusive = true;
+      child.lease = principalOf(call.permitted);
+      child.leases++;
+      child.reserved = false;
+    }
+    child.send(call, tool);
+  }
+
+  function enqueue(call: PooledCall, lane: string): void {
     if (queue.size >= settings.maxQueued) {
       const message = `The server "${name}" has too many calls waiting. Try again later.`;
       call.fail(new DrawbridgeError("overloaded", message, { retryAfterSeconds: 1 }));
       return;
     }
-    call.ticket = queue.push(principalOf(call.permitted), tool.name, call);
+    call.ticket = queue.push(principalOf(call.permitted), lane, call);
     takePulse();
     ensure();
   }
@@ -167,25 +233,30 @@ export function processPool(
   function dispatch(): void {
     if (queue.size === 0) return;
     for (;;) {
-      const call = queue.take((lane) => {
-        const tool = tools.get(lane);
-        return tool !== undefined && children.some((child) => canTake(child, tool));
+      const call = queue.take((_, { permitted }) => {
+        const tool = toolOf(permitted);
+        return children.some((child) => canTake(child, tool, permitted));
       });
       if (call === undefined) return;
       const tool = toolOf(call.permitted);
       const child = place(call.permitted, tool);
-      if (child !== undefined) child.send(call, tool);
+      if (child !== undefined) assign(child, call, tool);
     }
   }
+
+  /** Calls wait in line for their tool; those that need a process to themselves, also for their caller. */
+  const laneOf = (permitted: PermittedCall, tool: Tool) =>
+    mayAsk(tool) ? `${JSON.stringify(tool.name)}\n${principalOf(permitted)}` : tool.name;
 
   /** The process for a call: its home if that can take it, else the least busy one, the oldest of equals. */
   function place(permitted: PermittedCall, tool: Tool): Child | undefined {
     const key = permitted.call.session ?? principalOf(permitted);
     const home = homes.get(key);
-    if (home !== undefined && canTake(home, tool)) return home;
+    if (home !== undefined && canTake(home, tool, permitted)) return home;
     let best: Child | undefined;
     for (const child of children) {
-      if (canTake(child, tool) && (best === undefined || child.flights.size < best.flights.size)) best = child;
+      if (canTake(child, tool, permitted) && (best === undefined || child.flights.size < best.flights.size))
+        best = child;
     }
     if (best !== undefined) {
       homes.delete(key);
@@ -195,14 +266,16 @@ export function processPool(
     return best;
   }
 
-  function canTake(child: Child, tool: Tool): boolean {
+  function canTake(child: Child, tool: Tool, permitted: PermittedCall): boolean {
     return (
       child.phase === "ready" &&
       !child.blocked &&
       child.suspectId === 0 &&
       !child.full &&
       child.flights.size < settings.maxInFlight &&
-      (child.counts.get(tool) ?? 0) < tool.limit
+      (child.counts.get(tool) ?? 0) < tool.limit &&
+      !child.leaving &&
+      (!askable || belongs(child, tool, principalOf(permitted)))
     );
   }
 
@@ -213,7 +286,8 @@ export function processPool(
       if (tools.size >= MAX_TOOLS)
         for (const [old, { blocking }] of tools)
           if (!blocking && queue.waitingIn(old) === 0 && tools.delete(old)) break;
-      tool = { name: key, limit: Math.min(FIRST_LIMIT, settings.maxInFlight), blocking: false, calm: 0, grownAt: 0 };
+      const limit = Math.min(FIRST_LIMIT, settings.maxInFlight);
+      tool = { name: key, limit, blocking: false, calm: 0, grownAt: 0, asks: false, quiet: 0 };
       tools.set(key, tool);
     }
     return tool;
@@ -227,6 +301,103 @@ export function processPool(
     }
     const message = `The server "${name}" had no process free for the call in time. Try again later.`;
     call.fail(new DrawbridgeError("overloaded", message, { retryAfterSeconds: 5 }));
+  }
+
+  // ---- questions ----
+
+  // A question does not say which call it belongs to. It is put to the one caller whose calls are in flight in the process that
+  // asks, so calls that may ask share no process with those of others. When it happens in spite of that, the question waits until
+  // all calls but one caller's have ended.
+
+  const mayAsk = (tool: Tool) => askable && (tool.asks || tool.quiet < QUIET_CALLS);
+
+  /** Whether a process can take a call of this caller without doubt about whose question is whose. */
+  function belongs(child: Child, tool: Tool, principal: string): boolean {
+    if (child.held.length > 0) return false;
+    if ((child.lease ?? principal) !== principal || (child.owner ?? principal) !== principal) return false;
+    if (!mayAsk(tool)) return !child.reserved;
+    if (!child.settled || child.hauntedFor(principal)) return false;
+    if (child.lease === undefined && leasesOf(principal) >= mostLeases()) return false;
+    for (const call of child.flights.values()) if (principalOf(call.permitted) !== principal) return false;
+    return true;
+  }
+
+  /** Nobody has all processes to themselves, however many clients they call through. */
+  const mostLeases = () => Math.max(1, (children.length + share.room()) >> 1);
+
+  function leasesOf(principal: string): number {
+    const subject = subjectOf(principal);
+    return children.filter(({ lease }) => lease !== undefined && subjectOf(lease) === subject).length;
+  }
+
+  function onQuestion(child: Child, question: ServerRequest): void {
+    if (question.method === "roots/list" && !child.settled) {
+      child.refuse(question, OUTSIDE);
+      child.startedUp();
+    } else if (!tryToAsk(child, question)) {
+      hold(child, question);
+    }
+  }
+
+  /** Puts a question to whom it must be for, or refuses it when it is for nobody; false when that cannot be told now. */
+  function tryToAsk(child: Child, question: ServerRequest): boolean {
+    let best: PooledCall | undefined;
+    for (const call of child.flights.values()) {
+      if (best !== undefined && principalOf(best.permitted) !== principalOf(call.permitted)) return false;
+      if (best === undefined || likelier(call, best)) best = call;
+    }
+    if (best === undefined) {
+      child.refuse(question, OUTSIDE);
+      return true;
+    }
+    if (child.hauntedFor(principalOf(best.permitted))) return false;
+    if (best.tool !== undefined) {
+      if (!best.tool.asks) logger.debug({ tool: best.tool.name }, "the tool asks; calls of it share no process");
+      best.tool.asks = true;
+    }
+    // Servers keep the roots they were told for all their calls to come.
+    if (question.method === "roots/list") child.owner = principalOf(best.permitted);
+    child.ask(best, question);
+    return true;
+  }
+
+  function hold(child: Child, question: ServerRequest): void {
+    if (child.held.length >= MAX_HELD) {
+      child.refuse(question, "Too many questions wait.");
+      return;
+    }
+    const timer = setTimeout(
+      () => {
+        child.held = child.held.filter((other) => other.question !== question);
+        // One of them has asked, and all of them may.
+        for (const { tool } of child.flights.values())
+          if (tool !== undefined) tool.quiet = Math.min(tool.quiet, QUIET_CALLS - SUSPECT_QUIET_CALLS);
+        logger.warn({ pid: child.pid, method: question.method }, "a question of the server was in nobody's name");
+        child.refuse(question, "The question cannot be told from those of other calls.");
+        dispatch();
+      },
+      Math.min(MAX_HELD_MS, limits.silenceMs / 2),
+    );
+    child.held.push({ question, timer });
+  }
+
+  function onWithdrawn(child: Child, id: RequestId): void {
+    const withdrawn = child.held.find(({ question }) => question.id === id);
+    if (withdrawn === undefined) return;
+    clearTimeout(withdrawn.timer);
+    child.held = child.held.filter((other) => other !== withdrawn);
+    dispatch();
+  }
+
+  function onOver(child: Child, call: PooledCall, answered: boolean): void {
+    if (call.exclusive && --child.leases === 0) child.lease = undefined;
+    if (answered && call.questions === 0 && call.tool !== undefined) call.tool.quiet++;
+    if (child.held.length === 0 || child.phase === "ended") return;
+    child.held = child.held.filter(({ question, timer }) => {
+      if (!tryToAsk(child, question)) return true;
+      clearTimeout(timer);
+      return false;
+    });
   }
 
   // ---- pulse ----
@@ -243,6 +414,7 @@ export function processPool(
     if (queue.size === 0) {
       clearInterval(pulseTimer);
       pulseTimer = undefined;
+      for (const child of children) child.reserved = false;
       return;
     }
     const time = now();
@@ -266,10 +438,10 @@ export function processPool(
     ensure();
   }
 
-  const mayGrow = (child: Child) => [...queue.lanes()].some((lane) => growable(tools.get(lane), child));
+  const mayGrow = (child: Child) => [...queue.heads()].some(({ permitted }) => growable(toolOf(permitted), child));
 
-  const growable = (tool: Tool | undefined, child: Child) =>
-    tool !== undefined && !tool.blocking && tool.limit < settings.maxInFlight && (child.counts.get(tool) ?? 0) > 0;
+  const growable = (tool: Tool, child: Child) =>
+    !tool.blocking && tool.limit < settings.maxInFlight && (child.counts.get(tool) ?? 0) > 0;
 
   /** Something came out of a process that was watched. */
   function onPulse(child: Child, answered: PooledCall | undefined, pong: boolean): void {
@@ -282,9 +454,9 @@ export function processPool(
     const awake = child.blocked;
     child.blocked = false;
     if (pong && time - child.pingSentAt < BLOCKED_MS) {
-      for (const lane of queue.lanes()) {
-        const tool = tools.get(lane);
-        if (tool === undefined || !growable(tool, child) || time - tool.grownAt < GROWTH_MS) continue;
+      for (const { permitted } of queue.heads()) {
+        const tool = toolOf(permitted);
+        if (!growable(tool, child) || time - tool.grownAt < GROWTH_MS) continue;
         tool.limit = Math.min(settings.maxInFlight, tool.limit * 2);
         tool.grownAt = time;
       }
@@ -334,7 +506,9 @@ export function processPool(
     let missing = Math.max(min, demand) - children.length;
     const starting = children.filter((child) => child.phase === "starting").length;
     if (missing <= 0 && queue.size > 0) missing = wanted() - starting;
-    missing = Math.min(missing, max - children.length);
+    if (missing <= 0) return;
+    if (share.room() < missing) crowded();
+    missing = Math.min(missing, share.room());
     if (missing <= 0) return;
     const wait = notBefore - now();
     if (wait > 0) {
@@ -351,16 +525,69 @@ export function processPool(
   function wanted(): number {
     let ready = false;
     let patience = false;
+    let unshared = false;
     for (const child of children) {
       if (child.phase !== "ready") continue;
       ready = true;
+      if (askable && !shared(child)) {
+        unshared = true;
+        continue;
+      }
       const suspect = child.suspectId !== 0 && now() - child.suspectSince > SUSPECT_MS;
       const heldUp = suspect || (child.blocked && child.silentMs >= (trusted(child) ? TRUST : 1) * BLOCKED_MS);
       if (!heldUp) return 0;
       if (!suspect && child.silentMs < LESSON_MS) patience = true;
     }
+    if (unshared) return waitedMs() < SHARE_MS ? 0 : STARTS_AT_ONCE;
     return patience || !ready ? 1 : Math.ceil(queue.size / CALLS_PER_START);
   }
+
+  /** Whether a process could take any call that waits as soon as it has done something else. */
+  function shared(child: Child): boolean {
+    if (child.held.length > 0 || child.leaving) return false;
+    const owner = child.lease ?? child.owner;
+    for (const { permitted } of queue.heads()) {
+      const principal = principalOf(permitted);
+      if (owner !== undefined && principal !== owner) return false;
+      if (mayAsk(toolOf(permitted)) && (child.flights.size > 0 ? owner === undefined : child.hauntedFor(principal)))
+        return false;
+    }
+    return true;
+  }
+
+  /** How long the first of those who wait has waited. */
+  function waitedMs(): number {
+    let since = now();
+    const time = since;
+    for (const { startedAt } of queue.heads()) since = Math.min(since, startedAt);
+    return time - since;
+  }
+
+  /** Processes are wanted, and there is no room for them. */
+  function crowded(): void {
+    share.squeeze(children.length === 0);
+    if (!askable || share.room() > 0) return;
+    const kept = children.find(
+      (child) =>
+        (child.owner !== undefined || child.hauntedFor("")) && child.flights.size === 0 && child.phase === "ready",
+    );
+    if (kept !== undefined) {
+      retire(kept, "makes room for others");
+      return;
+    }
+    // Whoever needs a process to themselves gets one when it has done what it does for others.
+    let best: Child | undefined;
+    for (const child of children) {
+      if (child.reserved) return;
+      if (child.phase !== "ready" || !child.settled || !canLend(child)) continue;
+      if (best === undefined || child.flights.size < best.flights.size) best = child;
+    }
+    const wants = [...queue.heads()].some(({ permitted }) => mayAsk(toolOf(permitted)));
+    if (best !== undefined && wants) best.reserved = true;
+  }
+
+  const canLend = (child: Child) =>
+    child.lease === undefined && child.owner === undefined && child.held.length === 0 && !child.hauntedFor("");
 
   /** Whether all it works on has been seen not to block. */
   function trusted(child: Child): boolean {
@@ -374,9 +601,11 @@ export function processPool(
       {
         name,
         version: options.version,
-        process: options.process,
+        start: options.start,
+        flavour,
         maxAnswerBytes: settings.maxAnswerBytes,
         startTimeoutMs: settings.startTimeoutSeconds * 1000,
+        ghostMs: limits.totalMs,
         requestTimeoutMs: limits.silenceMs,
         modern: identity?.revision === "2026-07-28",
       },
@@ -440,6 +669,7 @@ export function processPool(
   function leave(child: Child): void {
     children = children.filter((other) => other !== child);
     for (const [key, home] of homes) if (home === child) homes.delete(key);
+    share.vacated();
   }
 
   /** Stops processes beyond the least number after their idle time, the youngest first. */
@@ -453,14 +683,19 @@ export function processPool(
           if (children.length <= min) break;
           if (child.phase !== "ready" || child.flights.size > 0 || queue.size > 0 || now() - child.idleSince < idleMs)
             continue;
-          leave(child);
-          logger.debug({ pid: child.pid }, "server process was idle and is stopped");
-          endings.add(settled(child.end()));
+          retire(child, "was idle");
         }
         armIdle();
       },
       Math.max(5, idleMs / 4),
     ).unref();
+  }
+
+  /** Ends a process that has nothing to do. */
+  function retire(child: Child, why: string): void {
+    leave(child);
+    logger.debug({ pid: child.pid, why }, "server process is stopped");
+    endings.add(settled(child.end()));
   }
 
   /** Forgets an ending once it is over. */
@@ -484,6 +719,27 @@ export function processPool(
   return {
     send,
     identity: () => identity,
+    spare(must) {
+      const ready = children.filter((child) => child.phase === "ready" && !child.leaving);
+      const idle = ready.find((child) => child.flights.size === 0);
+      if (queue.size === 0 && idle !== undefined && children.length > (must ? 0 : min)) {
+        retire(idle, "makes room for others");
+        return true;
+      }
+      if (!must || children.some(({ leaving }) => leaving)) return false;
+      const [least] = ready.sort((a, b) => a.flights.size - b.flights.size);
+      if (least === undefined) return false;
+      if (least.flights.size === 0) retire(least, "makes room for others");
+      else least.leaving = true;
+      return true;
+    },
+    ensure,
+    get size() {
+      return children.length;
+    },
+    get idle() {
+      return queue.size === 0 && waiters.size === 0 && inFlight() === 0;
+    },
     ready: () => children.filter((child) => child.phase === "ready"),
     async reach(signal) {
       if (signal.aborted) throw new DrawbridgeError("cancelled", "The request was cancelled.");
@@ -549,6 +805,14 @@ export function processPool(
   };
 }
 
-function principalOf({ by }: PermittedCall): string {
-  return `${by.subject}\n${by.client}`;
+/** Of calls of one caller: those whose tool is known to ask, those that have asked least, and the oldest come first. */
+function likelier(call: PooledCall, other: PooledCall): boolean {
+  const asks = Number(call.tool?.asks ?? false) - Number(other.tool?.asks ?? false);
+  const fewer = other.questions - call.questions;
+  return asks > 0 || (asks === 0 && (fewer > 0 || (fewer === 0 && call.id < other.id)));
+}
+
+/** A client's id is a URL or ours, and has no line breaks. */
+function subjectOf(principal: string): string {
+  return principal.slice(0, principal.lastIndexOf("\n"));
 }

@@ -1,5 +1,6 @@
 /** One operating-system process of a stdio server: bytes in, bytes out, and a certain end for it and everything it started. */
 import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
+import type { DrawbridgeError } from "../core/errors.ts";
 import type { Logger } from "../observe/logger.ts";
 import { sharedReaper } from "./reaper.ts";
 
@@ -16,8 +17,10 @@ export interface ProcessEvents {
   errorLine(line: string): void;
   /** stdin takes more again after `full`. */
   drained(): void;
-  /** Called once, after the last output: it could not be started, or it has ended. */
-  exited(reason: string, startable: boolean): void;
+  /** One text could not be sent, which says nothing of the others. */
+  unsent?(text: string, error: DrawbridgeError): void;
+  /** Called once, after the last output: it could not be started, or it has ended. `failure`: what its calls are told, if not just that. */
+  exited(reason: string, startable: boolean, failure?: DrawbridgeError): void;
 }
 
 export interface ServerProcess {

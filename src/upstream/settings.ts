@@ -11,6 +11,11 @@ const common = {
       "How long the upstream may stay silent during one call. Each progress notification starts the time anew.",
     ),
   maxCallSeconds: seconds.default(600).describe("The longest one call may take, progress or not."),
+  answerSeconds: seconds
+    .default(600)
+    .describe(
+      "How long a question of the server to its client (elicitation, sampling, roots) may wait for the answer. The call's own times stand still meanwhile.",
+    ),
   startTimeoutSeconds: seconds.default(30).describe("How long the first handshake may take."),
   maxAnswerBytes: z
     .int()
@@ -41,7 +46,7 @@ export const stdioServer = z.strictObject({
         .max(64)
         .default(8)
         .describe(
-          "The most processes of this server. More are started only while calls wait behind a process that does not answer pings; 1 keeps all state in one process.",
+          "The most processes of this server. More are started only while calls wait behind a process that does not answer pings, and for clients with other capabilities; 1 keeps all state in one process, which cannot ask clients anything.",
         ),
       idleSeconds: seconds.default(60).describe("How long a process beyond `min` may be idle before it is stopped."),
     })
@@ -88,6 +93,12 @@ export const httpServer = z.strictObject({
     .describe(
       "Each call carries a token made for this upstream and the calling user (RFC 8693), never the caller's own. Default: none but `headers`.",
     ),
+  transport: z
+    .enum(["auto", "streamable-http", "sse"])
+    .default("auto")
+    .describe(
+      "`sse` is HTTP+SSE of revision 2024-11-05; `auto` falls back to it when the server does not take Streamable HTTP.",
+    ),
   sessions: z
     .strictObject({
       max: z
@@ -99,7 +110,9 @@ export const httpServer = z.strictObject({
       idleSeconds: seconds.default(300).describe("How long a session may be unused before it is ended."),
     })
     .prefault({})
-    .describe("With `credentials`, at a server that keeps sessions: one for each user and client, never shared."),
+    .describe(
+      "At a server that keeps sessions, one for each user and client, never shared: with `credentials`, and for clients that the server may ask something.",
+    ),
   allowInsecureHttp: z.boolean().default(false).describe("Insecure: allows plain http to a host that is not loopback."),
   allowPrivateAddresses: z
     .boolean()

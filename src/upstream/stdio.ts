@@ -3,8 +3,10 @@ import { resolve } from "node:path";
 import { DrawbridgeError } from "../core/errors.ts";
 import type { Logger } from "../observe/logger.ts";
 import { childEnvironment, type Environment } from "./environment.ts";
+import { flavouredPools } from "./flavoured-pools.ts";
 import { readList } from "./messages.ts";
-import { processPool } from "./pool.ts";
+import type { PoolOptions } from "./pool.ts";
+import { startProcess } from "./process.ts";
 import type { StdioServerSettings } from "./settings.ts";
 import type { Upstream, UpstreamEvents, UpstreamIdentity } from "./upstream.ts";
 
@@ -24,23 +26,27 @@ export interface StdioDeps extends UpstreamDeps {
 
 /** Starts the least number of processes at once, in the background. */
 export function stdioUpstream(name: string, settings: StdioServerSettings, deps: StdioDeps): Upstream {
-  const { version, events } = deps;
+  const logger = deps.logger.child({ server: name });
+  const process = {
+    command: settings.command,
+    cwd: resolve(deps.baseDirectory, settings.cwd ?? "."),
+    environment: childEnvironment(deps.environment, settings.environment),
+  };
+  return pooledUpstream({
+    name,
+    version: deps.version,
+    settings,
+    events: deps.events,
+    logger,
+    start: (events) => startProcess(process, logger, events),
+  });
+}
+
+/** An upstream over processes, or over what is like them: one connection for many callers. */
+export function pooledUpstream(options: PoolOptions): Upstream {
+  const { name } = options;
   const subscribed = new Set<string>();
-  const pool = processPool(
-    {
-      name,
-      version,
-      settings,
-      events,
-      logger: deps.logger.child({ server: name }),
-      process: {
-        command: settings.command,
-        cwd: resolve(deps.baseDirectory, settings.cwd ?? "."),
-        environment: childEnvironment(deps.environment, settings.environment),
-      },
-    },
-    subscribed,
-  );
+  const pool = flavouredPools(options, subscribed);
 
   async function identity(signal: AbortSignal): Promise<UpstreamIdentity> {
     const known = pool.identity() ?? (await pool.reach(signal)).identity;
@@ -73,11 +79,12 @@ export function stdioUpstream(name: string, settings: StdioServerSettings, deps:
   return {
     name,
     identity,
-    async list(list, signal) {
+    async list(list, signal, capabilities = {}) {
       const who = await identity(signal);
-      const child = await pool.reach(signal);
+      const child = await pool.reach(signal, capabilities);
+      const envelope = child.envelopeFor(capabilities);
       return readList(name, list, child.identity ?? who, (method, params) =>
-        abortable(child.request(method, params), signal),
+        abortable(child.request(method, params, undefined, envelope), signal),
       );
     },
     send: pool.send,

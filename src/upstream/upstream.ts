@@ -18,6 +18,8 @@ export interface UpstreamEvents {
   listChanged(list: ListName): void;
   /** `notifications/resources/updated`; `params` is JSON text. */
   resourceUpdated(uri: string, params: string): void;
+  /** What a user had to visit a URL for is done (`notifications/elicitation/complete`, 2025-11-25); `params` is JSON text. */
+  elicitationComplete?(params: string): void;
 }
 
 export interface UpstreamState {
@@ -40,9 +42,10 @@ export interface Upstream {
   identity(signal: AbortSignal): Promise<UpstreamIdentity>;
   /**
    * Every entry of one list, all pages read, each as the upstream's JSON text. Bounded: more than 10,000 entries or 1,000 pages
-   * is refused with `upstream_failed`. A list that the capabilities do not declare is empty.
+   * is refused with `upstream_failed`. A list that the server does not declare is empty. `capabilities`: those of the clients that
+   * it is for, since servers may offer more to some; default: none.
    */
-  list(list: ListName, signal: AbortSignal): Promise<readonly string[]>;
+  list(list: ListName, signal: AbortSignal, capabilities?: JsonObject): Promise<readonly string[]>;
   /**
    * Sends one call and resolves with its one outcome. Throws `DrawbridgeError` (`upstream_unavailable`, `upstream_failed`,
    * `upstream_timeout`, `overloaded`, `answer_too_large`, `cancelled`; and with credentials what their maker rejects with, such

@@ -59,7 +59,7 @@ test("a token for another audience is refused, and one with too few scopes is to
   const call = { jsonrpc: "2.0", id: 1, method: "tools/call", params: { name: "echo", arguments: { text: "hi" } } };
   const answer = await one.post(call, {}, narrow);
   expect(answer.status).toBe(403);
-  expect(answer.headers.get("www-authenticate")).toMatch(/error="insufficient_scope".*scope="tools\.call"/);
+  expect(answer.headers.get("www-authenticate")).toMatch(/error="insufficient_scope".*scope="tools\.read tools\.call"/);
 });
 
 test("the metadata of the resource and the challenge lead there", async () => {

@@ -261,7 +261,7 @@ describe("a call", () => {
     const { access_token } = await one.tokens({ without: ["mcp:call"] });
     const response = await one.post(echo(), {}, access_token);
     expect(response.status).toBe(403);
-    expect(response.headers.get("www-authenticate")).toMatch(/error="insufficient_scope".*scope="mcp:call"/);
+    expect(response.headers.get("www-authenticate")).toMatch(/error="insufficient_scope".*scope="mcp:read mcp:call"/);
   });
   verifies(
     "http-unknown-method",

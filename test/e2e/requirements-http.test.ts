@@ -488,7 +488,10 @@ describe("what a client did not declare", () => {
       const { message } = await legacy("tools/call", { name: "ask", arguments: {} }, { "mcp-session-id": id });
       expect(JSON.stringify(message)).toContain("Method not found");
       const client = await http.legacy(httpToken);
-      await expect(client.callTool({ name: "ask", arguments: {} })).rejects.toMatchObject({ code: -31502 });
+      expect(await client.callTool({ name: "ask", arguments: {} })).toMatchObject({
+        isError: true,
+        content: [{ text: expect.stringContaining("did not declare") }],
+      });
     },
   );
 });

@@ -171,7 +171,7 @@ describe("a caller whose scopes stand for nothing at a server", () => {
   test("is told which scope would help", async () => {
     const answer = await call("readers_echo");
     expect(answer.status).toBe(403);
-    expect(answer.headers.get("www-authenticate")).toMatch(/error="insufficient_scope".*scope="mcp:read"/);
+    expect(answer.headers.get("www-authenticate")).toMatch(/error="insufficient_scope".*scope="mcp:call mcp:read"/);
   });
 
   test("is not sent to ask for what would not help", async () => {

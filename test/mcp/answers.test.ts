@@ -86,9 +86,26 @@ describe("what upstreams say", () => {
     ["nothing", ""],
     ["a result twice", '{"result":{"a":1},"result":{"b":2},"jsonrpc":"2.0","id":5}'],
     ["a result twice, once with an escape", '{"result":{"a":1},"r\\u0065sult":{"b":2},"jsonrpc":"2.0","id":5}'],
+    ["a result twice, once before a space", '{"jsonrpc":"2.0","id":5,"result":{"a":1},"result" :{"b":2}}'],
+    ["an answer with its id twice, in the middle", '{"result":{"a":1},"id":{},"jsonrpc":"2.0","id":5}'],
+    ["an answer with its id twice, at the end", '{"jsonrpc":"2.0","id":5,"result":{"a":1},"id":5}'],
+    ["an answer with its id twice, at the end, after a space", '{"jsonrpc":"2.0","id":5,"result":{"a":1} , "id" : 5 }'],
+    ["an answer with its version twice", '{"jsonrpc":"2.0","id":5,"result":{"a":1},"jsonrpc":"2.0"}'],
     ["an answer without an id", '{"jsonrpc":"2.0","result":{}}'],
   ])("%s is no message", (_title, text) => {
     expect(readUpstreamMessage(text)).toBeUndefined();
+  });
+  test("an error may be nested deeper than any stack, and its data keeps its bytes", () => {
+    const data = "[".repeat(200_000) + "]".repeat(200_000);
+    const text = `{"jsonrpc":"2.0","id":5,"error":{"code":1,"message":"m","data":${data}}}`;
+    expect(readUpstreamMessage(text)).toEqual({ kind: "error", id: 5, code: 1, message: "m", data });
+  });
+  test.each([
+    ['{"result":{"id":1,"id":2},"jsonrpc":"2.0","id":5}', '{"id":1,"id":2}'],
+    ['{"jsonrpc":"2.0","id":5,"result":{"items":[{"id":1},{"id":2}]}}', '{"items":[{"id":1},{"id":2}]}'],
+    ['{"jsonrpc":"2.0","id":5,"result":{"jsonrpc":"2.0"} }', '{"jsonrpc":"2.0"}'],
+  ])("keys of the result itself are its own affair: %s", (text, result) => {
+    expect(readUpstreamMessage(text)).toMatchObject({ result });
   });
   test("a string that holds what looks like the end of the message does not fool it", () => {
     const inner = JSON.stringify({ text: ',"jsonrpc":"2.0","id":5}' });

@@ -133,7 +133,7 @@ describe("2026-07-28", () => {
       era: "modern",
       revision: "2026-07-28",
       progressToken: 7,
-      meta: { "vendor.example/x": 1 },
+      meta: new Map([["vendor.example/x", "1"]]),
     });
   });
 

@@ -66,7 +66,11 @@ export function upstreamContract(label: string, { modern, open }: ContractOption
 
     test("shows the server neither the client's id nor its progress token, but its own _meta and trace", async () => {
       const upstream = await opened();
-      const meta = { "example.test/kept": { a: 1 }, progressToken: CLIENT_TOKEN, traceparent: "00-of-the-client" };
+      const meta = new Map([
+        ["example.test/kept", '{"a":1}'],
+        ["progressToken", JSON.stringify(CLIENT_TOKEN)],
+        ["traceparent", '"00-of-the-client"'],
+      ]);
       const answer = await upstream.send(toolCall("meta", {}, { meta, progressToken: CLIENT_TOKEN }), ignored, never);
       const seen = structuredOf(answer) as { id: unknown; meta: Record<string, unknown> };
       expect(seen.id).toBeTypeOf("number");

@@ -12,6 +12,7 @@ import { Secret } from "../../src/core/secret.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import type { UpstreamCredentials } from "../../src/upstream/credentials.ts";
 import { httpUpstream } from "../../src/upstream/http.ts";
+import { openUpstream } from "../../src/upstream/open.ts";
 import { httpServer, stdioServer } from "../../src/upstream/settings.ts";
 import { stdioUpstream } from "../../src/upstream/stdio.ts";
 import type { ListName, Upstream, UpstreamEvents } from "../../src/upstream/upstream.ts";
@@ -37,7 +38,7 @@ export function permitted(method: string, params: Record<string, unknown>, optio
     target: { server: "s", kind, name, upstreamName: name, pin: undefined },
     params: params as McpCall["params"],
     forward: new Map(Object.entries(params).map(([key, value]) => [key, JSON.stringify(value)])),
-    meta: {},
+    meta: new Map(),
     progressToken: undefined,
     capabilities: {},
     logLevel: undefined,
@@ -101,6 +102,21 @@ export function http(url: string, settings: HttpSettings = {}, credentials?: Ups
   const parsed = httpServer.parse({ url, ...(credentials !== undefined && { credentials: "exchange" }), ...settings });
   return recorded((events) =>
     httpUpstream("s", parsed, { logger: silentLogger, events, version: "0.0.0", credentials }),
+  );
+}
+
+/** An upstream over HTTP as the settings open it, whatever transport it turns out to speak. */
+export function anyHttp(url: string, settings: HttpSettings = {}, credentials?: UpstreamCredentials): Recorded {
+  const parsed = httpServer.parse({ url, ...(credentials !== undefined && { credentials: "exchange" }), ...settings });
+  return recorded((events) =>
+    openUpstream("s", parsed, {
+      logger: silentLogger,
+      events,
+      version: "0.0.0",
+      baseDirectory: import.meta.dirname,
+      environment: {},
+      credentials,
+    }),
   );
 }
 

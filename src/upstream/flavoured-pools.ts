@@ -1,0 +1,125 @@
+/**
+ * The processes of one server, in a pool for each flavour of client: a server with a handshake learns once what its clients can do.
+ * All pools together keep to the server's limit of processes. One of 2026-07-28 is told with each request, and needs one pool only.
+ */
+import { type JsonObject, MODERN_REVISION, type Outcome, type PermittedCall, type Replies } from "../core/call.ts";
+import { boundedFlavours, type Flavour, flavourOf, PLAIN } from "./capabilities.ts";
+import type { Child } from "./child.ts";
+import { type Stopwatch, stopwatch } from "./exchange.ts";
+import { type Pool, type PoolOptions, type PoolShare, processPool } from "./pool.ts";
+import type { UpstreamIdentity, UpstreamState } from "./upstream.ts";
+
+export interface FlavouredPools {
+  /** A process that has shaken hands and was told of these capabilities, as far as there is one. */
+  reach(signal: AbortSignal, capabilities?: JsonObject): Promise<Child>;
+  send(call: PermittedCall, replies: Replies, signal: AbortSignal): Promise<Outcome>;
+  /** Processes that have shaken hands. */
+  ready(): readonly Child[];
+  identity(): UpstreamIdentity | undefined;
+  state(): UpstreamState;
+  close(signal: AbortSignal): Promise<void>;
+}
+
+/** Flavours at most, the plain one among them. */
+const MAX_FLAVOURS = 8;
+
+export function flavouredPools(
+  options: PoolOptions,
+  subscribed: ReadonlySet<string>,
+  now: Stopwatch = stopwatch,
+): FlavouredPools {
+  const { min, max: most } = options.settings.processes;
+  const max = Math.max(min, most);
+  const pools = new Map<string, Pool>();
+  /** Somebody waits for room. */
+  let wanting = false;
+  let closed = false;
+  // With one process for all, it is plain: nobody is asked.
+  const flavours = boundedFlavours(Math.min(MAX_FLAVOURS, max), (flavour) => {
+    const pool = pools.get(flavour.text);
+    if (pool?.idle === false) return false;
+    pools.delete(flavour.text);
+    if (pool !== undefined) void pool.close(AbortSignal.abort());
+    return true;
+  });
+  const plain = open(PLAIN);
+
+  function open(flavour: Flavour): Pool {
+    const share: PoolShare = {
+      flavour,
+      min: flavour === PLAIN ? min : 0,
+      room: () => max - sizeOf(pools.values()),
+      squeeze(bare) {
+        const others = [...pools.values()].filter((other) => other !== pool);
+        if (others.some((other) => other.spare(false)) || !bare) return;
+        // There are no more flavours than processes, so another pool has two.
+        const largest = others.sort((a, b) => b.state().size - a.state().size)[0];
+        if (largest?.spare(true)) wanting = true;
+      },
+      vacated() {
+        if (!wanting) return;
+        wanting = false;
+        queueMicrotask(() => {
+          for (const other of pools.values()) if (other !== pool) other.ensure();
+        });
+      },
+    };
+    const pool = processPool(options, share, subscribed, now);
+    pools.set(flavour.text, pool);
+    return pool;
+  }
+
+  function poolOf(wanted: Flavour): Pool {
+    if (closed) return plain;
+    const flavour = flavours.admit(wanted);
+    return pools.get(flavour.text) ?? open(flavour);
+  }
+
+  /** Whether a client's capabilities are told with each request; undefined before the server was reached. */
+  function modern(): boolean | undefined {
+    const revision = plain.identity()?.revision;
+    return revision === undefined ? undefined : revision === MODERN_REVISION;
+  }
+
+  return {
+    async reach(signal, capabilities = PLAIN.capabilities) {
+      const wanted = flavourOf(capabilities, true);
+      if (wanted === PLAIN || modern() === true) return plain.reach(signal);
+      if (modern() === undefined) await plain.reach(signal);
+      return modern() ? plain.reach(signal) : poolOf(wanted).reach(signal);
+    },
+    send(call, replies, signal) {
+      const wanted = flavourOf(call.call.capabilities, replies.ask !== undefined);
+      if (wanted === PLAIN || modern() === true) return plain.send(call, replies, signal);
+      if (modern() === false) return poolOf(wanted).send(call, replies, signal);
+      return plain.reach(signal).then(() => (modern() ? plain : poolOf(wanted)).send(call, replies, signal));
+    },
+    ready: () => [...pools.values()].flatMap((pool) => pool.ready()),
+    identity: plain.identity,
+    state() {
+      const states = [...pools.values()].map((pool) => pool.state());
+      const sum = (of: (state: UpstreamState) => number) => states.reduce((total, state) => total + of(state), 0);
+      return {
+        state: plain.state().state,
+        size: sum(({ size }) => size),
+        inFlight: sum(({ inFlight }) => inFlight),
+        queued: sum(({ queued }) => queued),
+        restarts: sum(({ restarts }) => restarts),
+        problem: states.find(({ problem }) => problem !== undefined)?.problem,
+        stderr: states.flatMap(({ stderr }) => stderr).slice(-MAX_STDERR_LINES),
+      };
+    },
+    async close(signal) {
+      closed = true;
+      await Promise.all([...pools.values()].map((pool) => pool.close(signal)));
+    },
+  };
+}
+
+const MAX_STDERR_LINES = 100;
+
+function sizeOf(pools: Iterable<Pool>): number {
+  let size = 0;
+  for (const pool of pools) size += pool.size;
+  return size;
+}
