@@ -81,7 +81,7 @@ describe("a session", () => {
       const call = opened(await session.call("drip", { events: 10_000, ms: 20 }, {}, two.url));
       expect(await session.end(one.url)).toBe(204);
       expect((await session.ask("ping")).status).toBe(404);
-      await waitFor(async () => (await session.ask("ping", {}, two.url)).status === 404, 1_000);
+      await waitFor(async () => (await session.ask("ping", {}, two.url)).status === 404, 2_000);
       await Promise.all([stream.ended, call.ended]);
       await waitFor(async () => (await cancelled()) === stopped + 1);
       expect(await session.end(two.url)).toBe(404);

@@ -227,6 +227,25 @@ describe.each([
   });
 });
 
+describe.each(["legacy", "modern"] as const)("a server over stdio that speaks %s", (era) => {
+  test("and dies is subscribed to again, for clients of both generations and for those who still want it", async () => {
+    await using one = await world({
+      servers: { echo: { command: fixtureCommand("echo-stdio", ["--era", era]), processes: { max: 1 } } },
+    });
+    const { access_token: token } = await one.tokens();
+    const [legacy, leaving] = [await session(one, token), await session(one, token)];
+    const modern = await listen(one, token, { resourceSubscriptions: [GREETING] });
+    for (const client of [legacy, leaving]) await client.ask("resources/subscribe", { uri: GREETING });
+    await leaving.ask("resources/unsubscribe", { uri: GREETING });
+    await legacy.ask("tools/call", { name: "crash", arguments: {} });
+    await waitFor(async () => {
+      await tool(one, token, "touch", { uri: GREETING });
+      return updates(legacy).length > 0 && updates(modern).length > 0;
+    });
+    expect(updates(leaving)).toEqual([]);
+  });
+});
+
 describe("what a caller may not read", () => {
   verifies(
     "subscription-acknowledged",
