@@ -14,12 +14,13 @@ import { judged } from "./marks.ts";
 import { RESULTS, stopAll, stopAtExit } from "./processes.ts";
 import { cold } from "./suites/cold.ts";
 import { hop, latency, sdk } from "./suites/http.ts";
+import { mask } from "./suites/mask.ts";
 import { idle, leak } from "./suites/memory.ts";
 import { oauth } from "./suites/oauth.ts";
 import { stdio, stdioThroughput } from "./suites/stdio.ts";
 import type { Effort, Suite, SuiteResult } from "./suites/suite.ts";
 
-const SUITES: readonly Suite[] = [hop, sdk, latency, stdio, stdioThroughput, idle, cold, leak, oauth];
+const SUITES: readonly Suite[] = [hop, sdk, latency, stdio, stdioThroughput, idle, cold, leak, oauth, mask];
 const ROOT = path.resolve(import.meta.dirname, "..");
 
 const { positionals, values } = parseArgs({

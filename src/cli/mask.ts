@@ -57,8 +57,9 @@ async function mask(options: MaskOptions, terminal: Terminal): Promise<void> {
   const viewer: Viewer = { subject: "command line", roles: options.role };
   warnOfRoles(options.role, settings, terminal);
   const pieces = terminal.pieces?.() ?? [];
-  if (options.format === "text") await maskText(masker, viewer, pieces, terminal);
-  else if ((await maskRows(masker, viewer, pieces, terminal)) > 0) throw new Ended(EXIT.failed);
+  const write = writer(terminal);
+  if (options.format === "text") await maskText(masker, viewer, pieces, write);
+  else if ((await maskRows(masker, viewer, pieces, write, terminal)) > 0) throw new Ended(EXIT.failed);
 }
 
 /** A role that sees nothing more may be a slip of the pen. */
@@ -72,15 +73,44 @@ function warnOfRoles(roles: readonly string[], settings: MaskSettings, terminal:
 }
 
 type Pieces = AsyncIterable<string> | Iterable<string>;
+type Write = (text: string) => Promise<void>;
 
-async function maskText(masker: Masker, viewer: Viewer, pieces: Pieces, terminal: Terminal): Promise<void> {
+/** Writes, and waits while the reader is slow. Ends the command when there is no reader any more (`| head`). */
+function writer({ stdout }: Terminal): Write {
+  let gone = false;
+  const lost = new Promise<void>((resolve) => {
+    stdout.once?.("error", () => {
+      gone = true;
+      resolve();
+    });
+  });
+  return async (text) => {
+    if (text !== "" && !gone && stdout.write(text) === false && stdout.once !== undefined) {
+      await Promise.race([lost, new Promise<void>((resolve) => stdout.once?.("drain", resolve))]);
+    }
+    if (gone) throw new Ended(EXIT.ok);
+  };
+}
+
+async function maskText(masker: Masker, viewer: Viewer, pieces: Pieces, write: Write): Promise<void> {
   const stream = masker.stream(viewer);
-  for await (const piece of pieces) await written(stream.push(piece).text, terminal);
-  await written(stream.end().text, terminal);
+  for await (const piece of pieces) await write(await settled(stream.push(piece)));
+  await write(await settled(stream.end()));
+}
+
+async function settled({ text, kept }: Masked): Promise<string> {
+  await kept;
+  return text;
 }
 
 /** Masks row by row, and returns how many lines were none. */
-async function maskRows(masker: Masker, viewer: Viewer, pieces: Pieces, terminal: Terminal): Promise<number> {
+async function maskRows(
+  masker: Masker,
+  viewer: Viewer,
+  pieces: Pieces,
+  write: Write,
+  terminal: Terminal,
+): Promise<number> {
   const paint = painter(terminal.stderr, terminal.env);
   let bad = 0;
   let number = 0;
@@ -95,7 +125,7 @@ async function maskRows(masker: Masker, viewer: Viewer, pieces: Pieces, terminal
       continue;
     }
     const masked = masker.text(row.text, viewer);
-    await written(`${JSON.stringify({ ...row.id, text: masked.text, spans: spansOf(masked) })}\n`, terminal);
+    await write(`${JSON.stringify({ ...row.id, text: await settled(masked), spans: spansOf(masked) })}\n`);
   }
   return bad;
 }
@@ -135,11 +165,4 @@ async function* linesOf(pieces: Pieces): AsyncGenerator<string | undefined> {
   }
   if (length > MAX_ROW) yield undefined;
   else if (length > 0) yield parts.join("");
-}
-
-/** Writes, and waits while the reader is slow. */
-async function written(text: string, terminal: Terminal): Promise<void> {
-  const { stdout } = terminal;
-  if (text === "" || stdout.write(text) !== false || stdout.once === undefined) return;
-  await new Promise<void>((resolve) => stdout.once?.("drain", resolve));
 }

@@ -10,7 +10,7 @@ export interface Output {
   /** False: more should wait for `drain`. */
   write(text: string): unknown;
   readonly isTTY?: boolean;
-  once?(event: "drain", listener: () => void): unknown;
+  once?(event: "drain" | "error", listener: () => void): unknown;
 }
 
 export interface Terminal {

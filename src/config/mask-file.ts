@@ -17,7 +17,9 @@ export async function readMaskSettings(file: string): Promise<MaskSettings> {
   };
   if (document.errors.length > 0) {
     throw new SettingsProblems(
-      document.errors.map((error) => problem(error.pos[0], "", error.message.split("\n")[0] ?? "cannot be read as YAML")),
+      document.errors.map((error) =>
+        problem(error.pos[0], "", error.message.split("\n")[0] ?? "cannot be read as YAML"),
+      ),
     );
   }
   const whole: unknown = document.toJS({ maxAliasCount: 100 });
@@ -45,6 +47,7 @@ async function textOf(file: string): Promise<string> {
       cause,
     });
   }
-  if (text.length > MAX_FILE_CHARS) throw new DrawbridgeError("settings_invalid", `${file} is too large for a settings file.`);
+  if (text.length > MAX_FILE_CHARS)
+    throw new DrawbridgeError("settings_invalid", `${file} is too large for a settings file.`);
   return text;
 }

@@ -1,0 +1,169 @@
+/** E-mail addresses, found at their `@`, and those written `name [at] example [dot] com`. */
+import { afterEscape, type Detector, type Found, isAlnum, isDigit, isLetter } from "../detector.ts";
+
+const MAX_LOCAL = 64;
+const MAX_DOMAIN = 253;
+/** RFC 5322 allows more; these occur. `'` and `-` only inside. */
+const LOCAL = new Uint8Array(65_536);
+/** Letters of ASCII, and those of Latin, Greek and Cyrillic (RFC 6531): scripts without spaces would take in the words before. */
+const LETTER = new Uint8Array(65_536);
+for (let code = 0; code < 0x530; code++) {
+  const foreign = (code >= 0xc0 && code <= 0x24f && code !== 0xd7 && code !== 0xf7) || code >= 0x370;
+  if (foreign || isLetter(code)) LETTER[code] = 1;
+  if (foreign || isAlnum(code)) LOCAL[code] = 1;
+}
+for (const char of "._%+'-&~") LOCAL[char.charCodeAt(0)] = 1;
+/** Users of version control, no people: `git@github.com:team/repo`. */
+const SERVICE = new Set(["git", "svn", "hg", "gitlab"]);
+/** What follows the dot of a file name (`logo@2x.png`) and is no top-level domain. */
+const FILES = new Set([
+  "png",
+  "jpg",
+  "jpeg",
+  "gif",
+  "svg",
+  "webp",
+  "ico",
+  "css",
+  "js",
+  "ts",
+  "tsx",
+  "jsx",
+  "json",
+  "html",
+  "yaml",
+  "yml",
+  "txt",
+  "pdf",
+  "local",
+  "localdomain",
+]);
+
+export const email: Detector = {
+  type: "email",
+  about: "person",
+  at: { "@": address, "[": spelledOut, "(": spelledOut },
+  canonical: (value) => value.toLowerCase(),
+  partial: (value) => {
+    const sign = value.indexOf("@");
+    return sign > 0 ? `${value[0]}***${value.slice(sign)}` : "***";
+  },
+  hits: [
+    ["Write to anna.smith@example.org, please.", "anna.smith@example.org"],
+    ["<s.o'byrne+news@mail.example.co.uk>", "s.o'byrne+news@mail.example.co.uk"],
+    ["'q@example.io'", "q@example.io"],
+    ['{"text":"To:\\nbob@example.com\\n"}', "bob@example.com"],
+    ["jürgen@bücher.example", "jürgen@bücher.example"],
+    ["user=A.B@XN--BCHER-KVA.EXAMPLE status=200", "A.B@XN--BCHER-KVA.EXAMPLE"],
+    ["write to jo.doe [at] example [dot] com please", "jo.doe [at] example [dot] com"],
+    ["jo(at)example(dot)co(dot)uk", "jo(at)example(dot)co(dot)uk"],
+  ],
+  misses: [
+    "git clone git@github.com:example/repo.git",
+    "lodash@4.17.21 and left-pad@1.3.0-beta.next",
+    "logo@2x.png",
+    '@app.tool("search")',
+    "image: app@sha256:6a1e410037e2b92c29a4350ce30ba066",
+    "uses: actions/checkout@v4",
+    "meet @ noon. ok",
+    "user@localhost",
+  ],
+};
+
+function address(text: string, sign: number, found: Found): void {
+  const floor = Math.max(0, sign - MAX_LOCAL);
+  let start = sign;
+  while (start > floor && isLocal(text, start - 1)) start--;
+  start = afterEscape(text, start);
+  while (
+    start < sign &&
+    !isAlnum(text.charCodeAt(start)) &&
+    text.charCodeAt(start) !== 95 &&
+    text.charCodeAt(start) < 128
+  )
+    start++;
+  if (start === sign) return;
+  const end = domainEnd(text, sign + 1);
+  if (end === 0 || SERVICE.has(text.slice(start, sign))) return;
+  found.add(start, end);
+}
+
+function isLocal(text: string, at: number): boolean {
+  const code = text.charCodeAt(at);
+  if (code === 46 && text.charCodeAt(at + 1) === 46) return false; // well...bob@
+  return LOCAL[code] === 1;
+}
+
+/** Where the domain that begins at `start` ends: two labels or more, the last one of letters or `xn--…`. 0: no domain. */
+function domainEnd(text: string, start: number): number {
+  const limit = Math.min(text.length, start + MAX_DOMAIN);
+  if (isDigit(text.charCodeAt(start)) && isVersion(text, start)) return 0;
+  let end = 0;
+  let top = 0;
+  let labels = 0;
+  for (let at = start; at < limit; ) {
+    const from = at;
+    let letters = true;
+    while (at < limit) {
+      const code = text.charCodeAt(at);
+      if (LETTER[code] !== 1) {
+        if (!isDigit(code) && code !== 45) break;
+        letters = false;
+      }
+      at++;
+    }
+    let last = at;
+    while (last > from && text.charCodeAt(last - 1) === 45) last--;
+    if (last === from) break;
+    labels++;
+    if (labels > 1 && last - from >= 2 && (letters || isPunycode(text, from))) {
+      end = last;
+      top = from;
+    }
+    if (last !== at || text.charCodeAt(at) !== 46) break;
+    at++;
+  }
+  return end > 0 && FILES.has(text.slice(top, end).toLowerCase()) ? 0 : end;
+}
+
+function isPunycode(text: string, at: number): boolean {
+  return text.slice(at, at + 4).toLowerCase() === "xn--";
+}
+
+/** `4.17`, `1.3.0-beta`: a package and its version. */
+function isVersion(text: string, start: number): boolean {
+  let at = start;
+  while (isDigit(text.charCodeAt(at)) && at - start < 8) at++;
+  return text.charCodeAt(at) === 46 && isDigit(text.charCodeAt(at + 1));
+}
+
+/** At the bracket of `[at]` or `(at)`. */
+function spelledOut(text: string, bracket: number, found: Found): void {
+  const close = text[bracket] === "[" ? "]" : ")";
+  if (text.slice(bracket + 1, bracket + 3).toLowerCase() !== "at" || text[bracket + 3] !== close) return;
+  let name = text[bracket - 1] === " " ? bracket - 1 : bracket;
+  const nameEnd = name;
+  const floor = Math.max(0, name - MAX_LOCAL);
+  while (name > floor && isLocal(text, name - 1)) name--;
+  name = afterEscape(text, name);
+  if (name === nameEnd) return;
+  let at = text[bracket + 4] === " " ? bracket + 5 : bracket + 4;
+  let end = 0;
+  for (let labels = 0; labels < 6; labels++) {
+    const from = at;
+    while (at - from < 63 && (isAlnum(text.charCodeAt(at)) || text.charCodeAt(at) === 45)) at++;
+    if (at === from) break;
+    if (labels > 0) end = at;
+    const dot = dotEnd(text, at);
+    if (dot === 0) break;
+    at = dot;
+  }
+  if (end > 0) found.add(name, end);
+}
+
+/** Behind ` [dot] `, `(dot)`, ` dot ` or `.`; 0 when none of them stands there. */
+function dotEnd(text: string, at: number): number {
+  const next = text.slice(at, at + 8).toLowerCase();
+  const dot = [" [dot] ", "[dot]", " (dot) ", "(dot)", " dot ", "."].find((way) => next.startsWith(way));
+  return dot === undefined ? 0 : at + dot.length;
+}
