@@ -39,7 +39,7 @@ export interface AuditRecord {
   readonly source?: string | undefined;
   /** Which process of the gateway. */
   readonly replica: string;
-  /** Of other kinds than `call`: what changed, without secrets. */
+  /** Of calls: what their clients were asked meanwhile (`interaction`). Of other kinds: what changed, without secrets. */
   readonly details?: JsonObject | undefined;
 }
 

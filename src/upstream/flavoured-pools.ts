@@ -49,12 +49,12 @@ export function flavouredPools(
       flavour,
       min: flavour === PLAIN ? min : 0,
       room: () => max - sizeOf(pools.values()),
-      squeeze(bare) {
+      squeeze(bare, waiting) {
         const others = [...pools.values()].filter((other) => other !== pool);
-        if (others.some((other) => other.spare(false)) || !bare) return;
+        if (others.some((other) => other.spare(false, waiting)) || !bare) return;
         // There are no more flavours than processes, so another pool has two.
         const largest = others.sort((a, b) => b.state().size - a.state().size)[0];
-        if (largest?.spare(true)) wanting = true;
+        if (largest?.spare(true, waiting)) wanting = true;
       },
       vacated() {
         if (!wanting) return;

@@ -45,8 +45,8 @@ export interface PoolShare {
   readonly min: number;
   /** How many more processes the server may have, in all pools. */
   room(): number;
-  /** Calls wait, and there is no room: others may have a process to spare. `bare`: this pool has none at all. */
-  squeeze(bare: boolean): void;
+  /** Calls of these subjects wait, and there is no room: others may have a process to spare. `bare`: this pool has none at all. */
+  squeeze(bare: boolean, waiting: ReadonlySet<string>): void;
   /** There is room for one more. */
   vacated(): void;
 }
@@ -56,7 +56,7 @@ export interface Pool {
   reach(signal: AbortSignal): Promise<Child>;
   send(call: PermittedCall, replies: Replies, signal: AbortSignal): Promise<Outcome>;
   /** Ends a process that does nothing, or when `must` the one that does least as soon as it has done it; false when there is none. */
-  spare(must: boolean): boolean;
+  spare(must: boolean, waiting: ReadonlySet<string>): boolean;
   /** Starts what is missing, if there is room now. */
   ensure(): void;
   /** Processes that run or start. */
@@ -109,6 +109,13 @@ const SUSPECT_QUIET_CALLS = 8;
 /** A question that may be one of several callers' is held for so long at most. */
 const MAX_HELD_MS = 30_000;
 const MAX_HELD = 64;
+/**
+ * A question that its client leaves unanswered gives way to other calls: soon to those of the same user, soonest when they come
+ * with other capabilities, as from a client that was started anew; later to those of others.
+ */
+const YIELDS_TO_OWN_ELSEWHERE_MS = 1_000;
+const YIELDS_TO_OWN_MS = 10_000;
+const YIELDS_TO_OTHERS_MS = 30_000;
 /** Calls that need a process to themselves wait so long for one that is there before another is started. */
 const SHARE_MS = 50;
 /** Processes started at once for them. */
@@ -280,7 +287,9 @@ export function processPool(
   }
 
   function toolOf({ call }: PermittedCall): Tool {
-    const key = call.target.kind === "tool" ? call.target.upstreamName : call.method;
+    const { kind, upstreamName } = call.target;
+    // A prompt may ask as a tool may; resources are too many to know each.
+    const key = kind === "tool" ? upstreamName : kind === "prompt" ? `${call.method} ${upstreamName}` : call.method;
     let tool = tools.get(key);
     if (tool === undefined) {
       if (tools.size >= MAX_TOOLS)
@@ -317,9 +326,17 @@ export function processPool(
     if ((child.lease ?? principal) !== principal || (child.owner ?? principal) !== principal) return false;
     if (!mayAsk(tool)) return !child.reserved;
     if (!child.settled || child.hauntedFor(principal)) return false;
-    if (child.lease === undefined && leasesOf(principal) >= mostLeases()) return false;
+    const atMost = leasesOf(principal) >= mostLeases();
+    if (child.lease === undefined && atMost) return false;
+    // Two dialogues of one caller in one process are told apart by nothing, so they share one only when they must.
+    if (!atMost && inDialogue(child)) return false;
     for (const call of child.flights.values()) if (principalOf(call.permitted) !== principal) return false;
     return true;
+  }
+
+  function inDialogue(child: Child): boolean {
+    for (const call of child.flights.values()) if (call.asking > 0) return true;
+    return false;
   }
 
   /** Nobody has all processes to themselves, however many clients they call through. */
@@ -328,6 +345,29 @@ export function processPool(
   function leasesOf(principal: string): number {
     const subject = subjectOf(principal);
     return children.filter(({ lease }) => lease !== undefined && subjectOf(lease) === subject).length;
+  }
+
+  const waitingSubjects = () => new Set([...queue.heads()].map(({ permitted }) => permitted.by.subject));
+
+  /**
+   * Ends the dialogue whose client has been silent for longest, when a process is wanted that it holds: most of those never come
+   * back. `all`: there is no process for anybody; otherwise only who has too many dialogues of their own is in their own way.
+   */
+  function endForgotten(waiting: ReadonlySet<string>, all: boolean, ownPatienceMs: number): void {
+    const time = now();
+    let forgotten: PooledCall | undefined;
+    for (const child of children) {
+      for (const call of child.flights.values()) {
+        if (call.asking === 0) continue;
+        const own = waiting.has(call.permitted.by.subject);
+        const patience = own ? ownPatienceMs : all ? YIELDS_TO_OTHERS_MS : Number.POSITIVE_INFINITY;
+        if (time - call.askingSince < patience) continue;
+        if (forgotten === undefined || call.askingSince < forgotten.askingSince) forgotten = call;
+      }
+    }
+    const message = `The server "${name}" is needed for other calls, and its question was not answered. Call again.`;
+    const busy = new DrawbridgeError("overloaded", message, { retryAfterSeconds: 1 });
+    forgotten?.fail(busy, "the question was not answered");
   }
 
   function onQuestion(child: Child, question: ServerRequest): void {
@@ -436,6 +476,10 @@ export function processPool(
     }
     dispatch();
     ensure();
+    if (askable && queue.size > 0 && waitedMs() >= SHARE_MS) {
+      const all = share.room() <= 0 && children.every(({ phase, lease }) => phase !== "ready" || lease !== undefined);
+      endForgotten(waitingSubjects(), all, YIELDS_TO_OWN_MS);
+    }
   }
 
   const mayGrow = (child: Child) => [...queue.heads()].some(({ permitted }) => growable(toolOf(permitted), child));
@@ -549,6 +593,7 @@ export function processPool(
     for (const { permitted } of queue.heads()) {
       const principal = principalOf(permitted);
       if (owner !== undefined && principal !== owner) return false;
+      if (mayAsk(toolOf(permitted)) && inDialogue(child) && leasesOf(principal) < mostLeases()) return false;
       if (mayAsk(toolOf(permitted)) && (child.flights.size > 0 ? owner === undefined : child.hauntedFor(principal)))
         return false;
     }
@@ -565,7 +610,7 @@ export function processPool(
 
   /** Processes are wanted, and there is no room for them. */
   function crowded(): void {
-    share.squeeze(children.length === 0);
+    share.squeeze(children.length === 0, waitingSubjects());
     if (!askable || share.room() > 0) return;
     const kept = children.find(
       (child) =>
@@ -719,14 +764,16 @@ export function processPool(
   return {
     send,
     identity: () => identity,
-    spare(must) {
+    spare(must, waiting) {
       const ready = children.filter((child) => child.phase === "ready" && !child.leaving);
       const idle = ready.find((child) => child.flights.size === 0);
       if (queue.size === 0 && idle !== undefined && children.length > (must ? 0 : min)) {
         retire(idle, "makes room for others");
         return true;
       }
-      if (!must || children.some(({ leaving }) => leaving)) return false;
+      if (!must) return false;
+      endForgotten(waiting, true, YIELDS_TO_OWN_ELSEWHERE_MS);
+      if (children.some(({ leaving }) => leaving)) return false;
       const [least] = ready.sort((a, b) => a.flights.size - b.flights.size);
       if (least === undefined) return false;
       if (least.flights.size === 0) retire(least, "makes room for others");

@@ -35,7 +35,7 @@ const call: McpCall = {
   target: { server: "orders", kind: "tool", name: "orders_lookup", upstreamName: "lookup", pin: "abc" },
   params: {},
   forward: new Map(),
-  meta: {},
+  meta: new Map(),
   progressToken: undefined,
   capabilities: {},
   logLevel: undefined,

@@ -19,9 +19,9 @@ describe.each([
   beforeAll(async () => {
     if (transport === "HTTP") fixture = await startFixture("everything/http", ["--era", upstream]);
     const command = fixtureCommand("everything/stdio", ["--era", upstream]);
-    one = await world({
-      servers: { everything: fixture ? { url: `${fixture.origin}/mcp` } : { command, processes: { max: 1 } } },
-    });
+    // The suite leaves questions unanswered; each keeps a process of its own for a while.
+    const server = fixture ? { url: `${fixture.origin}/mcp` } : { command, processes: { max: 16 } };
+    one = await world({ servers: { everything: server } });
     proxy = await tokenProxy(one.url, (await one.tokens()).access_token);
   });
   afterAll(async () => {

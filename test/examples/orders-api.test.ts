@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { decodeJwt } from "jose";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { usersIn } from "../../src/oauth/users.ts";
+import { usersIn } from "../../src/oauth/people/users.ts";
 import { openStore } from "../../src/store/open.ts";
 import { modernRequest } from "../e2e/world.ts";
 import { freePort, waitFor } from "../fixtures/processes.ts";
