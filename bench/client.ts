@@ -16,6 +16,8 @@ export interface Endpoint {
   readonly tool: string;
   /** Bearer token, where the endpoint wants one. */
   readonly token: string | undefined;
+  /** The tool asks a question before it answers, and the client says that it can be asked (`dialogue.ts`). */
+  readonly asks?: true;
 }
 
 export type Reply =
@@ -43,6 +45,9 @@ export class Connection {
   #received: Buffer | undefined;
   #head: Head | undefined;
   #done: ((reply: Reply) => void) | undefined;
+  #heard: ((message: string) => void) | undefined;
+  /** How many events of the answer `#heard` was told of. */
+  #told = 0;
   #timer: NodeJS.Timeout | undefined;
 
   constructor(port: number, timeoutMs: number) {
@@ -50,9 +55,14 @@ export class Connection {
     this.#timeoutMs = timeoutMs;
   }
 
-  /** Sends one request and calls back exactly once, at the latest when the time is over. */
-  exchange(request: string, done: (reply: Reply) => void): void {
+  /**
+   * Sends one request and calls back exactly once, at the latest when the time is over. `heard` gets each message of an
+   * event stream as soon as it is there, the answer included.
+   */
+  exchange(request: string, done: (reply: Reply) => void, heard?: (message: string) => void): void {
     this.#done = done;
+    this.#heard = heard;
+    this.#told = 0;
     this.#received = undefined;
     this.#head = undefined;
     if (this.#timer === undefined) this.#timer = setTimeout(() => this.#break("timeout"), this.#timeoutMs);
@@ -101,10 +111,23 @@ export class Connection {
       if (received.length >= end) this.#finish(head, received.toString("utf8", head.bodyStart, end));
       return;
     }
+    if (this.#heard !== undefined && head.eventStream) this.#tell(received, head, this.#heard);
     // A cheap test first: no chunked body is over before its last chunk, `0\r\n` and a blank line.
     if (received.length < head.bodyStart + 5 || received[received.length - 1] !== 10) return;
     const body = readChunks(received, head.bodyStart);
     if (body !== undefined) this.#finish(head, body);
+  }
+
+  #tell(received: Buffer, head: Head, heard: (message: string) => void): void {
+    const whole = chunksIn(received, head.bodyStart)
+      .text.split(/\r?\n\r?\n/)
+      .slice(0, -1);
+    const news = whole.slice(this.#told);
+    this.#told = whole.length;
+    for (const event of news) {
+      const message = dataOf(event);
+      if (message !== "") heard(message);
+    }
   }
 
   #finish(head: Head, body: string): void {
@@ -131,9 +154,14 @@ export class Connection {
 
 /** The text of a `tools/call` request. `text` comes back as the answer; `id` is its JSON-RPC id. All ASCII. */
 export function callRequest(endpoint: Endpoint, id: number, text: string, session: string | undefined): string {
+  return callWith(endpoint, id, `"arguments":{"text":"${text}"}`, session);
+}
+
+/** A `tools/call` request with these members of `params`, as JSON, beside the tool's name. */
+export function callWith(endpoint: Endpoint, id: number, members: string, session: string | undefined): string {
   const modern = endpoint.revision === "2026-07-28";
-  const meta = modern ? `,"_meta":${ENVELOPE}` : "";
-  const body = `{"jsonrpc":"2.0","id":${id},"method":"tools/call","params":{"name":"${endpoint.tool}","arguments":{"text":"${text}"}${meta}}}`;
+  const meta = modern ? `,"_meta":${envelope(endpoint)}` : "";
+  const body = `{"jsonrpc":"2.0","id":${id},"method":"tools/call","params":{"name":"${endpoint.tool}",${members}${meta}}}`;
   const routing = modern ? `mcp-method: tools/call\r\nmcp-name: ${endpoint.tool}\r\n` : "";
   return post(endpoint, `mcp-protocol-version: ${endpoint.revision}\r\n${routing}`, session, body);
 }
@@ -143,7 +171,7 @@ export async function openSession(
   connection: Connection,
   endpoint: Endpoint,
 ): Promise<{ readonly session: string } | { readonly failed: string }> {
-  const opening = `{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":${CLIENT_INFO}}}`;
+  const opening = `{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":${capabilities(endpoint)},"clientInfo":${CLIENT_INFO}}}`;
   const opened = await connection.request(post(endpoint, "", undefined, opening));
   if (opened.kind === "broken") return { failed: `initialize:${opened.why}` };
   if (opened.status !== 200) return { failed: `initialize:http-${opened.status}` };
@@ -164,7 +192,7 @@ export async function listTools(endpoint: Endpoint, timeoutMs = 30_000): Promise
       endpoint,
       "mcp-protocol-version: 2026-07-28\r\nmcp-method: tools/list\r\n",
       undefined,
-      `{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":${ENVELOPE}}}`,
+      `{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":${envelope(endpoint)}}}`,
     );
     const reply = await connection.request(request);
     if (reply.kind === "broken") throw new Error(`tools/list failed: ${reply.why}`);
@@ -201,9 +229,19 @@ interface CallAnswer {
 }
 
 const CLIENT_INFO = '{"name":"drawbridge-bench","version":"1.0.0"}';
-const ENVELOPE = `{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":${CLIENT_INFO},"io.modelcontextprotocol/clientCapabilities":{}}`;
+const NO_CAPABILITIES = `{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":${CLIENT_INFO},"io.modelcontextprotocol/clientCapabilities":{}}`;
+const CAN_BE_ASKED = NO_CAPABILITIES.replace(/\{\}\}$/, '{"elicitation":{}}}');
 
-function post(endpoint: Endpoint, headers: string, session: string | undefined, body: string): string {
+function envelope(endpoint: Endpoint): string {
+  return endpoint.asks === true ? CAN_BE_ASKED : NO_CAPABILITIES;
+}
+
+function capabilities(endpoint: Endpoint): string {
+  return endpoint.asks === true ? '{"elicitation":{}}' : "{}";
+}
+
+/** The text of a request with this body, which is ASCII. */
+export function post(endpoint: Endpoint, headers: string, session: string | undefined, body: string): string {
   const bearer = endpoint.token === undefined ? "" : `authorization: Bearer ${endpoint.token}\r\n`;
   const sessionHeader = session === undefined ? "" : `mcp-session-id: ${session}\r\n`;
   return `POST ${endpoint.path} HTTP/1.1\r\nhost: 127.0.0.1:${endpoint.port}\r\ncontent-type: application/json\r\naccept: application/json, text/event-stream\r\n${bearer}${headers}${sessionHeader}content-length: ${body.length}\r\n\r\n${body}`;
@@ -227,17 +265,23 @@ function readHead(received: Buffer): Head | undefined {
   };
 }
 
-/** RFC 9112 §7.1; undefined while the last chunk or the trailer is missing. */
+/** The body when it is whole; undefined while the last chunk or the trailer is missing. */
 function readChunks(received: Buffer, start: number): string | undefined {
+  const { text, whole } = chunksIn(received, start);
+  return whole ? text : undefined;
+}
+
+/** As much of a chunked body as came so far (RFC 9112 §7.1). */
+function chunksIn(received: Buffer, start: number): { readonly text: string; readonly whole: boolean } {
   const parts: Buffer[] = [];
   let at = start;
   for (;;) {
     const lineEnd = received.indexOf("\r\n", at);
-    if (lineEnd < 0) return undefined;
-    const size = Number.parseInt(received.toString("latin1", at, lineEnd), 16);
+    const size = lineEnd < 0 ? Number.NaN : Number.parseInt(received.toString("latin1", at, lineEnd), 16);
     const chunkStart = lineEnd + 2;
-    if (size === 0) return received.indexOf("\r\n", chunkStart) < 0 ? undefined : Buffer.concat(parts).toString();
-    if (Number.isNaN(size) || received.length < chunkStart + size + 2) return undefined;
+    const last = size === 0;
+    if (last || Number.isNaN(size) || received.length < chunkStart + size + 2)
+      return { text: Buffer.concat(parts).toString(), whole: last && received.indexOf("\r\n", chunkStart) >= 0 };
     parts.push(received.subarray(chunkStart, chunkStart + size));
     at = chunkStart + size + 2;
   }
@@ -245,11 +289,15 @@ function readChunks(received: Buffer, start: number): string | undefined {
 
 /** The answer inside an event stream: its last event with data; what comes before are notifications. */
 function lastMessage(stream: string): string {
-  const events = stream.split(/\r?\n\r?\n/);
-  for (const event of events.reverse()) {
-    const data = event.split(/\r?\n/).filter((line) => line.startsWith("data:"));
-    const text = data.map((line) => line.slice(5).trimStart()).join("\n");
-    if (text !== "") return text;
-  }
-  return "";
+  return (
+    stream
+      .split(/\r?\n\r?\n/)
+      .map(dataOf)
+      .findLast((data) => data !== "") ?? ""
+  );
+}
+
+function dataOf(event: string): string {
+  const lines = event.split(/\r?\n/).filter((line) => line.startsWith("data:"));
+  return lines.map((line) => line.slice(5).trimStart()).join("\n");
 }

@@ -7,6 +7,7 @@ import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
 import { Connection, callRequest, type Endpoint, fault, openSession, type Reply } from "./client.ts";
 import { GENERATOR_CORE, onCore } from "./cores.ts";
+import { Dialogue } from "./dialogue.ts";
 import { machineUsage, type TreeUsage, treeUsage } from "./proc.ts";
 
 export type Shape =
@@ -95,6 +96,9 @@ async function run(plan: LoadPlan): Promise<LoadResult> {
     { length: plan.connections },
     () => new Connection(plan.endpoint.port, plan.timeoutMs),
   );
+  const dialogues = connections.flatMap((connection) =>
+    plan.endpoint.asks === true ? [new Dialogue(plan.endpoint, connection, plan.timeoutMs)] : [],
+  );
   const meter = new Meter(plan.watched);
   const sessions = await openSessions(plan, connections, meter);
   const prefix = `hello-${process.pid}-${Date.now().toString(36)}`;
@@ -108,10 +112,16 @@ async function run(plan: LoadPlan): Promise<LoadResult> {
     const text = `${prefix}-${calls}-${PADDING}`;
     const connection = connections[index];
     if (connection === undefined) throw new Error(`There is no connection ${index}.`);
-    connection.exchange(callRequest(plan.endpoint, id, text, sessions[index]), (reply) => {
-      meter.count(fault(reply, id, text), performance.now() - since);
+    const done = (reply: Reply, wrong: string | undefined): void => {
+      meter.count(wrong, performance.now() - since);
       free(reply);
-    });
+    };
+    const dialogue = dialogues[index];
+    if (dialogue !== undefined) dialogue.call(id, text, sessions[index], done);
+    else
+      connection.exchange(callRequest(plan.endpoint, id, text, sessions[index]), (reply) =>
+        done(reply, fault(reply, id, text)),
+      );
   };
   try {
     if (plan.shape.kind === "count") await countedCalls(plan.shape.calls, connections.length, call, meter);
@@ -120,7 +130,7 @@ async function run(plan: LoadPlan): Promise<LoadResult> {
     return meter.result();
   } finally {
     meter.stop();
-    for (const connection of connections) connection.close();
+    for (const one of [...connections, ...dialogues]) one.close();
   }
 }
 

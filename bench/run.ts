@@ -13,6 +13,7 @@ import { type Figure, printed, type Table } from "./figures.ts";
 import { judged } from "./marks.ts";
 import { RESULTS, stopAll, stopAtExit } from "./processes.ts";
 import { cold } from "./suites/cold.ts";
+import { eras } from "./suites/eras.ts";
 import { hop, latency, sdk } from "./suites/http.ts";
 import { mask } from "./suites/mask.ts";
 import { idle, leak } from "./suites/memory.ts";
@@ -20,7 +21,7 @@ import { oauth } from "./suites/oauth.ts";
 import { stdio, stdioThroughput } from "./suites/stdio.ts";
 import type { Effort, Suite, SuiteResult } from "./suites/suite.ts";
 
-const SUITES: readonly Suite[] = [hop, sdk, latency, stdio, stdioThroughput, idle, cold, leak, oauth, mask];
+const SUITES: readonly Suite[] = [hop, sdk, latency, stdio, stdioThroughput, idle, cold, leak, oauth, mask, eras];
 const ROOT = path.resolve(import.meta.dirname, "..");
 
 const { positionals, values } = parseArgs({

@@ -107,7 +107,7 @@ function settings(options: DrawbridgeOptions, folder: string, port: number): str
       clients: { registration: "open" },
       tokens: { accessTokenSeconds: TOKEN_SECONDS },
       servers: { upstream: options.server },
-      roles: { caller: { may: ["*echo", "*block"] } },
+      roles: { caller: { may: ["*echo", "*block", "*elicitation"] } },
       assign: [{ role: "caller", group: "owner" }],
       limits: { perPrincipalPerMinute: 10_000_000, perToolPerMinute: 10_000_000, concurrentPerPrincipal: 100_000 },
       audit: { commit: options.audit },

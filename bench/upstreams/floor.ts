@@ -1,6 +1,7 @@
 /**
  * The floor: an MCP echo server in as little code as answers every client rightly, on bare node:http. Both revisions;
- * a 2025 session is a small record in a Map, which is also the floor for memory per session.
+ * a 2025 session is a small record in a Map, which is also the floor for memory per session. With ERA=legacy it knows
+ * nothing of 2026-07-28, with ERA=modern nothing of what was before.
  */
 import { randomUUID } from "node:crypto";
 import http from "node:http";
@@ -21,9 +22,11 @@ interface Message {
   readonly params?: { readonly arguments?: { readonly text?: string }; readonly clientInfo?: unknown };
 }
 
+const MISSING = { legacy: "server/discover", modern: "initialize" }[process.env["ERA"] ?? ""];
 const sessions = new Map<string, object>();
 
 function resultOf(message: Message): object | undefined {
+  if (message.method === MISSING) return undefined;
   switch (message.method) {
     case "tools/call":
       return {
@@ -62,7 +65,7 @@ function answer(response: http.ServerResponse, message: Message): void {
     "content-type": "application/json",
     "content-length": Buffer.byteLength(body),
   };
-  if (message.method === "initialize") {
+  if (message.method === "initialize" && result !== undefined) {
     const id = randomUUID();
     const now = Date.now();
     sessions.set(id, { id, created: now, used: now, revision: "2025-11-25", client: message.params?.clientInfo });
