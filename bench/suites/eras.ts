@@ -70,7 +70,7 @@ const ASKING: Kind = {
     tool: endpoint.tool.replace(/echo$/, "test_input_required_result_elicitation"),
     asks: true,
   }),
-  note: "A call is all of it: question, answer and greeting, two HTTP requests of the client. The upstream is the test suite's, not a bare one.",
+  note: "A call is all of it: question, answer and greeting, two HTTP requests of the client. The upstream is the everything server of the tests, not a bare one. In M → L every question waits 20 ms for others to be put together with it.",
 };
 
 /** Clients of both eras, through a gateway in front of a server of each, and directly where they speak the same. */
