@@ -3,6 +3,7 @@
  * This is for the few calls whose connection broke; it takes a fraction of a second longer, and the store carries each message.
  */
 import type { ServerResponse } from "node:http";
+import { setTimeout as sleep } from "node:timers/promises";
 import { newId, newToken } from "../core/ids.ts";
 import type { Session } from "../mcp/sessions.ts";
 import type { Logger } from "../observe/logger.ts";
@@ -41,6 +42,8 @@ type Letter =
   | { readonly kind: "gone"; readonly id: string };
 
 const BEGUN_WITHIN_MS = 5_000;
+const NOTICED_WITHIN_MS = 1_000;
+const NOTICE_MS = 50;
 /** A stream that is not even kept alive has nobody at the other end. */
 const SILENT_MS = 3 * KEEP_ALIVE_MS;
 const LETTER_LENGTH = 128 << 10;
@@ -135,6 +138,15 @@ export function openForwarding({ resumption, shared, seals, log }: ForwardingOpt
     };
   };
 
+  /** A gateway takes letters once it knows that a client of its own has gone, and the client knows that a moment before. */
+  const askedAt = async (home: string, letter: Letter): Promise<boolean> => {
+    for (let tries = NOTICED_WITHIN_MS / NOTICE_MS; tries > 0; tries--) {
+      if (await mailbox.post(addressOf(home), newId(), letter)) return true;
+      await sleep(NOTICE_MS);
+    }
+    return false;
+  };
+
   return {
     async goOn(home, session, lastEventId, response) {
       const id = newToken();
@@ -175,7 +187,7 @@ export function openForwarding({ resumption, shared, seals, log }: ForwardingOpt
         await mailbox.present();
         const { id: name, owner } = session;
         const letter: Letter = { kind: "resume", id, from: resumption.home, session: name, owner, lastEventId };
-        if (!(await mailbox.post(addressOf(home), newId(), letter)) || !(await begun.promise)) {
+        if (!(await askedAt(home, letter)) || !(await begun.promise)) {
           over();
           return false;
         }
