@@ -287,7 +287,6 @@ export function administration(records: Records, options: AdministrationOptions)
         await report({ type: "client-administered", client: id, change: "removed" });
         if (knownBy === "registration") await deleteRegistered(records, grants, id);
         else await grants.endClient(id);
-        await announceTo(records, "clients");
       },
       tokens: () => initialAccessTokens(records),
       async newToken(token) {

@@ -5,8 +5,8 @@
 import { DrawbridgeError } from "../core/errors.ts";
 import type { Records } from "../store/ports.ts";
 
-/** `ended`: something was revoked, disabled or deleted. `keys`: other keys are in the store. `clients`: a client was changed. */
-export type Subject = "ended" | "keys" | "clients";
+/** `ended`: something was revoked, disabled or deleted. `keys`: other keys are in the store. */
+export type Subject = "ended" | "keys";
 
 export interface Watch {
   /**
@@ -26,7 +26,7 @@ export interface Watch {
 const KIND = "oauth:changes";
 const EVERY_MS = 250;
 const FRESH_MS = 900;
-const SUBJECTS: readonly Subject[] = ["ended", "keys", "clients"];
+const SUBJECTS: readonly Subject[] = ["ended", "keys"];
 
 /** `monotonic`: milliseconds that only grow, whatever happens to the time of day. */
 export async function watch(records: Records, monotonic = () => performance.now()): Promise<Watch> {

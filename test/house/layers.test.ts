@@ -56,7 +56,7 @@ const LAYERS: Readonly<Record<string, Layer>> = {
   },
   cli: {
     folders: ["core", "observe", "net", "store", "mask", "audit", "oauth", "config", "gateway"],
-    packages: ["commander", "oauth4webapi"],
+    packages: ["commander"],
   },
 };
 

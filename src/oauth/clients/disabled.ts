@@ -18,13 +18,11 @@ const keyOf = (client: string) => hash("sha256", client, "base64url");
 export async function disableClient(records: Records, client: string, clock: Clock = systemClock): Promise<void> {
   await records.put(KIND, keyOf(client), { client, since: clock() } satisfies DisabledClient);
   await announceTo(records, "ended");
-  await announceTo(records, "clients");
 }
 
 /** Switches it on again. Tokens that were not ended meanwhile are good again until they expire. */
 export async function enableClient(records: Records, client: string): Promise<void> {
   await records.delete(KIND, keyOf(client));
-  await announceTo(records, "clients");
 }
 
 export async function isDisabled(records: Records, client: string): Promise<boolean> {
