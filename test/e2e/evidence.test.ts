@@ -29,7 +29,7 @@ beforeAll(async () => {
     limits: { concurrentPerPrincipal: 20 },
   });
   token = (await one.tokens()).access_token;
-  log = new DatabaseSync(file);
+  log = new DatabaseSync(file, { timeout: 10_000 });
 });
 afterAll(async () => {
   log?.close();

@@ -32,7 +32,7 @@ beforeAll(async () => {
   });
   token = (await one.tokens()).access_token;
   other = (await one.tokens()).access_token;
-  log = new DatabaseSync(file);
+  log = new DatabaseSync(file, { timeout: 10_000 });
 });
 afterAll(async () => {
   log?.close();

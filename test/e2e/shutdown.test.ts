@@ -71,7 +71,7 @@ describe("close", () => {
     expect((await slow).result?.content[0]?.text).toBe("slept 1500 ms");
     await closed;
     await waitFor(async () => (await processesOf(marker)).length === 0);
-    const log = new DatabaseSync(file, { readOnly: true });
+    const log = new DatabaseSync(file, { readOnly: true, timeout: 10_000 });
     const rows = log.prepare("SELECT outcome FROM audit WHERE target = 'slow'").all();
     log.close();
     expect(rows).toMatchObject([{ outcome: "permitted" }]);
@@ -88,7 +88,7 @@ describe("close", () => {
     const answer = await silent;
     if (answer !== "cut off") expect(answer.error).toBeDefined();
     await waitFor(async () => (await processesOf(marker)).length === 0);
-    const log = new DatabaseSync(file, { readOnly: true });
+    const log = new DatabaseSync(file, { readOnly: true, timeout: 10_000 });
     const rows = log.prepare("SELECT outcome FROM audit WHERE target = 'silent'").all() as { outcome: string }[];
     log.close();
     expect(rows).toHaveLength(1);
@@ -138,7 +138,7 @@ describe("close", () => {
     const file = join(folder, "gateway.db");
     const one = await world({ store: `sqlite:${file}`, servers: { echo: stdio() } });
     const { access_token } = await one.tokens();
-    const log = new DatabaseSync(file);
+    const log = new DatabaseSync(file, { timeout: 10_000 });
     log.exec("CREATE TRIGGER broken BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'the disk is full'); END");
     expect(await call(one, access_token, "echo", { text: "hi" })).toMatchObject({ error: { code: -31503 } });
     await expect(one.gateway.close()).rejects.toMatchObject({ code: "audit_unavailable" });
@@ -181,7 +181,7 @@ describe("a start that fails", () => {
 
   test("because the store is no database of ours says so", async () => {
     const file = join(folder, "other.db");
-    const other = new DatabaseSync(file);
+    const other = new DatabaseSync(file, { timeout: 10_000 });
     other.exec("CREATE TABLE theirs (a)");
     other.close();
     await expect(begin({ store: `sqlite:${file}`, servers: { echo: stdio() } })).rejects.toMatchObject({

@@ -197,7 +197,7 @@ describe.concurrent("a call", () => {
 test("the record of a call names the exported server span", async () => {
   await call("recorded", "echo_echo", { text: "hi" });
   const { server } = await traceOf("recorded");
-  const log = new DatabaseSync(join(folder, "gateway.db"), { readOnly: true });
+  const log = new DatabaseSync(join(folder, "gateway.db"), { readOnly: true, timeout: 10_000 });
   const row = log.prepare("SELECT json FROM audit WHERE trace_id = ?").get(server.traceId);
   log.close();
   expect(JSON.parse(String(row?.["json"]))).toMatchObject({

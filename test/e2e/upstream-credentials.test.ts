@@ -25,7 +25,7 @@ describe.each(["legacy", "modern"])("a server of the %s generation with `credent
         echo: { url, credentials: { exchange: { scopes: { "mcp:read": ["echo:read"], "mcp:call": ["echo:do"] } } } },
       },
     });
-    log = new DatabaseSync(join(folder, "gateway.db"));
+    log = new DatabaseSync(join(folder, "gateway.db"), { timeout: 10_000 });
   });
   afterAll(async () => {
     log?.close();
