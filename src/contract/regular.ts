@@ -1,0 +1,161 @@
+/**
+ * Regular expressions as sets of strings: whether one holds all of another. Only where that can be told for certain: assertions
+ * other than ^ and $ at the ends, back-references and Unicode properties cannot be read.
+ */
+import { DFA, isDisjointWith, JS, NFA, type ReadonlyDFA } from "refa";
+
+/** The strings of which a pattern finds a part, as JSON Schema has it. */
+export interface Language {
+  readonly strings: ReadonlyDFA;
+  readonly complement: ReadonlyDFA;
+  /** In code points. */
+  readonly shortest: number;
+  /** Infinity when there is no longest. */
+  readonly longest: number;
+}
+
+/** Whose reading of a pattern counts: ours (RE2), or that of ECMA-262, which JSON Schema names. They differ in `.` and `\s`. */
+export type Reading = "re2" | "ecma-262";
+
+/** States and nodes at most: a pattern that needs more is not read. */
+const MAX_NODES = 10_000;
+const MAX_CACHED = 1000;
+const known = new Map<string, Language | undefined>();
+
+/** The language of a pattern; undefined when it cannot be read exactly. */
+export function languageOf(pattern: string, reading: Reading): Language | undefined {
+  const key = `${reading} ${pattern}`;
+  if (!known.has(key)) {
+    if (known.size >= MAX_CACHED) known.clear();
+    known.set(key, read(pattern, reading));
+  }
+  return known.get(key);
+}
+
+/** The strings of at least `min` and at most `max` code points; undefined when that is too many to write down. */
+export function lengthsBetween(min: number, max: number): Language | undefined {
+  if (min > 2000 || (max > 2000 && max !== Number.POSITIVE_INFINITY)) return undefined;
+  return languageOf(`^[^]{${min},${max === Number.POSITIVE_INFINITY ? "" : max}}$`, "ecma-262");
+}
+
+/** Whether every string that is in all of `some` is in `other`; undefined when that takes too long to tell. */
+export function within(some: readonly Language[], other: Language): boolean | undefined {
+  return empty([...some.map(({ strings }) => strings), other.complement]);
+}
+
+/** Whether no string is in all of them; undefined when that takes too long to tell. */
+export function disjoint(languages: readonly Language[]): boolean | undefined {
+  return empty(languages.map(({ strings }) => strings));
+}
+
+function empty(automata: readonly ReadonlyDFA[]): boolean | undefined {
+  const [first, ...rest] = automata;
+  const last = rest.pop();
+  if (first === undefined) return false;
+  if (last === undefined) return first.isEmpty;
+  try {
+    let all: ReadonlyDFA = first;
+    for (const one of rest) all = DFA.fromIntersection(all, one, new DFA.LimitedNodeFactory(MAX_NODES));
+    return isDisjointWith(all, last, MAX_NODES);
+  } catch {
+    return undefined;
+  }
+}
+
+function read(pattern: string, reading: Reading): Language | undefined {
+  try {
+    const { ast } = JS.Parser.fromLiteral({ source: pattern, flags: "u" });
+    const source = ast.pattern.alternatives.map((one) => searched(one, reading)).join("|");
+    const parser = JS.Parser.fromLiteral({ source, flags: "u" });
+    const options = { assertions: "throw", backreferences: "throw", maxNodes: MAX_NODES } as const;
+    const { expression, maxCharacter } = parser.parse(options);
+    const nodes = () => new DFA.LimitedNodeFactory(MAX_NODES);
+    const nfa = NFA.fromRegex(expression, { maxCharacter }, {}, new NFA.LimitedNodeFactory(MAX_NODES));
+    const strings = DFA.fromFA(nfa, nodes());
+    strings.minimize();
+    const complement = strings.copy(nodes());
+    complement.complement(nodes());
+    return { strings, complement, ...lengths(strings) };
+  } catch {
+    return undefined;
+  }
+}
+
+type Alternative = JS.RegexppAst["pattern"]["alternatives"][number];
+type Element = Alternative["elements"][number];
+
+/** A pattern is searched for: what is not anchored may have anything beside it. */
+function searched({ elements }: Alternative, reading: Reading): string {
+  const rest = [...elements];
+  let before = "[^]*";
+  let after = "[^]*";
+  for (; isEdge(rest[0], "start"); rest.shift()) before = "";
+  for (; isEdge(rest.at(-1), "end"); rest.pop()) after = "";
+  return `${before}(?:${rest.map((element) => printed(element, reading)).join("")})${after}`;
+}
+
+const isEdge = (element: Element | undefined, kind: "start" | "end") =>
+  element?.type === "Assertion" && element.kind === kind;
+
+/** The same in the terms of ECMA-262. Throws for what has no such terms. */
+function printed(element: Element, reading: Reading): string {
+  switch (element.type) {
+    case "Group":
+      if (element.modifiers !== null) throw new Error("modifiers");
+      return `(?:${element.alternatives.map((one) => one.elements.map((inner) => printed(inner, reading)).join("")).join("|")})`;
+    case "CapturingGroup":
+      return `(?:${element.alternatives.map((one) => one.elements.map((inner) => printed(inner, reading)).join("")).join("|")})`;
+    case "Quantifier": {
+      const most = element.max === Number.POSITIVE_INFINITY ? "" : element.max;
+      return `(?:${printed(element.element, reading)}){${element.min},${most}}`;
+    }
+    case "CharacterSet":
+      if (element.kind === "property") throw new Error("Unicode property");
+      if (reading === "re2" && element.kind === "any") return "[^\\n]";
+      if (reading === "re2" && element.kind === "space") return `[${element.negate ? "^" : ""}${RE2_SPACES}]`;
+      return element.raw;
+    case "CharacterClass": {
+      if (element.unicodeSets) throw new Error("sets");
+      const inner = element.elements.map((part) => {
+        if (part.type !== "CharacterSet") return part.raw;
+        if (part.kind === "property") throw new Error("Unicode property");
+        if (reading === "ecma-262" || part.kind !== "space") return part.raw;
+        if (part.negate) throw new Error("\\S in a class");
+        return RE2_SPACES;
+      });
+      return `[${element.negate ? "^" : ""}${inner.join("")}]`;
+    }
+    case "Character":
+      return element.raw;
+    default:
+      throw new Error(element.type);
+  }
+}
+
+const RE2_SPACES = "\\t\\n\\f\\r ";
+
+function lengths(dfa: ReadonlyDFA): { readonly shortest: number; readonly longest: number } {
+  const { getOut, isFinal, initial } = dfa.transitionIterator();
+  const found = new Map([[initial, 0]]);
+  let shortest = Number.POSITIVE_INFINITY;
+  for (const [node, length] of found) {
+    if (isFinal(node)) shortest = Math.min(shortest, length);
+    for (const next of getOut(node).keys()) if (!found.has(next)) found.set(next, length + 1);
+  }
+  return { shortest, longest: dfa.isFinite ? longest(dfa) : Number.POSITIVE_INFINITY };
+}
+
+/** Of a language that is finite, so no way through it is a circle. */
+function longest(dfa: ReadonlyDFA): number {
+  const { getOut, isFinal, initial } = dfa.transitionIterator();
+  const found = new Map<DFA.ReadonlyNode, number>();
+  const from = (node: DFA.ReadonlyNode): number => {
+    let most = found.get(node);
+    if (most !== undefined) return most;
+    most = isFinal(node) ? 0 : Number.NEGATIVE_INFINITY;
+    for (const next of getOut(node).keys()) most = Math.max(most, 1 + from(next));
+    found.set(node, most);
+    return most;
+  };
+  return from(initial);
+}
