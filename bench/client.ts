@@ -21,7 +21,14 @@ export interface Endpoint {
 }
 
 export type Reply =
-  | { readonly kind: "answer"; readonly status: number; readonly session: string | undefined; readonly body: string }
+  | {
+      readonly kind: "answer";
+      readonly status: number;
+      readonly session: string | undefined;
+      readonly body: string;
+      /** Seconds of the header; undefined without one. */
+      readonly retryAfter: number | undefined;
+    }
   | { readonly kind: "broken"; readonly why: string };
 
 /** The failure that must never happen: the id or the text belongs to another call. */
@@ -35,6 +42,7 @@ interface Head {
   readonly eventStream: boolean;
   readonly session: string | undefined;
   readonly closes: boolean;
+  readonly retryAfter: number | undefined;
 }
 
 /** One connection with at most one request under way. It opens on first use and again after the server closed it. */
@@ -136,7 +144,8 @@ export class Connection {
       this.#socket = undefined;
     }
     const message = head.eventStream ? lastMessage(body) : body;
-    this.#settle({ kind: "answer", status: head.status, session: head.session, body: message });
+    const { status, session, retryAfter } = head;
+    this.#settle({ kind: "answer", status, session, body: message, retryAfter });
   }
 
   #break(why: string): void {
@@ -253,6 +262,7 @@ function readHead(received: Buffer): Head | undefined {
   const text = received.toString("latin1", 0, end);
   const status = Number(text.slice(9, 12));
   const length = /\r\ncontent-length: *(\d+)/i.exec(text)?.[1];
+  const retryAfter = status === 503 ? /\r\nretry-after: *(\d+)/i.exec(text)?.[1] : undefined;
   const chunked = length === undefined && /\r\ntransfer-encoding: *chunked/i.test(text);
   return {
     bodyStart: end + 4,
@@ -262,6 +272,7 @@ function readHead(received: Buffer): Head | undefined {
     eventStream: /\r\ncontent-type: *text\/event-stream/i.test(text),
     session: /\r\nmcp-session-id: *([^\r\n]+)/i.exec(text)?.[1],
     closes: /\r\nconnection: *close/i.test(text),
+    retryAfter: retryAfter === undefined ? undefined : Number(retryAfter),
   };
 }
 

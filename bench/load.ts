@@ -11,8 +11,12 @@ import { Dialogue } from "./dialogue.ts";
 import { machineUsage, type TreeUsage, treeUsage } from "./proc.ts";
 
 export type Shape =
-  /** Every connection asks again as soon as it has its answer, for so long. */
-  | { readonly kind: "closed"; readonly warmSeconds: number; readonly seconds: number }
+  /** Every connection asks again as soon as it has its answer, for so long; one that was refused when it was told to. */
+  | {
+      readonly kind: "closed";
+      readonly warmSeconds: number;
+      readonly seconds: number;
+    }
   /** Exactly so many calls, shared out over the connections, and no warm-up. */
   | { readonly kind: "count"; readonly calls: number }
   /** So many calls a second whether or not earlier ones are answered; latency counts from the scheduled moment. */
@@ -39,7 +43,9 @@ export interface LoadResult {
   readonly seconds: number;
   readonly perSecond: number;
   /** Of answered and failed calls alike, in milliseconds. */
-  readonly latency: { readonly p50: number; readonly p90: number; readonly p99: number; readonly max: number };
+  readonly latency: Latency;
+  /** Of those refused for overload. */
+  readonly refused: Latency;
   readonly cpuMsPerCall: Readonly<Record<string, number>>;
   /** The highest seen, in bytes. */
   readonly rssBytes: Readonly<Record<string, number>>;
@@ -49,6 +55,16 @@ export interface LoadResult {
   readonly foreignCores: number;
   readonly stolenSeconds: number;
 }
+
+export interface Latency {
+  readonly p50: number;
+  readonly p90: number;
+  readonly p99: number;
+  readonly max: number;
+}
+
+/** The failure of a call that was refused because there are too many. */
+export const REFUSED = "http-503";
 
 /** Runs one plan in a fresh generator process. Rejects when the generator itself fails, never for failed calls. */
 export function load(plan: LoadPlan): Promise<LoadResult> {
@@ -174,15 +190,19 @@ async function closedLoop(
   meter: Meter,
 ): Promise<void> {
   let stopped = false;
+  const resting = new Map<() => void, NodeJS.Timeout>();
   const worker = (index: number): Promise<void> =>
     new Promise((resolve) => {
       const again = (): void => {
+        resting.delete(again);
         if (stopped) resolve();
         else call(index, performance.now(), next);
       };
       // A broken connection is tried again after a moment, or a server that is down would be hammered.
       const next = (reply: Reply): void => {
         if (reply.kind === "broken") setTimeout(again, 5);
+        else if (reply.retryAfter !== undefined && !stopped)
+          resting.set(again, setTimeout(again, reply.retryAfter * 1000));
         else again();
       };
       again();
@@ -193,6 +213,10 @@ async function closedLoop(
   await pause(shape.seconds);
   meter.end();
   stopped = true;
+  for (const [again, timer] of [...resting]) {
+    clearTimeout(timer);
+    again();
+  }
   await Promise.all(workers);
 }
 
@@ -234,6 +258,7 @@ async function openLoop(
 export class Meter {
   readonly #watched: Readonly<Record<string, number>>;
   readonly #latencies: number[] = [];
+  readonly #refused: number[] = [];
   readonly #failures: Record<string, number> = {};
   readonly #peaks: Record<string, TreeUsage> = {};
   #answered = 0;
@@ -256,6 +281,7 @@ export class Meter {
   count(why: string | undefined, milliseconds: number): void {
     if (!this.#measuring) return;
     this.#latencies.push(milliseconds);
+    if (why === REFUSED) this.#refused.push(milliseconds);
     if (why === undefined) this.#answered += 1;
     else this.note(why);
   }
@@ -287,16 +313,14 @@ export class Meter {
     });
     const own = after.ownSeconds - before.ownSeconds;
     const known = Object.values(cpuSeconds).reduce((total, one) => total + one, own);
-    const sorted = Float64Array.from(this.#latencies).sort();
-    const at = (share: number): number =>
-      round(sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? Number.NaN, 3);
     return {
       answered: this.#answered,
       failed: this.#failed,
       failures: this.#failures,
       seconds: round(seconds, 3),
       perSecond: round(this.#answered / seconds, 1),
-      latency: { p50: at(0.5), p90: at(0.9), p99: at(0.99), max: at(1) },
+      latency: latencyOf(this.#latencies),
+      refused: latencyOf(this.#refused),
       cpuMsPerCall: mapValues(cpuSeconds, (spent) => round((spent * 1000) / this.#answered, 5)),
       rssBytes: mapValues(this.#peaks, (tree) => tree.rssBytes),
       processes: mapValues(this.#peaks, (tree) => tree.processes),
@@ -316,6 +340,13 @@ export class Meter {
       };
     }
   }
+}
+
+function latencyOf(milliseconds: readonly number[]): Latency {
+  const sorted = Float64Array.from(milliseconds).sort();
+  const at = (share: number): number =>
+    round(sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? Number.NaN, 3);
+  return { p50: at(0.5), p90: at(0.9), p99: at(0.99), max: at(1) };
 }
 
 interface Snapshot {

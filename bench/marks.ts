@@ -42,6 +42,9 @@ const MARKS: readonly Mark[] = [
     digits: 0,
     atLeast: 8000,
   })),
+  { what: "goodput at ten times the clients", figure: "overload.goodput", unit: "", digits: 2, atLeast: 0.8 },
+  { what: "refusals at ten times the clients, p99", figure: "overload.refusalP99", unit: " ms", digits: 1, atMost: 50 },
+  { what: "answers to the wrong caller at ten times", figure: "overload.wrong", unit: "", digits: 0, atMost: 0 },
   { what: "heap of an idle session", figure: "idle.heapKbPerSession", unit: " KB", digits: 2, atMost: 2 },
   { what: "first answer with a stdio child", figure: "cold.seconds.floor", unit: " s", digits: 3, atMost: 0.4 },
   ...["20", "200", "1000", "5000"].map((connections) => ({

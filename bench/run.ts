@@ -18,10 +18,24 @@ import { hop, latency, sdk } from "./suites/http.ts";
 import { mask } from "./suites/mask.ts";
 import { idle, leak } from "./suites/memory.ts";
 import { oauth } from "./suites/oauth.ts";
+import { overload } from "./suites/overload.ts";
 import { stdio, stdioThroughput } from "./suites/stdio.ts";
 import type { Effort, Suite, SuiteResult } from "./suites/suite.ts";
 
-const SUITES: readonly Suite[] = [hop, sdk, latency, stdio, stdioThroughput, idle, cold, leak, oauth, mask, eras];
+const SUITES: readonly Suite[] = [
+  hop,
+  sdk,
+  latency,
+  stdio,
+  stdioThroughput,
+  overload,
+  idle,
+  cold,
+  leak,
+  oauth,
+  mask,
+  eras,
+];
 const ROOT = path.resolve(import.meta.dirname, "..");
 
 const { positionals, values } = parseArgs({

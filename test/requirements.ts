@@ -12,7 +12,9 @@ export interface Requirement {
 
 const MCP_2026 = "https://modelcontextprotocol.io/specification/2026-07-28/basic";
 const MCP_2025 = "https://modelcontextprotocol.io/specification/2025-11-25/basic";
+const MCP_CLIENT_2026 = "https://modelcontextprotocol.io/specification/2026-07-28/client";
 const MCP_SERVER_2026 = "https://modelcontextprotocol.io/specification/2026-07-28/server";
+const TASKS_2026 = "https://github.com/modelcontextprotocol/ext-tasks/blob/main/specification/draft/tasks.md";
 const RFC = "https://www.rfc-editor.org/rfc";
 const OAUTH_2_1 = "https://datatracker.ietf.org/doc/html/draft-ietf-oauth-v2-1-13";
 const CIMD = "https://datatracker.ietf.org/doc/html/draft-ietf-oauth-client-id-metadata-document-00";
@@ -163,6 +165,92 @@ export const requirements = {
     clause: `${MCP_2026}/patterns/subscriptions#graceful-closure`,
     sentence: "A subscription that the server ends is ended with its response.",
   },
+  // MCP 2026-07-28, Multi Round-Trip Requests
+  "mrtr-only-way": {
+    clause: `${MCP_2026}/patterns/mrtr#multi-round-trip-requests`,
+    sentence: "A client of 2026-07-28 is asked by the answer to its request; no request is sent to it.",
+  },
+  "mrtr-requests": {
+    clause: `${MCP_2026}/patterns/mrtr#supported-requests`,
+    sentence: "Only prompts/get, resources/read and tools/call are answered with questions.",
+  },
+  "mrtr-keys": {
+    clause: `${MCP_2026}/patterns/mrtr#server-requirements-basic-workflow`,
+    sentence: "Each question of a request has a key of its own.",
+  },
+  "mrtr-questions": {
+    clause: `${MCP_2026}/patterns/mrtr#server-requirements-basic-workflow`,
+    sentence: "What is asked is an elicitation, a sampling request or a list of roots, and nothing else.",
+  },
+  "mrtr-state-verified": {
+    clause: `${MCP_2026}/patterns/mrtr#server-requirements-basic-workflow`,
+    sentence: "A requestState is an attacker's until it is verified; one that was changed is refused.",
+  },
+  "mrtr-state-bound": {
+    clause: `${MCP_2026}/patterns/mrtr#server-requirements-basic-workflow`,
+    sentence: "A requestState is refused from another principal, on another request, and after its time.",
+  },
+  "mrtr-state-once": {
+    clause: `${MCP_2026}/patterns/mrtr#server-requirements-basic-workflow`,
+    sentence: "Where a requestState may count once, a second use is refused.",
+  },
+  "mrtr-not-empty": {
+    clause: `${MCP_2026}/patterns/mrtr#server-requirements-basic-workflow`,
+    sentence: "An answer that asks has questions, a requestState, or both.",
+  },
+  "mrtr-declared": {
+    clause: `${MCP_2026}/patterns/mrtr#server-requirements-basic-workflow`,
+    sentence: "A client is not asked what it did not declare.",
+  },
+  "mrtr-abandoned": {
+    clause: `${MCP_2026}/patterns/mrtr#server-requirements-basic-workflow`,
+    sentence: "Nothing depends on a client that answers or comes back.",
+  },
+  "mrtr-malformed": {
+    clause: `${MCP_2026}/patterns/mrtr#error-handling`,
+    sentence: "Malformed answers are refused with an error.",
+  },
+  "mrtr-extra": {
+    clause: `${MCP_2026}/patterns/mrtr#error-handling`,
+    sentence: "Answers to what was not asked are ignored.",
+  },
+  "mrtr-missing": {
+    clause: `${MCP_2026}/patterns/mrtr#error-handling`,
+    sentence: "What was not answered is asked again.",
+  },
+  "mrtr-client-answers": {
+    clause: `${MCP_2026}/patterns/mrtr#client-requirements-basic-workflow`,
+    sentence: "A server is called again when its questions are answered, or at once when it has none.",
+  },
+  "mrtr-client-state": {
+    clause: `${MCP_2026}/patterns/mrtr#client-requirements-basic-workflow`,
+    sentence: "A server gets back exactly its requestState, and none when it gave none.",
+  },
+  "mrtr-client-id": {
+    clause: `${MCP_2026}/patterns/mrtr#client-requirements-basic-workflow`,
+    sentence: "A retry has another id than the request before.",
+  },
+  "mrtr-client-scope": {
+    clause: `${MCP_2026}/patterns/mrtr#client-requirements-basic-workflow`,
+    sentence: "Answers and requestState are sent with the retry of their request and with no other.",
+  },
+  "elicitation-modes": {
+    clause: `${MCP_CLIENT_2026}/elicitation#capabilities`,
+    sentence: "A client is asked for a visit to a page or for a form only when it declared that one.",
+  },
+  "elicitation-declined": {
+    clause: `${MCP_CLIENT_2026}/elicitation#error-handling`,
+    sentence: "A user who declines or dismisses a question, and a client that fails at it, end it in an orderly way.",
+  },
+  "elicitation-bound": {
+    clause: `${MCP_CLIENT_2026}/elicitation#security-considerations`,
+    sentence: "A question is bound to the user and the client that it is for.",
+  },
+  "sampling-tools": {
+    clause: `${MCP_CLIENT_2026}/sampling#capabilities`,
+    sentence: "Sampling with tools is asked of nobody who did not declare it.",
+  },
+  // MCP 2026-07-28, utilities and servers' features
   "request-timeout": {
     clause: `${MCP_2026}/patterns/cancellation#timeouts`,
     sentence: "A request to a server that does not answer is given up and cancelled after its time.",
@@ -594,6 +682,24 @@ export const requirements = {
     sentence:
       "Only the algorithms and keys we chose are accepted: not none, not HMAC, not a key that the token brings.",
   },
+  "rfc7592-token": {
+    clause: `${RFC}/rfc7592#section-2`,
+    sentence:
+      "A registration is read and changed with its own access token alone; one that is used at another client's is ended.",
+  },
+  "rfc7592-update": {
+    clause: `${RFC}/rfc7592#section-2.2`,
+    sentence:
+      "A change names its client and is checked like a registration; what is answered is what counts from then on.",
+  },
+  "rfc7592-secret": {
+    clause: `${RFC}/rfc7592#section-2.2`,
+    sentence: "A client can name its secret in a change, and not choose another.",
+  },
+  "rfc7592-delete": {
+    clause: `${RFC}/rfc7592#section-2.3`,
+    sentence: "A client that is deleted is answered 204, and its grants and tokens end.",
+  },
   "rfc7591-register": {
     clause: `${RFC}/rfc7591#section-3`,
     sentence: "When registration is open a client gets an id for the metadata it sent; when off there is no endpoint.",
@@ -649,6 +755,50 @@ export const requirements = {
   "rfc6750-scope": {
     clause: `${RFC}/rfc6750#section-3.1`,
     sentence: "A token without the needed scope is answered 403 insufficient_scope with the scope that is needed.",
+  },
+
+  // Tasks: MCP 2025-11-25, and the extension of 2026-07-28
+  "tasks-created": {
+    clause: `${MCP_2025}/utilities/tasks#result-retrieval`,
+    sentence: "A call that becomes a task is answered at once with the task: its id, status, times and lifetime.",
+  },
+  "tasks-result": {
+    clause: `${MCP_2025}/utilities/tasks#result-retrieval`,
+    sentence: "What a task ends with is exactly what the call would have been answered, result or error.",
+  },
+  "tasks-cancel": {
+    clause: `${MCP_2025}/utilities/tasks#task-cancellation`,
+    sentence: "A cancelled task stays cancelled; one that is over cannot be cancelled.",
+  },
+  "tasks-list": {
+    clause: `${MCP_2025}/utilities/tasks#task-isolation-and-access-control`,
+    sentence: "A list of tasks has those of the caller and no others, in pages.",
+  },
+  "tasks-isolation": {
+    clause: `${MCP_2025}/utilities/tasks#task-isolation-and-access-control`,
+    sentence: "A request about a task of another authorization context is refused as one about a task that never was.",
+  },
+  "tasks-limits": {
+    clause: `${MCP_2025}/utilities/tasks#resource-management`,
+    sentence: "The tasks of one caller and their lifetimes are bounded.",
+  },
+  "tasks-capability": {
+    clause: `${TASKS_2026}#protocol-errors`,
+    sentence: "A client that did not declare the extension is answered -32021 when it asks about tasks.",
+  },
+  "tasks-input": {
+    clause: `${TASKS_2026}#task-update-requests`,
+    sentence: "What a task asks reaches its client, and the answer the task.",
+  },
+
+  // JSON-RPC batches, MCP 2025-03-26
+  "batch-received": {
+    clause: "https://modelcontextprotocol.io/specification/2025-03-26/basic#batching",
+    sentence: "Batches are received; each request in one is answered.",
+  },
+  "batch-initialize": {
+    clause: "https://modelcontextprotocol.io/specification/2025-03-26/basic/lifecycle#initialization",
+    sentence: "The initialize request is not part of a batch.",
   },
 } as const satisfies Record<string, Requirement>;
 

@@ -6,6 +6,7 @@ import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
+import { bubblewrapProblem, findBubblewrap } from "./global/bubblewrap.ts";
 import { CHROMIUM_NAMES, findChromium } from "./global/chromium.ts";
 import { findPostgres, findRedis } from "./global/programs.ts";
 
@@ -13,8 +14,11 @@ const root = join(import.meta.dirname, "..");
 const ci = (process.env["CI"] ?? "") !== "" && process.env["CI"] !== "false";
 const filters = process.argv.slice(2);
 
-/** Tests that may be skipped in CI, as a part of their full name: those that need data which is not in the repository, or a second Node. */
-const MAY_BE_SKIPPED: readonly string[] = ["[development data]", "[old Node]"];
+/**
+ * Tests that may be skipped in CI, as a part of their full name: those that need data which is not in the repository, a second Node, or
+ * a system that lets us make control groups.
+ */
+const MAY_BE_SKIPPED: readonly string[] = ["[development data]", "[old Node]", "[control groups]"];
 
 interface Report {
   readonly numPassedTests: number;
@@ -108,6 +112,15 @@ const PROGRAMS: readonly Program[] = [
     debian: "redis-server",
     wanted: "redis-server or valkey-server in PATH",
     without: "tests of stores on Redis",
+  },
+  {
+    name: "bubblewrap",
+    find: findBubblewrap,
+    debian: "bubblewrap",
+    get wanted() {
+      return bubblewrapProblem();
+    },
+    without: "tests of the sandbox",
   },
 ];
 

@@ -21,6 +21,10 @@ const COMMANDS: Readonly<Record<string, CommandRow>> = {
     summary: "put any MCP server into production: sign-in, consent, roles, audit, tracing",
     load: () => import("./serve.ts"),
   },
+  servers: {
+    summary: "the servers behind a running gateway: see, restart and drain them; take changed settings",
+    load: () => import("./servers.ts"),
+  },
   config: { summary: "check a settings file; print its schema", load: () => import("./config.ts") },
   import: { summary: "write a settings file from the settings of an MCP client", load: () => import("./import.ts") },
   pins: { summary: "see which definitions changed, and accept a change", load: () => import("./pins.ts") },
@@ -29,6 +33,10 @@ const COMMANDS: Readonly<Record<string, CommandRow>> = {
   users: { summary: "people: who there is, their groups, the end of their access", load: () => import("./users.ts") },
   clients: { summary: "the programs that connect: see, stop and remove them", load: () => import("./clients.ts") },
   grants: { summary: "who allowed which client what, and the end of it", load: () => import("./grants.ts") },
+  connect: {
+    summary: "connect a server that has a sign-in of its own, for everybody",
+    load: () => import("./connect.ts"),
+  },
   keys: { summary: "the keys that sign tokens: change them, revoke one", load: () => import("./keys.ts") },
   doctor: {
     summary: "walk through a server as a client would, and say where it breaks",

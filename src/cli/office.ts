@@ -7,6 +7,7 @@ import { DrawbridgeError } from "../core/errors.ts";
 import { oauthRecord } from "../gateway/oauth-record.ts";
 import { type Administration, administration } from "../oauth/administration.ts";
 import { documentNet } from "../oauth/clients/clients.ts";
+import type { Report } from "../oauth/events.ts";
 import { clientsSettings } from "../oauth/settings.ts";
 import type { Records } from "../store/ports.ts";
 import { Ended, EXIT } from "./main.ts";
@@ -23,6 +24,8 @@ export interface OfficeOptions {
 export interface Office {
   readonly administration: Administration;
   readonly records: Records;
+  /** Writes an event to the audit log. */
+  readonly report: Report;
   /** Of the settings file; undefined when only a store was named. */
   readonly settings: Settings | undefined;
   /** Writes a result: as one JSON value with --json, else the lines. */
@@ -57,10 +60,12 @@ export function openOffice(
     const clients = settings?.clients ?? clientsSettings.parse({});
     const net = await documentNet(clients.metadataDocuments);
     const encryption = settings?.tokens.keyEncryptionSecret;
+    const report: Report = (event) => store.audit.append([rowOf(oauthRecord(event, "command line", Date.now()))]);
     const office: Office = {
       records: store.records,
+      report,
       administration: administration(store.records, {
-        report: (event) => store.audit.append([rowOf(oauthRecord(event, "command line", Date.now()))]),
+        report,
         operator: userInfo().username,
         keys: { ...(settings !== undefined && { algorithm: settings.tokens.signingAlgorithm }), encryption },
         clients,

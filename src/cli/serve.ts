@@ -1,11 +1,13 @@
 /** `drawbridge serve`: starts the gateway and tells how to use it. */
-import { existsSync } from "node:fs";
-import { resolve } from "node:path";
+import { existsSync, watch } from "node:fs";
+import { userInfo } from "node:os";
+import { basename, dirname, resolve } from "node:path";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { isLoopback } from "../config/checks.ts";
 import { settingsForCommand, settingsForUrl } from "../config/defaults.ts";
 import { type LoadedSettings, loadSettings, type Overrides } from "../config/load.ts";
 import { DrawbridgeError } from "../core/errors.ts";
+import type { Actor } from "../gateway/deeds.ts";
 import type { RunningGateway } from "../gateway/gateway.ts";
 import { painter, printable, type Terminal } from "./terminal.ts";
 
@@ -22,6 +24,10 @@ Examples:
   $ drawbridge serve --url http://127.0.0.1:9000/mcp --port 8080
   $ drawbridge serve drawbridge.yaml
   $ drawbridge serve            (reads ./${DEFAULT_FILE})
+  $ drawbridge serve --watch    (takes changes of the file as they are saved)
+
+Changed servers are taken without a restart, and without a failed call: with --watch, on SIGHUP, or by
+"drawbridge servers reload". A file with a mistake changes nothing. Other settings need a restart, and the log says so.
 `;
 
 interface ServeOptions {
@@ -31,6 +37,7 @@ interface ServeOptions {
   readonly publicUrl?: string;
   readonly logLevel?: string;
   readonly allowRegistration?: true;
+  readonly watch?: true;
 }
 
 export function define(command: Command, terminal: Terminal, rest: readonly string[] | undefined): void {
@@ -41,6 +48,7 @@ export function define(command: Command, terminal: Terminal, rest: readonly stri
     .option("--host <address>", "address to listen on (default 127.0.0.1)")
     .option("--public-url <url>", "where clients reach the gateway")
     .option("--allow-registration", "let clients register themselves (RFC 7591), for those without a metadata document")
+    .option("--watch", "take changes of the settings file as they are saved")
     .addOption(
       new Option("--log-level <level>", "what to log").choices(["trace", "debug", "info", "warn", "error", "silent"]),
     )
@@ -59,7 +67,23 @@ async function serve(
   for (const warning of settings.warnings) terminal.stderr.write(`${paintError("yellow", "warning")} ${warning}\n`);
   // Asked for before the start, so that a signal during it is not lost.
   const stopped = terminal.stopped();
+  if (options.watch === true && settings.file === undefined) throw usage("--watch needs a settings file.");
+  let running: RunningGateway | undefined;
+  const reload = (by: Actor) => {
+    // What changed before the start was over is read by it, or by the next wish.
+    running?.reload(by).catch((thrown: unknown) => {
+      terminal.stderr.write(
+        `${paintError("red", "not reloaded")} Nothing was changed:\n${DrawbridgeError.from(thrown).message}\n`,
+      );
+    });
+  };
+  terminal.hungUp?.(() => reload({ kind: "operator", name: userInfo().username, via: "signal" }));
   const gateway = await terminal.startGateway({ settings, environment: terminal.env });
+  running = gateway;
+  const unwatch =
+    options.watch === true && settings.file !== undefined
+      ? watchFile(settings.file, () => reload({ kind: "gateway", name: "file" }))
+      : () => {};
   try {
     if (terminal.stderr.isTTY === true) terminal.stderr.write(paintError("dim", "Reading what the servers offer …\n"));
     const started = await Promise.race([gateway.ready.then(() => true), stopped.then(() => false)]);
@@ -69,9 +93,26 @@ async function serve(
     }
     terminal.stderr.write("\nStopping: letting calls in flight finish. Once more ends at once.\n");
   } finally {
+    unwatch();
     await gateway.close();
   }
 }
+
+/** An editor writes a file in several steps, or puts another one in its place; so the folder is watched, for a moment of rest. */
+function watchFile(file: string, changed: () => void): () => void {
+  let timer: NodeJS.Timeout | undefined;
+  const watcher = watch(dirname(file), (_, name) => {
+    if (name !== null && name !== basename(file)) return;
+    clearTimeout(timer);
+    timer = setTimeout(changed, REST_MS);
+  });
+  return () => {
+    clearTimeout(timer);
+    watcher.close();
+  };
+}
+
+const REST_MS = 300;
 
 function chosenSettings(
   file: string | undefined,

@@ -2,7 +2,6 @@
 import { existsSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { loadSettings } from "../config/load.ts";
-import { secretReader } from "../config/references.ts";
 import type { Settings } from "../config/schema.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import { Secret } from "../core/secret.ts";
@@ -60,15 +59,21 @@ async function openExisting(setting: Secret, readOnly: boolean, terminal: Termin
 /** What a secret reads as that this process was not given. */
 export const UNREAD = "not needed";
 
+/** Top-level settings whose secrets open the store, and the keys in it. */
+const OF_THE_STORE: ReadonlySet<string | number | undefined> = new Set(["store", "tokens"]);
+
 /** The file's settings, with a relative store made absolute; undefined when there is no file, or only a store was named. */
-async function settingsOf({ file, store }: StorePlace, terminal: Terminal): Promise<Settings | undefined> {
+export async function settingsOf(
+  { file, store }: Pick<StorePlace, "file" | "store">,
+  terminal: Terminal,
+): Promise<Settings | undefined> {
   const path = resolve(terminal.cwd, file ?? DEFAULT_FILE);
   if (file === undefined && (store !== undefined || !existsSync(path))) return undefined;
-  // Only the store's own secret is wanted: whoever opens it need not have the gateway's others.
-  const read = secretReader(dirname(path), terminal.env, () => {});
+  // Only the store's own secrets are wanted: whoever opens it need not have the gateway's others.
   const { settings } = await loadSettings(path, {
     env: terminal.env,
-    readSecret: async (name) => (await read(name)) ?? UNREAD,
+    readSecret: async (name, [key], provided) =>
+      OF_THE_STORE.has(key) ? ((await provided(name).catch(() => undefined)) ?? UNREAD) : UNREAD,
   });
   const named = settings.store instanceof Secret ? settings.store.reveal() : settings.store;
   if (!named.startsWith("sqlite:")) return settings;

@@ -22,6 +22,8 @@ export interface Terminal {
   readonly platform: NodeJS.Platform;
   /** Resolves when the command should end (SIGINT, SIGTERM). */
   readonly stopped: () => Promise<void>;
+  /** Calls `again` whenever the command should read its settings again (SIGHUP). Undefined where SIGHUP means that the terminal is gone. */
+  readonly hungUp?: ((again: () => void) => void) | undefined;
   readonly startGateway: typeof startGateway;
   /** Asks the person a question and resolves with their line. Undefined when nobody is there to answer. */
   readonly ask?: ((question: string) => Promise<string>) | undefined;
@@ -58,6 +60,9 @@ export function processTerminal(): Terminal {
           });
         }
       }),
+    hungUp: [process.stdin, process.stdout, process.stderr].some(({ isTTY }) => isTTY)
+      ? undefined
+      : (again) => void process.on("SIGHUP", again),
     startGateway: async (options) => (await import("../gateway/gateway.ts")).startGateway(options),
     ask: process.stdin.isTTY && process.stderr.isTTY ? askPerson : undefined,
     input: readInput,

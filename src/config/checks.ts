@@ -3,7 +3,7 @@ import { existsSync, statSync } from "node:fs";
 import type { z } from "zod";
 import { compilePattern } from "../policy/globs.ts";
 import { compileCallCondition, compileUserCondition } from "../policy/when.ts";
-import type { HttpServerSettings } from "../upstream/settings.ts";
+import type { HttpServerSettings, Isolation, UpstreamOAuthSettings, UserValue } from "../upstream/settings.ts";
 import { type Finding, isRecord, nearest, optionsOf, type SettingsPath, schemaAt, valueAt } from "./problems.ts";
 import type { Settings } from "./schema.ts";
 
@@ -92,6 +92,7 @@ function serverFindings({ servers, authorization }: SoundParts): Finding[] {
       return [
         ...credentialFindings(name, server, authorization),
         ...literalSecrets(["servers", name, "headers"], server.headers),
+        ...userValueFindings(name, server.isolation, "userHeaders", server.userHeaders, server.headers),
       ];
     }
     if (server.processes.min > server.processes.max) {
@@ -102,8 +103,46 @@ function serverFindings({ servers, authorization }: SoundParts): Finding[] {
         },
       ];
     }
-    return literalSecrets(["servers", name, "environment"], server.environment);
+    return [
+      ...literalSecrets(["servers", name, "environment"], server.environment),
+      ...userValueFindings(name, server.isolation, "userEnvironment", server.userEnvironment, server.environment),
+    ];
   });
+}
+
+/** `beside`: what has a value for everybody. */
+function userValueFindings(
+  name: string,
+  isolation: Isolation,
+  setting: "userEnvironment" | "userHeaders",
+  values: Readonly<Record<string, UserValue>>,
+  beside: Readonly<Record<string, unknown>>,
+): Finding[] {
+  const path = ["servers", name, setting];
+  if (Object.keys(values).length > 0 && isolation === "shared") {
+    return [
+      {
+        path,
+        message: `needs servers.${name}.isolation: per-user (or per-session), because everybody shares the server otherwise`,
+      },
+    ];
+  }
+  const sameName = (one: string, other: string) =>
+    setting === "userHeaders" ? one.toLowerCase() === other.toLowerCase() : one === other;
+  const twice = Object.keys(values).filter((value) => Object.keys(beside).some((other) => sameName(value, other)));
+  const literal = Object.entries(values).flatMap(([key, { otherwise }]) =>
+    literalSecrets([...path, key], { [key]: otherwise }).map((finding) => ({
+      ...finding,
+      path: [...path, key, "otherwise"],
+    })),
+  );
+  return [
+    ...twice.map((key) => ({
+      path: [...path, key],
+      message: "has a value for everybody beside it; keep one of the two",
+    })),
+    ...literal,
+  ];
 }
 
 function credentialFindings(
@@ -120,11 +159,36 @@ function credentialFindings(
       message: "must go, because `credentials` puts a token for each caller there; two would be sent",
     });
   }
+  const oauth = typeof credentials === "object" && "oauth" in credentials ? credentials.oauth : undefined;
+  if (oauth !== undefined) return [...findings, ...oauthFindings(name, oauth, authorization)];
   if (authorization !== undefined && authorization.exchange === undefined) {
     findings.push({
       path: ["servers", name, "credentials"],
       message: "needs authorization.exchange: what the gateway is called at the server that makes the tokens",
     });
+  }
+  return findings;
+}
+
+function oauthFindings(
+  name: string,
+  { of, clientId, clientSecret, issuer, allowInsecureHttp }: UpstreamOAuthSettings,
+  authorization: SoundParts["authorization"],
+): Finding[] {
+  const path = ["servers", name, "credentials", "oauth"];
+  const findings: Finding[] = [];
+  if (of === "per-user" && authorization !== undefined) {
+    findings.push({
+      path: [...path, "of"],
+      message:
+        "cannot be per-user beside authorization: people connect their accounts on pages that they are signed in to here, and there are none. Use operator, or let this gateway sign people in (signIn)",
+    });
+  }
+  if (clientSecret !== undefined && clientId === undefined)
+    findings.push({ path: [...path, "clientSecret"], message: "needs clientId, the client whose secret it is" });
+  if (issuer !== undefined && new URL(issuer).protocol === "http:" && !isLoopback(new URL(issuer).hostname)) {
+    if (!allowInsecureHttp)
+      findings.push({ path: [...path, "issuer"], message: "must be https, or set allowInsecureHttp beside it" });
   }
   return findings;
 }

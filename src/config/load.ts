@@ -14,6 +14,7 @@ import {
   type YAMLError,
 } from "yaml";
 import { z } from "zod";
+import { DrawbridgeError } from "../core/errors.ts";
 import { Secret, secretField } from "../core/secret.ts";
 import { crossCheck, insecureOptions, type SoundParts } from "./checks.ts";
 import {
@@ -27,8 +28,9 @@ import {
   schemaAt,
   valueAt,
 } from "./problems.ts";
-import { type Environment, type ReadSecret, resolveReferences, secretReader } from "./references.ts";
+import { type Environment, type ReadSecret, resolveReferences } from "./references.ts";
 import { type Settings, settingsSchema } from "./schema.ts";
+import { openSecrets, type SecretSource, type Secrets, secretsSettings } from "./secrets.ts";
 
 export interface LoadedSettings {
   /** Checked; relative paths in it were made absolute. */
@@ -39,12 +41,19 @@ export interface LoadedSettings {
   readonly folder: string;
   /** Sentences for the operator: insecure options that are on, secrets that others can read. */
   readonly warnings: readonly string[];
+  /** Every secret that stands in them, for those who must not let one out. */
+  readonly known: readonly Secret[];
+  readonly secrets: Pick<Secrets, "look" | "lost">;
+  /** The same text with the secrets that `secrets.look` found. Throws `SettingsProblems` when one of them does not fit its place. */
+  renewed(): Promise<LoadedSettings>;
+  /** Reads the file again, and every secret. Throws `SettingsProblems`; undefined when there is no file. */
+  readonly reread: (() => Promise<LoadedSettings>) | undefined;
 }
 
 export interface LoadOptions {
   readonly env: Environment;
-  /** Default: `$CREDENTIALS_DIRECTORY/<name>`, `secrets/<name>` beside the file, `DRAWBRIDGE_SECRET_<NAME>`. */
-  readonly readSecret?: ReadSecret;
+  /** Default: `provided`, which reads them as `secrets:` says. `path`: where the reference stands. */
+  readonly readSecret?: (name: string, path: SettingsPath, provided: ReadSecret) => Promise<string | undefined>;
   /** Values from the command line that win over the file's, by option name: `{ "--port": { path: ["listen", "port"], value: 8080 } }`. */
   readonly overrides?: Overrides;
 }
@@ -92,19 +101,40 @@ async function settle(
   folder: string,
   file: string | undefined,
   options: LoadOptions,
+  before?: Secrets,
 ): Promise<LoadedSettings> {
   const warnings: string[] = [];
-  const readSecret = options.readSecret ?? secretReader(folder, options.env, (message) => warnings.push(message));
   const findings: Finding[] = [];
   const raw = structuredClone(source.raw ?? {});
   // A reference that failed was reported; that its replacement does not fit the schema either is no news.
   const failed: SettingsPath[] = [];
-  for (const { path, text, plain } of source.scalars) {
+  const known = new Map<string, Secret>();
+  const resolveAt = async ({ path, text, plain }: Source["scalars"][number], readSecret: ReadSecret) => {
     const resolved = await resolveReferences(text, options.env, readSecret);
     if (resolved.problems.length > 0) failed.push(path);
     findings.push(...resolved.problems.map((message) => ({ path, message })));
-    setAt(raw, path, fitted(resolved, plain, schemaAt(settingsSchema, path)));
-  }
+    const value = fitted(resolved, plain, schemaAt(settingsSchema, path), path);
+    // What stands in the environment may be a word like any other; a long one is a secret.
+    const revealed = value instanceof Secret ? [value.reveal()].filter((whole) => whole.length >= MIN_LONG) : [];
+    for (const one of [...resolved.secrets, ...revealed]) if (one !== "") known.set(one, new Secret(one));
+    setAt(raw, path, value);
+  };
+  const [sources, others] = [true, false].map((wanted) =>
+    source.scalars.filter(({ path }) => (path[0] === "secrets") === wanted),
+  );
+  for (const scalar of sources ?? []) await resolveAt(scalar, noSecretOfSecrets);
+  const secrets =
+    before ??
+    openSecrets({
+      sources: soundSources(valueAt(raw, ["secrets"])),
+      folder,
+      env: options.env,
+      warn: (message) => warnings.push(message),
+    });
+  for (const scalar of others ?? [])
+    await resolveAt(scalar, (name) =>
+      options.readSecret === undefined ? secrets.read(name) : options.readSecret(name, scalar.path, secrets.read),
+    );
   const overridden = Object.entries(options.overrides ?? {}).filter(([, { value }]) => value !== undefined);
   for (const [, { path, value }] of overridden) setAt(raw, path, value);
 
@@ -127,7 +157,45 @@ async function settle(
   if (problems.length > 0 || !parsed.success) throw new SettingsProblems(problems);
   // Nothing is absent from `parts` when the whole was parsed.
   const settings = parts as Settings;
-  return { settings, file, folder, warnings: [...insecureOptions(settings, settingsSchema), ...new Set(warnings)] };
+  return {
+    settings,
+    file,
+    folder,
+    warnings: [...insecureOptions(settings, settingsSchema), ...secretArguments(settings), ...new Set(warnings)],
+    known: [...known.values()],
+    secrets,
+    renewed: () => settle(source, folder, file, options, secrets),
+    reread: file === undefined ? undefined : () => loadSettings(file, options),
+  };
+}
+
+/** Shorter values from the environment are not taken for secrets where texts are searched for them. */
+const MIN_LONG = 12;
+
+const noSecretOfSecrets: ReadSecret = async () => {
+  throw new DrawbridgeError(
+    "settings_invalid",
+    "a secret cannot be needed to find another; write ${env:NAME} or the value",
+  );
+};
+
+/** The entries of `secrets:` that are right; the others are reported with the rest of the file. */
+function soundSources(raw: unknown): Record<string, SecretSource> {
+  if (!isRecord(raw)) return {};
+  return Object.assign(
+    {},
+    ...Object.entries(raw).map(([name, source]) => secretsSettings.safeParse({ [name]: source }).data ?? {}),
+  ) as Record<string, SecretSource>;
+}
+
+function secretArguments({ servers }: Settings): string[] {
+  return Object.entries(servers).flatMap(([name, server]) =>
+    "command" in server && server.command.some((word) => word instanceof Secret)
+      ? [
+          `servers.${name}.command has a secret in an argument, which every program of this machine can see while the server runs. Put it into servers.${name}.environment if the server can read it there.`,
+        ]
+      : [],
+  );
 }
 
 /** A reference stands for what its place expects: `port: ${env:PORT}` is a number, a token from the environment is a secret. */
@@ -135,11 +203,14 @@ function fitted(
   resolved: { value: string | Secret; fromEnvironment: boolean; whole: boolean },
   plain: boolean,
   schema: z.ZodType | undefined,
+  path: SettingsPath,
 ): unknown {
   const { value, fromEnvironment, whole } = resolved;
   if (value instanceof Secret || !fromEnvironment) return value;
   const options = optionsOf(schema);
-  if (options.includes(secretField)) return new Secret(value);
+  // An argument is no place for secrets, so what stands in one is none unless it says so.
+  const argument = path[0] === "servers" && path[2] === "command";
+  if (options.includes(secretField) && !argument) return new Secret(value);
   if (!whole || !plain) return value;
   if (options.some((one) => one instanceof z.ZodNumber) && /^-?\d+(\.\d+)?$/.test(value)) return Number(value);
   if (options.some((one) => one instanceof z.ZodBoolean) && /^(true|false)$/.test(value)) return value === "true";
@@ -180,13 +251,16 @@ function soundParts(raw: unknown, folder: string): SoundParts {
 /** Resolves relative paths against the folder of the settings file; a stdio server without `cwd` runs in that folder. */
 function absolute<P extends SoundParts>(parts: P, folder: string): P {
   const from = (path: string) => (isAbsolute(path) ? path : resolve(folder, path));
-  const { store, tls, clients, servers, signIn, authorization } = parts;
+  const { store, tls, clients, servers, signIn, authorization, control } = parts;
   const documents = clients?.metadataDocuments;
   return {
     ...parts,
     ...(typeof store === "string" && store.startsWith("sqlite:") && store !== "sqlite::memory:"
       ? { store: `sqlite:${from(store.slice("sqlite:".length))}` }
       : {}),
+    ...(control === undefined || control.socket === "auto" || control.socket === "off"
+      ? {}
+      : { control: { socket: from(control.socket) } }),
     ...(tls === undefined ? {} : { tls: { certificate: from(tls.certificate), key: from(tls.key) } }),
     ...(clients === undefined || documents?.trustedCertificates === undefined
       ? {}

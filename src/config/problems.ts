@@ -199,16 +199,17 @@ export function valueAt(root: unknown, path: readonly PropertyKey[]): unknown {
   );
 }
 
-/** The schema without its defaults and optionality. */
+/** The schema without its defaults and optionality, and of one with a short form (`z.preprocess`) the long one. */
 function bare(schema: z.ZodType): z.ZodType {
   let current = schema;
   while (
     current instanceof z.ZodOptional ||
     current instanceof z.ZodDefault ||
     current instanceof z.ZodPrefault ||
-    current instanceof z.ZodNullable
+    current instanceof z.ZodNullable ||
+    current instanceof z.ZodPipe
   ) {
-    current = current.unwrap() as z.ZodType;
+    current = (current instanceof z.ZodPipe ? current.def.out : current.unwrap()) as z.ZodType;
   }
   return current;
 }

@@ -1,12 +1,13 @@
 /** The whole settings file: each folder's own slice, put together. `schema/config.schema.json` is generated from it. */
 import { z } from "zod";
 import { auditSettings } from "../audit/settings.ts";
-import { interactionSettings, listenSettings, tlsSettings } from "../gateway/settings.ts";
+import { controlSettings, interactionSettings, listenSettings, tlsSettings } from "../gateway/settings.ts";
 import { authorizationSettings, clientsSettings, signInSettings, tokensSettings } from "../oauth/settings.ts";
 import { logSettings, telemetrySettings } from "../observe/settings.ts";
 import { assignSettings, limitsSettings, rolesSettings } from "../policy/settings.ts";
 import { storeSettings } from "../store/settings.ts";
 import { serversSettings } from "../upstream/settings.ts";
+import { secretsSettings } from "./secrets.ts";
 
 export const settingsSchema = z.strictObject({
   publicUrl: z
@@ -25,11 +26,13 @@ export const settingsSchema = z.strictObject({
   clients: clientsSettings,
   tokens: tokensSettings,
   servers: serversSettings,
+  secrets: secretsSettings,
   roles: rolesSettings.optional().describe("Default: a role `owner` that may do everything, for the group `owner`."),
   assign: assignSettings.optional(),
   limits: limitsSettings,
   interaction: interactionSettings,
   audit: auditSettings,
+  control: controlSettings,
   telemetry: telemetrySettings,
   log: logSettings,
 });

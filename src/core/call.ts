@@ -92,6 +92,16 @@ export interface McpCall {
   readonly capabilities: JsonObject;
   /** Identifies the client's session for stickiness; undefined on 2026-07-28. */
   readonly session: string | undefined;
+  /** What the call has to do with tasks; most have nothing to. */
+  readonly task?: TaskRoute | undefined;
+}
+
+/** How a call that makes a task, or is about one, reaches its server. */
+export interface TaskRoute {
+  /** The process that works on the task: no other knows it. */
+  readonly process?: string | undefined;
+  /** Tells a server of 2026-07-28 that it may answer with a task. */
+  readonly accepted?: boolean;
 }
 
 /** A call with the proof that it was authorised. The only thing `Upstream.send` accepts: skipping authorization does not compile. */
@@ -112,11 +122,15 @@ export interface Replies {
   notify(notification: CallNotification): void;
   /**
    * Puts a question of an upstream with a handshake to the client of this call. Resolves with the client's answer, which may be
-   * an error; rejects when the call ends before. Absent: this client can be asked nothing.
+   * an error; rejects when the call ends before, or `withdrawn` is aborted: then nobody waits for the answer any more, and the client
+   * is told, where it can be. The reason is a `DOMException` with words for the client, a `TimeoutError` when the time was over.
+   * Absent: this client can be asked nothing.
    */
-  ask?(question: Question): Promise<QuestionAnswer>;
+  ask?(question: Question, withdrawn: AbortSignal): Promise<QuestionAnswer>;
   /** Names the credential that the call is about to be sent with; again when the upstream turned it away for another. */
   sentWith?(credential: UpstreamCredential): void;
+  /** Names the process that the call was sent to; never called where there are none. */
+  servedBy?(process: string): void;
 }
 
 export const QUESTION_METHODS = ["elicitation/create", "sampling/createMessage", "roots/list"] as const;
@@ -148,4 +162,6 @@ export interface UpstreamCredential {
   readonly id: string | undefined;
   /** Whom it is for (RFC 8707). */
   readonly audience: string;
+  /** Of one that is bound to a key: the `DPoP` header of a request to this URL (RFC 9449 §4), another one for each. */
+  readonly proof?: (method: string, url: string) => Secret;
 }

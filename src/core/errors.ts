@@ -27,6 +27,8 @@ export const ERRORS = {
   wrong_origin: { http: 403, rpc: -31403, oauth: undefined },
   unauthenticated: { http: 401, rpc: -31401, oauth: "invalid_token" },
   insufficient_scope: { http: 403, rpc: -31403, oauth: "insufficient_scope" },
+  /** The caller's account at the server behind is not connected; `data` has the page where they connect it. */
+  connection_required: { http: 200, rpc: -31428, oauth: undefined },
   rate_limited: { http: 429, rpc: -31429, oauth: "temporarily_unavailable" },
   overloaded: { http: 503, rpc: -31503, oauth: "temporarily_unavailable" },
   // Failures behind the gateway are answered in band: a 502 would make proxies and clients repeat a call that may have had effects.

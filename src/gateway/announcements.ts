@@ -1,9 +1,10 @@
 /**
- * What one replica tells the others: names of things that changed, in one row that each reads again and again. It needs no channel
- * that could fail unseen, and no clocks that agree: whoever was away for too long notices that it has missed something.
+ * What one replica tells the others: names of things that changed, in one row that each looks at. It needs no clocks that agree:
+ * whoever was away for too long notices that it has missed something.
  */
 import type { Logger } from "../observe/logger.ts";
 import type { Records } from "../store/ports.ts";
+import { CHANGES, type Changes } from "../store/watch.ts";
 
 export interface Announcements {
   /** Tells the others, within a second when the store works; otherwise as soon as it does, for as long as this process runs. */
@@ -13,6 +14,8 @@ export interface Announcements {
 
 export interface AnnouncementOptions {
   readonly records: Records;
+  readonly changes: Changes;
+  /** Names the row. */
   readonly topic: string;
   /** Hears names that were announced, own ones maybe, too. */
   readonly heard: (names: readonly string[]) => void;
@@ -28,78 +31,73 @@ interface Told {
   readonly names: readonly string[];
 }
 
-const KIND = "announcements";
-const EVERY_MS = 250;
 const KEPT = 256;
 const MAX_OWED = 10_000;
 const TRIES = 10;
 
-/** Resolves when it has begun to listen: what is announced from then on is heard. */
-export async function openAnnouncements(options: AnnouncementOptions): Promise<Announcements> {
-  const { records, topic, heard, missed, log } = options;
-  let seen: number | undefined;
+/** What is announced from now on is heard. */
+export function openAnnouncements(options: AnnouncementOptions): Announcements {
+  const { records, changes, topic, heard, missed, log } = options;
+  let seen = changes.last<Told>(topic)?.value.count ?? 0;
+  /** Versions of the row: as we wrote it last, and as a look found it. */
+  let written = 0;
+  let looked = changes.last(topic)?.version ?? 0;
   let owed: string[] = [];
-  let working: Promise<void> | undefined;
+  let writing: Promise<void> | undefined;
   let closed = false;
 
-  const read = async (): Promise<{ readonly told: Told; readonly version: number }> => {
-    const row = await records.get<Told>(KIND, topic);
-    return { told: row?.value ?? { count: 0, names: [] }, version: row?.version ?? 0 };
-  };
   const notice = ({ count, names }: Told) => {
-    const before = seen;
+    const fresh = count - seen;
     seen = count;
-    if (before === count) return;
-    const fresh = before === undefined ? -1 : count - before;
+    if (fresh === 0) return;
     if (fresh < 0 || fresh > names.length) missed();
     else heard(names.slice(-fresh));
   };
   const write = async () => {
     for (let tries = 0; owed.length > 0 && tries < TRIES; tries++) {
-      const { told, version } = await read();
+      const row = await records.get<Told>(CHANGES, topic);
+      const told = row?.value ?? { count: 0, names: [] };
       notice(told);
       const batch = owed.slice(0, KEPT);
       const next: Told = { count: told.count + batch.length, names: [...told.names, ...batch].slice(-KEPT) };
-      if (!(await records.put(KIND, topic, next, { ifVersion: version }))) continue;
+      if (!(await records.put(CHANGES, topic, next, { ifVersion: row?.version ?? 0 }))) continue;
       seen = next.count;
+      written = (row?.version ?? 0) + 1;
       owed = owed.slice(batch.length);
       tries = 0;
     }
   };
-  const work = () => {
-    working ??= (async () => {
-      try {
-        if (owed.length > 0) await write();
-        else notice((await read()).told);
-      } catch (error) {
-        log.debug({ topic, error }, "what other replicas announced could not be read, or told");
-      } finally {
-        working = undefined;
-      }
-    })();
-    return working;
+  const tell = () => {
+    writing ??= write()
+      .catch((error: unknown) => log.debug({ topic, error }, "other replicas could not be told"))
+      .finally(() => {
+        writing = undefined;
+      });
+    return writing;
   };
 
-  try {
-    seen = (await read()).told.count;
-  } catch (error) {
-    log.warn({ topic, error }, "what other replicas announce cannot be read yet");
-  }
-  const timer = setInterval(work, EVERY_MS);
-  timer.unref();
+  changes.on<Told>(topic, (row) => {
+    const version = row?.version ?? 0;
+    const begunAnew = version < looked;
+    looked = version;
+    // A write of ours may be newer than the look that found this.
+    if (!closed && (begunAnew || version > written)) notice(row?.value ?? { count: 0, names: [] });
+  });
+  changes.before(async () => {
+    if (owed.length > 0) await tell();
+  });
   return {
     announce(name) {
       if (closed) return;
       owed.push(name);
       // The store has been failing for long: the others will see that they missed something.
       if (owed.length > MAX_OWED) owed = owed.slice(-MAX_OWED / 2);
-      void work();
+      void tell();
     },
     async close() {
       closed = true;
-      clearInterval(timer);
-      await working;
-      if (owed.length > 0) await work();
+      await writing;
+      if (owed.length > 0) await tell();
     },
   };
 }

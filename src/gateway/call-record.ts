@@ -60,6 +60,7 @@ export class CallRecord {
   #decision: Decision | undefined;
   #credential: UpstreamCredential | undefined;
   #link: Link | undefined;
+  #task: string | undefined;
   #questions: RecordedQuestion[] | undefined;
   #closed = false;
 
@@ -94,6 +95,10 @@ export class CallRecord {
     this.#credential = credential;
   }
 
+  /** The task that the call has made, or that it is about. */
+  task(id: string): void {
+    this.#task = id;
+  }
   /** The call asks its client something over several requests; each has its own record. */
   linked(id: string, round: number): void {
     this.#link = { id, round };
@@ -160,11 +165,20 @@ export class CallRecord {
   }
   /** Closes the record; a second time does nothing. */
   close(outcome: RecordOutcome, error: DrawbridgeError | undefined, result?: string, isError?: boolean): Promise<void> {
-    const told =
-      error === undefined
-        ? undefined
-        : { code: error.code, message: error.message, ...(error.detail !== undefined && { detail: error.detail }) };
-    return this.#write(outcome, told, result, isError ?? false);
+    return this.#write(outcome, error && toldOf(error), result, isError ?? false);
+  }
+
+  /**
+   * The call of this request has ended after it was answered with questions, and no request waits to be told. That gets a record of
+   * its own; `open` was still asked.
+   */
+  abandonedLater(error: DrawbridgeError, after: Link, open: ReadonlyMap<string, Question>): Promise<void> {
+    const questions = [...open].map(([key, question]) => {
+      const mode = modeOf(question);
+      return { method: question.method, ...(mode !== undefined && { mode }), key };
+    });
+    const record = this.#recordOf("abandoned", toldOf(error));
+    return this.#parts.journal.append({ ...record, details: { interaction: { ...after, questions } } });
   }
 
   get #argumentsMode() {
@@ -202,18 +216,15 @@ export class CallRecord {
   ): Promise<void> {
     if (this.#closed) return Promise.resolve();
     this.#closed = true;
-    const parts = this.#parts;
-    const by = this.#by;
+    const { telemetry, journal, auditFields } = this.#parts;
     const inbound = this.#inbound;
     const target = this.#target;
-    const { arguments: argumentsMode, results: resultsMode, maxFieldBytes } = parts.auditFields;
-    const durationMs = performance.now() - this.#started;
-    const trace = this.trace;
+    const record = this.#recordOf(outcome, error);
     this.#span?.end(error?.code ?? (isError ? "tool_error" : undefined));
-    parts.telemetry.call({
+    telemetry.call({
       method: inbound?.method ?? "invalid",
       outcome,
-      seconds: durationMs / 1000,
+      seconds: record.durationMs / 1000,
       server: target?.server ?? "",
       ...(target?.kind === "tool" && target.server !== "" && { tool: target.name }),
       ...(target?.kind === "prompt" && target.server !== "" && { prompt: target.name }),
@@ -221,17 +232,28 @@ export class CallRecord {
     });
     // Health checks of clients are no calls: they touch nothing and would bury what does.
     if (inbound?.method === "ping") return Promise.resolve();
+    if (result === undefined) return journal.append(record);
+    const kept = field(result, auditFields.results, auditFields.maxFieldBytes);
+    return journal.append({ ...record, result: { ...kept, isError } });
+  }
+
+  #recordOf(outcome: RecordOutcome, error: AuditRecord["error"]): AuditRecord {
+    const { auditFields, replica } = this.#parts;
+    const inbound = this.#inbound;
+    const target = this.#target;
+    const trace = this.trace;
+    const asks = this.#link !== undefined || this.#questions !== undefined;
     const args = inbound?.paramTexts.get(
       inbound.method === "tools/call" || inbound.method === "prompts/get" ? "arguments" : "uri",
     );
-    const record: AuditRecord = {
+    return {
       id: newId(this.#at),
       kind: "call",
       at: this.#at,
-      durationMs,
+      durationMs: performance.now() - this.#started,
       outcome,
       ...(error !== undefined && { error }),
-      principal: recordedPrincipal(by),
+      principal: recordedPrincipal(this.#by),
       ...(inbound !== undefined && {
         call: {
           method: inbound.method,
@@ -251,18 +273,23 @@ export class CallRecord {
           }),
         },
       }),
-      ...(args !== undefined && { arguments: field(args, argumentsMode, maxFieldBytes) }),
-      ...(result !== undefined && { result: { ...field(result, resultsMode, maxFieldBytes), isError } }),
+      ...(args !== undefined && { arguments: field(args, auditFields.arguments, auditFields.maxFieldBytes) }),
       ...(this.#decision !== undefined && { decision: this.#decision }),
       trace: { traceId: trace.traceId, spanId: trace.spanId },
       ...(this.#source !== undefined && { source: this.#source }),
-      replica: parts.replica,
-      ...((this.#link !== undefined || this.#questions !== undefined) && {
+      replica,
+      ...((asks || this.#task !== undefined) && {
         details: {
-          interaction: { ...this.#link, questions: (this.#questions ?? []).map((entry) => ({ ...entry })) },
+          ...(asks && {
+            interaction: { ...this.#link, questions: (this.#questions ?? []).map((entry) => ({ ...entry })) },
+          }),
+          ...(this.#task !== undefined && { task: this.#task }),
         } as JsonObject,
       }),
     };
-    return parts.journal.append(record);
   }
+}
+
+function toldOf({ code, message, detail }: DrawbridgeError): NonNullable<AuditRecord["error"]> {
+  return { code, message, ...(detail !== undefined && { detail }) };
 }

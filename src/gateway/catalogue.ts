@@ -2,13 +2,15 @@
  * What the upstreams offer, under the names clients use. Read from the upstreams, pinned at first sight, refreshed when they say
  * that a list changed or when it has grown old. A definition that differs from its pin is withheld until an operator accepts it.
  */
+import { setTimeout as sleep } from "node:timers/promises";
 import { type CompiledCheck, compileArguments } from "../contract/arguments.ts";
 import { type Definition, type DefinitionKind, pinOf, readDefinition } from "../contract/definition.ts";
 import type { JsonObject, Target, TargetKind } from "../core/call.ts";
 import { type Clock, systemClock } from "../core/clock.ts";
 import { compileGlob } from "../core/glob.ts";
-import { isObject, type MemberTexts, memberTexts, objectText } from "../mcp/json-text.ts";
+import { type MemberTexts, memberTexts, objectText } from "../mcp/json-text.ts";
 import { isWrapped, wrappedSchema } from "../mcp/structured-content.ts";
+import { taskSupport } from "../mcp/tasks.ts";
 import type { Logger } from "../observe/logger.ts";
 import { toldOf } from "../upstream/capabilities.ts";
 import { type MirroredParameters, mirroredParameters } from "../upstream/mirrored-headers.ts";
@@ -61,8 +63,12 @@ export interface Catalogue {
   problem(server: string): string | undefined;
   /** Marks a list of a server as old. */
   changed(server: string, list: ListName): void;
+  /** Offers what these upstreams have from now on, in this order. Of those that were there before, what is known stays. */
+  serve(upstreams: readonly Upstream[]): void;
   /** Resolves when each upstream was read once or has failed. */
   readonly ready: Promise<void>;
+  /** The same, without one that is slow once another was read. */
+  readonly started: Promise<void>;
 }
 
 const LISTS: readonly ListName[] = ["tools", "resources", "resourceTemplates", "prompts"];
@@ -80,6 +86,10 @@ const MAX_AGE_MS: Record<ListName, number> = {
   prompts: 60_000,
 };
 const REFRESH_MS = 30_000;
+/** While others have something to show, nobody waits longer for one upstream; its lists are told as changes when they come. */
+const PATIENCE_MS = 3_000;
+/** The same for one that has failed before. */
+const LITTLE_PATIENCE_MS = 300;
 
 interface Shelf {
   readonly upstream: Upstream;
@@ -92,6 +102,7 @@ interface Shelf {
       definitions: readonly (Definition & { readonly pin: string | undefined })[];
       withheld: readonly Withheld[];
       reading: Promise<void> | undefined;
+      readingSince: number;
       problem: string | undefined;
     }
   >;
@@ -100,7 +111,7 @@ interface Shelf {
 /** What is offered to clients that can do the same. */
 interface View {
   readonly capabilities: JsonObject;
-  readonly shelves: readonly Shelf[];
+  shelves: readonly Shelf[];
   index: Index;
 }
 
@@ -116,26 +127,17 @@ interface Options {
 
 /** Opens the catalogue of some upstreams and starts reading them; nobody has to wait for a slow one but those who call it. */
 export function openCatalogue(
-  upstreams: readonly Upstream[],
+  first: readonly Upstream[],
   { pins, log, onChange }: Options,
   clock: Clock = systemClock,
 ): Catalogue {
+  let upstreams = first;
   // One server keeps its names; of several, each tool and prompt carries its server's.
-  const prefixed = upstreams.length > 1;
+  let prefixed = upstreams.length > 1;
   let version = 1;
 
   const newView = (capabilities: JsonObject): View => {
-    const shelves = upstreams.map(
-      (upstream): Shelf => ({
-        upstream,
-        lists: Object.fromEntries(
-          LISTS.map((list) => [
-            list,
-            { known: false, readAt: 0, definitions: [], withheld: [], reading: undefined, problem: undefined },
-          ]),
-        ) as unknown as Shelf["lists"],
-      }),
-    );
+    const shelves = upstreams.map(newShelf);
     return { capabilities, shelves, index: buildIndex(shelves, prefixed, log) };
   };
   const plain = newView({});
@@ -166,11 +168,15 @@ export function openCatalogue(
         const verdict =
           pin === NO_PIN
             ? "it has a number or a character without a canonical form (RFC 8785), so it cannot be pinned"
-            : (unservable(definition) ?? (pin === undefined ? undefined : await pins.check(definition, pin)));
+            : pin === undefined
+              ? undefined
+              : await pins.check(definition, pin);
         if (verdict === undefined) definitions.push({ ...definition, pin });
         else
           withheld.push({ server: definition.server, kind: definition.kind, name: definition.name, reason: verdict });
       }
+      // It was taken away meanwhile.
+      if (!view.shelves.includes(shelf)) return;
       // What a view shows first is new to nobody.
       const first = view !== plain && !slot.known;
       slot.known = true;
@@ -197,15 +203,27 @@ export function openCatalogue(
   };
   const refresh = (view: View, shelf: Shelf, list: ListName): Promise<void> => {
     const slot = shelf.lists[list];
-    slot.reading ??= read(view, shelf, list).finally(() => {
-      slot.reading = undefined;
-    });
+    if (slot.reading === undefined) {
+      slot.readingSince = clock();
+      slot.reading = read(view, shelf, list).finally(() => {
+        slot.reading = undefined;
+      });
+    }
     return slot.reading;
   };
   const fresh = async (view: View, list: ListName): Promise<void> => {
     const now = clock();
     const old = view.shelves.filter((shelf) => now - shelf.lists[list].readAt > MAX_AGE_MS[list]);
-    if (old.length > 0) await Promise.all(old.map((shelf) => refresh(view, shelf, list)));
+    if (old.length === 0) return;
+    const reading = old.map((shelf) => refresh(view, shelf, list));
+    if (!view.shelves.some((shelf) => shelf.lists[list].known)) await Promise.race(reading);
+    await Promise.all(
+      old.map((shelf, at) => {
+        const { readingSince, problem } = shelf.lists[list];
+        const patience = problem === undefined ? PATIENCE_MS : LITTLE_PATIENCE_MS;
+        return view.shelves.length === 1 ? reading[at] : within(reading[at], readingSince + patience - clock());
+      }),
+    );
   };
   const find = (kind: TargetKind, name: string): Target | undefined => {
     const found = plain.index.find(kind, name);
@@ -217,12 +235,21 @@ export function openCatalogue(
     return undefined;
   };
 
+  const readFirst = plain.shelves.map((shelf) =>
+    Promise.all(LISTS.map((list) => refresh(plain, shelf, list))).then(() => {
+      if (LISTS.some((list) => shelf.lists[list].problem !== undefined)) throw new Error("it could not be read");
+    }),
+  );
+  const ready = Promise.allSettled(readFirst).then(() => undefined);
+
   return {
     get version() {
       return version;
     },
-    ready: Promise.all(plain.shelves.flatMap((shelf) => LISTS.map((list) => refresh(plain, shelf, list)))).then(
-      () => undefined,
+    ready,
+    started: Promise.any(readFirst).then(
+      () => within(ready, PATIENCE_MS),
+      () => ready,
     ),
     async list(list, capabilities) {
       const view = viewOf(capabilities);
@@ -271,6 +298,48 @@ export function openCatalogue(
         void refresh(view, shelf, list);
       }
     },
+    serve(wanted) {
+      upstreams = wanted;
+      prefixed = upstreams.length > 1;
+      for (const view of allViews()) {
+        view.shelves = upstreams.map(
+          (upstream) => view.shelves.find((shelf) => shelf.upstream === upstream) ?? newShelf(upstream),
+        );
+        view.index = buildIndex(view.shelves, prefixed, log);
+      }
+      version++;
+      for (const list of LISTS) {
+        onChange(list);
+        for (const shelf of plain.shelves) if (!shelf.lists[list].known) void refresh(plain, shelf, list);
+      }
+    },
+  };
+}
+
+/** Resolves with `work`, or after so many milliseconds. */
+function within(work: Promise<void> | undefined, ms: number): Promise<void> | undefined {
+  const enough = new AbortController();
+  const late = sleep(Math.max(0, ms), undefined, { ref: false, signal: enough.signal }).catch(() => {});
+  return work && Promise.race([work.finally(() => enough.abort()), late]);
+}
+
+function newShelf(upstream: Upstream): Shelf {
+  return {
+    upstream,
+    lists: Object.fromEntries(
+      LISTS.map((list) => [
+        list,
+        {
+          known: false,
+          readAt: 0,
+          definitions: [],
+          withheld: [],
+          reading: undefined,
+          readingSince: 0,
+          problem: undefined,
+        },
+      ]),
+    ) as unknown as Shelf["lists"],
   };
 }
 
@@ -294,15 +363,6 @@ function canonicalPin(definition: Definition): string {
   } catch {
     return NO_PIN;
   }
-}
-
-/** Why a definition cannot be served whatever anybody accepts; undefined when it can. */
-function unservable({ kind, value }: Definition): string | undefined {
-  const { execution } = value;
-  // MCP 2025-11-25, Tasks: such a tool may only be called as a task, and tasks are not passed on.
-  return kind === "tool" && isObject(execution) && execution["taskSupport"] === "required"
-    ? "it can only be called as a task, which the gateway does not pass on"
-    : undefined;
 }
 
 interface Index {
@@ -369,7 +429,7 @@ function onlyServer(shelves: readonly Shelf[], uri: string): Target | undefined 
 function newEntry(definition: Definition, pin: string | undefined, prefixed: boolean, log: Logger): Entry {
   const name = prefixed ? nameOf(definition) : definition.name;
   const kind = definition.kind === "tool" || definition.kind === "prompt" ? definition.kind : "resource";
-  const served = prefixed ? renamed(definition, name) : definition.text;
+  const served = callableAsItIs(prefixed ? renamed(definition, name) : definition.text, definition);
   const wrapped = kind === "tool" && isWrapped(definition.value["outputSchema"]);
   let compiling: Promise<CompiledCheck> | undefined;
   let compiled: CompiledCheck | undefined;
@@ -418,6 +478,14 @@ function renamed({ text, value, kind, name: before, server }: Definition, name: 
   const members = membersOf(text, value).set(NAMED_BY[kind], JSON.stringify(name));
   if (kind === "tool") nameUiOf(members, server);
   return objectText(members);
+}
+
+/** A tool that is a task or nothing (MCP 2025-11-25, Tool-Level Negotiation) is run to its end for whoever calls it as it is. */
+function callableAsItIs(served: string, { kind, value }: Definition): string {
+  if (kind !== "tool" || taskSupport(value) !== "required") return served;
+  const members = membersOf(served, value);
+  const execution = membersOf(members.get("execution") ?? "{}", {}).set("taskSupport", '"optional"');
+  return objectText(members.set("execution", objectText(execution)));
 }
 
 function withWrappedSchema(served: string): string {

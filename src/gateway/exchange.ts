@@ -128,6 +128,10 @@ export class Answering {
   attended(): boolean | Promise<boolean> {
     return this.#channel?.returned() ?? true;
   }
+  /** Answers with an error of the table, while nothing was sent. */
+  refuse(error: DrawbridgeError, id: RequestId | undefined, options?: Parameters<typeof sendError>[3]): void {
+    sendError(this.#response, error, id, options);
+  }
   /** Sends the answer. `status` counts only while nothing was sent. */
   finish(message: string, status = 200): void {
     if (this.over) return;
@@ -147,6 +151,94 @@ export class Answering {
       ...this.#headers,
     });
     this.#response.end(message);
+  }
+}
+
+/** The answers to the requests of one body (2025-03-26, Sending Messages): an array, or one stream from the first notification on. */
+export class BatchAnswering {
+  readonly #response: ServerResponse;
+  readonly #accepts: Accepts;
+  readonly #answers: string[] = [];
+  #streaming = false;
+
+  constructor(response: ServerResponse, accepts: Accepts) {
+    this.#response = response;
+    this.#accepts = accepts;
+  }
+
+  get streaming(): boolean {
+    return this.#streaming;
+  }
+  get gone(): boolean {
+    return this.#response.destroyed || this.#response.writableEnded;
+  }
+  /** What one of the requests is answered with. */
+  part(): Answering {
+    return new BatchPart(this, this.#response, this.#accepts);
+  }
+  say(message: string): boolean {
+    if (!this.#accepts.sse || this.gone) return false;
+    this.stream();
+    this.#response.write(sseEvent(message));
+    return true;
+  }
+  stream(): void {
+    if (this.#streaming || !this.#accepts.sse || this.gone) return;
+    this.#streaming = true;
+    startSse(this.#response, {});
+    for (const answer of this.#answers.splice(0)) this.#response.write(sseEvent(answer));
+  }
+  add(answer: string): void {
+    if (this.#streaming) this.say(answer);
+    else this.#answers.push(answer);
+  }
+  /** Everything was answered; `202` when there was nothing to answer. */
+  finish(): void {
+    if (this.gone) return;
+    if (!this.#streaming && this.#answers.length === 0) {
+      this.#response.writeHead(202, { "content-length": 0 }).end();
+      return;
+    }
+    if (!this.#accepts.json) this.stream();
+    if (this.#streaming) {
+      this.#response.end();
+      return;
+    }
+    const body = `[${this.#answers.join(",")}]`;
+    this.#response.writeHead(200, {
+      "content-type": "application/json",
+      "content-length": Buffer.byteLength(body),
+    });
+    this.#response.end(body);
+  }
+}
+
+class BatchPart extends Answering {
+  readonly #batch: BatchAnswering;
+  #answered = false;
+  constructor(batch: BatchAnswering, response: ServerResponse, accepts: Accepts) {
+    super(response, accepts);
+    this.#batch = batch;
+  }
+  override get streaming(): boolean {
+    return this.#batch.streaming;
+  }
+  override get over(): boolean {
+    return this.#answered || this.#batch.gone;
+  }
+  override notify(message: string): boolean {
+    return !this.#answered && this.#batch.say(message);
+  }
+  override stream(): void {
+    this.#batch.stream();
+  }
+  override finish(message: string): void {
+    if (this.over) return;
+    this.#answered = true;
+    this.#batch.add(message);
+  }
+  override refuse(error: DrawbridgeError, id: RequestId | undefined): void {
+    this.finish(errorText(id, error));
   }
 }
 

@@ -4,24 +4,38 @@ import { type Journal, openJournal } from "../audit/journal.ts";
 import type { LoadedSettings } from "../config/load.ts";
 import type { Environment } from "../config/references.ts";
 import type { Settings } from "../config/schema.ts";
+import { userSecretReader } from "../config/user-secrets.ts";
+import type { Authenticated, UpstreamCredential } from "../core/call.ts";
 import { systemClock } from "../core/clock.ts";
 import { newId } from "../core/ids.ts";
+import { Secret } from "../core/secret.ts";
 import { sourceBehind } from "../net/source.ts";
 import { trusted } from "../net/trusted.ts";
 import type { Authority } from "../oauth/authority.ts";
+import type { OAuthEvent } from "../oauth/events.ts";
 import { externalAuthority } from "../oauth/external.ts";
 import { placeOf } from "../oauth/http.ts";
 import { protectedResourceMetadata } from "../oauth/metadata.ts";
+import { usersIn } from "../oauth/people/users.ts";
 import { type AuthorizationServer, type AuthorizationServerOptions, authorizationServer } from "../oauth/server.ts";
 import { openTrails } from "../oauth/trail.ts";
-import { createLogger, type Logger } from "../observe/logger.ts";
+import { createLogger, type Logger, type LogStream } from "../observe/logger.ts";
 import { createTelemetry } from "../observe/telemetry.ts";
 import { compilePolicy } from "../policy/engine.ts";
 import { openStore } from "../store/open.ts";
+import type { AuditLog } from "../store/ports.ts";
+import { watchChanges } from "../store/watch.ts";
+import type { UpstreamCredentials } from "../upstream/credentials.ts";
 import { openUpstream } from "../upstream/open.ts";
-import type { ListName, Upstream, UpstreamIdentity } from "../upstream/upstream.ts";
-import { answerAdmin } from "./admin.ts";
+import type { ListName, UpstreamEvents } from "../upstream/upstream.ts";
+import type { ReadUserSecret } from "../upstream/user-values.ts";
+import { type Administered, answerAdmin, answerControl } from "./admin.ts";
 import { type Catalogue, openCatalogue, type Withheld } from "./catalogue.ts";
+import { type Concealer, openConcealer } from "./conceal.ts";
+import { withoutPersonal } from "./connect-first.ts";
+import { type Connections, openConnections } from "./connections.ts";
+import { controlSocketOf, openControl } from "./control.ts";
+import { type Actor, openDeeds } from "./deeds.ts";
 import { openForwarding } from "./forwarding.ts";
 import { handleMcp } from "./handle-mcp.ts";
 import { type Interaction, openInteraction } from "./interaction.ts";
@@ -31,12 +45,15 @@ import { oauthRecord } from "./oauth-record.ts";
 import type { Parts, UnderWay } from "./parts.ts";
 import { openPins } from "./pins.ts";
 import { reachOf } from "./reach.ts";
+import { type Change, openReload, type Prepared } from "./reload.ts";
 import { openResumption } from "./resume.ts";
 import { createRoutes, LOOPBACK } from "./routes.ts";
 import { openSeals } from "./sealed-state.ts";
+import { openServed } from "./served.ts";
 import { openSessions } from "./sessions.ts";
-import { openStreams } from "./streams.ts";
-import { upstreamCredentials } from "./upstream-credentials.ts";
+import { callerIn, openStreams } from "./streams.ts";
+import { openTasks, type Tasks } from "./tasks.ts";
+import { connectedCredentials, upstreamCredentials } from "./upstream-credentials.ts";
 
 export interface ServedServer {
   readonly name: string;
@@ -58,6 +75,10 @@ export interface RunningGateway {
   withheld(): readonly Withheld[];
   /** Resolves when each upstream was read once or has failed. */
   readonly ready: Promise<void>;
+  /** The socket for `drawbridge servers`; undefined when there is none. */
+  readonly control: string | undefined;
+  /** Takes what changed in the settings file. Throws `settings_invalid` when anything in it is wrong, and changes nothing then. */
+  reload(by: Actor): Promise<readonly Change[]>;
   /** Finishes calls in flight, up to `listen.shutdownSeconds`, then stops everything. */
   close(): Promise<void>;
 }
@@ -67,15 +88,26 @@ export interface StartOptions {
   /** The process's environment, of which stdio servers get a harmless part and telemetry its `OTEL_…` variables. */
   readonly environment: Environment;
   readonly logger?: Logger;
+  /** Where log lines go when there is no `logger`, without the secrets of the settings. Default: stderr. */
+  readonly logTo?: LogStream;
 }
 
 /** Starts a gateway. Resolves when it listens; upstreams may still be starting. Rejects with `DrawbridgeError` and leaves nothing behind. */
-export async function startGateway({ settings: loaded, environment, logger }: StartOptions): Promise<RunningGateway> {
-  const { settings, folder } = loaded;
-  const log = logger ?? createLogger(settings.log);
+export async function startGateway({
+  settings: loaded,
+  environment,
+  logger,
+  logTo = process.stderr,
+}: StartOptions): Promise<RunningGateway> {
+  const { settings } = loaded;
+  const conceal = openConcealer();
+  conceal.add(loaded.known);
+  const log =
+    logger ??
+    createLogger(settings.log, { write: (line) => logTo.write(conceal.text(line)), isTTY: logTo.isTTY === true });
   const undo: (() => Promise<unknown> | unknown)[] = [];
   try {
-    return await start({ settings, folder, environment, log, undo });
+    return await start({ loaded, environment, log, conceal, undo });
   } catch (error) {
     for (const step of undo.toReversed()) {
       try {
@@ -88,46 +120,70 @@ export async function startGateway({ settings: loaded, environment, logger }: St
   }
 }
 
-interface Start extends Pick<LoadedSettings, "settings" | "folder"> {
+interface Start {
+  readonly loaded: LoadedSettings;
   readonly environment: Environment;
   readonly log: Logger;
+  readonly conceal: Concealer;
   /** What to do, last first, when the start fails half-way. */
   readonly undo: (() => Promise<unknown> | unknown)[];
 }
 
-async function start({ settings, folder, environment, log, undo }: Start): Promise<RunningGateway> {
+async function start({ loaded, environment, log, conceal, undo }: Start): Promise<RunningGateway> {
+  const { settings, folder } = loaded;
   const version = await ownVersion();
   const replica = newId();
   const policy = compilePolicy(settings.roles, settings.assign);
 
-  // Servers take longest to start, so they begin first and start while the rest is made.
-  const upstreams = new Map<string, Upstream>();
+  const userSecrets = userSecretReader(folder, environment, (message) => log.warn({}, message));
+  const readUserSecret: ReadUserSecret = async (name, subject) => {
+    const value = await userSecrets(name, subject);
+    if (value !== undefined) conceal.add([value], "users");
+    return value;
+  };
   let issuing: Authority | undefined;
-  const resumption = openResumption(settings.listen);
-  undo.push(() => resumption.close());
-  const streams = openStreams(upstreams, async (by) => (await issuing?.stands(by)) ?? false, resumption, log);
-  undo.push(() => streams.close());
   let catalogue: Catalogue | undefined;
   let asking: Interaction | undefined;
-  undo.push(() => Promise.all([...upstreams.values()].map((upstream) => upstream.close(AbortSignal.abort()))));
-  for (const [name, server] of Object.entries(settings.servers)) {
-    const events = {
-      listChanged: (list: ListName) => catalogue?.changed(name, list),
-      elicitationComplete: (params: string) => asking?.elicitationComplete(name, params),
-      resourceUpdated: (uri: string, params: string) => streams.resourceUpdated(name, uri, params),
-    };
-    upstreams.set(
-      name,
-      openUpstream(name, server, {
+  let tasking: Tasks | undefined;
+  let connecting: Connections | undefined;
+  const eventsOf = (name: string): UpstreamEvents => ({
+    listChanged: (list: ListName) => catalogue?.changed(name, list),
+    elicitationComplete: (params, instance) =>
+      asking?.elicitationComplete(
+        name,
+        params,
+        (session) => upstreams.get(name)?.instanceOf?.(callerIn(session)) === instance,
+      ),
+    taskStatus: (params) => tasking?.statusChanged(name, params),
+    resourceUpdated: (uri, params, instance) => streams.resourceUpdated(name, uri, params, instance),
+  });
+  // Servers take longest to start, so they begin first and start while the rest is made.
+  const served = openServed({
+    servers: settings.servers,
+    eventsOf,
+    open(name, server, events) {
+      const connected = connectedCredentials(name, server, () => connecting);
+      const upstream = openUpstream(name, server, {
         logger: log.child({ server: name }),
         events,
         version,
         baseDirectory: folder,
         environment,
-        credentials: upstreamCredentials(name, server, () => issuing),
-      }),
-    );
-  }
+        readUserSecret,
+        credentials: remembered(connected ?? upstreamCredentials(name, server, () => issuing), conceal),
+      });
+      return connected === undefined ? upstream : withoutPersonal(upstream, connected);
+    },
+    conceal: conceal.text,
+    onChange: () => catalogue?.serve([...upstreams.values()]),
+    log,
+  });
+  const { upstreams } = served;
+  undo.push(() => served.close(AbortSignal.abort()));
+  const resumption = openResumption(settings.listen);
+  undo.push(() => resumption.close());
+  const streams = openStreams(upstreams, async (by) => (await issuing?.stands(by)) ?? false, resumption, log);
+  undo.push(() => streams.close());
 
   const store = await openStore(settings.store, { baseDirectory: folder, warn: (message) => log.warn({}, message) });
   undo.push(() => store.close());
@@ -138,7 +194,12 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
     environment,
   );
   undo.push(() => telemetry.close());
-  const journal = openJournal({ log: store.audit, settings: settings.audit, logger: log, clock: systemClock });
+  const journal = openJournal({
+    log: withoutSecrets(store.audit, conceal),
+    settings: settings.audit,
+    logger: log,
+    clock: systemClock,
+  });
   undo.push(() => journal.close());
 
   // The port is bound first: with port 0 the public URL, which every token and document names, is known only then.
@@ -149,23 +210,56 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
   const resource = placeOf(publicUrl).resource;
   const trails = openTrails({ records: store.records, replica, sourceOf, resource, log });
   undo.push(() => trails.close());
+  const report = (event: OAuthEvent) => {
+    trails.heard(event);
+    return journal.append(oauthRecord(event, replica, systemClock()));
+  };
+  let { servers } = settings;
+  const connections = openConnections({
+    servers: () => servers,
+    place: placeOf(publicUrl),
+    records: store.records,
+    users: usersIn(store.records),
+    encryption: settings.tokens.keyEncryptionSecret,
+    report,
+    log,
+    onConnected(name, elicitationId) {
+      for (const list of LISTS) catalogue?.changed(name, list);
+      asking?.elicitationComplete(name, JSON.stringify({ elicitationId }), () => true);
+    },
+  });
+  connecting = connections;
+  undo.push(() => connections.close());
+  const sweepConnections = () =>
+    void connections.sweep().catch((error: unknown) => log.warn({ error }, "connections could not be looked through"));
+  const underWay = countUnderWay();
+  const changes = await watchChanges(store.records);
+  undo.push(() => changes.close());
+  changes.whileUsed(() => streams.size > 0 || underWay.count > 0);
   const embedded: AuthorizationServerOptions = {
     publicUrl,
     signIn: settings.signIn,
     clients: clientsFor(publicUrl, settings, log),
     tokens: settings.tokens,
     records: store.records,
+    changes,
     log,
     sourceOf,
     reach: (who) => reachOf(policy, catalogue, who),
-    onEvent(event) {
-      trails.heard(event);
-      return journal.append(oauthRecord(event, replica, systemClock()));
-    },
+    connections,
+    onEvent: report,
   };
   const { authority, server } = await authorityFor(settings.authorization, embedded);
   issuing = authority;
-  authority.onEnded(() => void streams.sweep());
+  sweepConnections();
+  // Of a token that has run out another server says nothing, and its user comes back with a new one: what is theirs ends when it is idle.
+  const hasAccess = async (by: Authenticated) =>
+    (settings.authorization !== undefined && by.expiresAt <= systemClock()) || authority.stands(by);
+  authority.onEnded(() => {
+    void streams.sweep();
+    sweepConnections();
+    for (const upstream of upstreams.values()) void upstream.sweep?.(hasAccess);
+  });
   undo.push(() => authority.close());
 
   const pins = openPins(store.records, log);
@@ -175,7 +269,7 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
     onChange: (list) => streams.listChanged(list),
   });
   catalogue = offered;
-  const { identities, met } = acquaintances([...upstreams.values()], log);
+  const { identities, met } = served;
   // The first sign-in should not wait for what can be loaded now that nothing else is to do.
   void Promise.all([offered.ready, met])
     .then(() => server?.warm())
@@ -188,6 +282,7 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
     settings: settings.interaction,
     seals,
     streams,
+    telemetry,
     identities,
     replica,
     shared,
@@ -197,13 +292,14 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
   undo.push(() => interaction.close());
   const sessions = await openSessions({
     records: store.records,
-    shared: shared !== undefined,
+    changes: shared && changes,
     encryption: settings.tokens.keyEncryptionSecret,
     limits: settings.listen,
     onEnd(session) {
       interaction.sessionEnded(session);
       streams.sessionEnded(session);
       resumption.sessionEnded(session);
+      for (const upstream of upstreams.values()) upstream.sessionEnded?.(session.id);
     },
     onFollow: (session, subscriptions) => streams.follow(session, subscriptions),
     streaming: (session) => streams.streaming(session),
@@ -212,7 +308,17 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
   undo.push(() => sessions.close());
   const forwarding = openForwarding({ resumption, shared, seals, log });
   undo.push(() => forwarding.close());
-  const underWay = countUnderWay();
+  const tasks = openTasks({
+    records: store.records,
+    shared,
+    seals,
+    replica,
+    maxCallSeconds: (name) => servers[name]?.maxCallSeconds ?? 0,
+    parts: () => parts,
+    log,
+  });
+  tasking = tasks;
+  undo.push(() => tasks.close());
   const parts: Parts = {
     verify: authority.verify,
     policy,
@@ -225,13 +331,20 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
     resumption,
     forwarding,
     interaction,
+    tasks,
     journal,
     telemetry,
     log,
     listen: settings.listen,
     sourceOf,
     auditFields: settings.audit,
-    serverInfo: { name: "drawbridge", title: `Drawbridge: ${[...upstreams.keys()].join(", ")}`, version },
+    serverInfo: {
+      name: "drawbridge",
+      get title() {
+        return `Drawbridge: ${[...upstreams.keys()].join(", ")}`;
+      },
+      version,
+    },
     resourceMetadataUrl: new URL(
       `/.well-known/oauth-protected-resource${new URL(authority.metadata.resource).pathname}`,
       publicUrl,
@@ -245,7 +358,45 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
     [...upstreams.values()].map((upstream) => ({ name: upstream.name, ...upstream.state() })),
   );
   telemetry.observeSessions(() => sessions.size);
+  telemetry.observeQuestions(() => interaction.open());
   telemetry.observeJournal(() => journal.pending);
+
+  const deeds = openDeeds(journal, replica, systemClock);
+  const reload = openReload({
+    loaded,
+    // A further setting that can change while the gateway runs is a line here.
+    appliers: {
+      servers(wanted) {
+        const prepared = served.prepare(wanted);
+        return {
+          ...prepared,
+          commit() {
+            servers = wanted;
+            return prepared.commit();
+          },
+        };
+      },
+      secrets: () => NOTHING_TO_DO,
+    },
+    deeds,
+    onSecrets: conceal.add,
+    log,
+  });
+  undo.push(() => reload.close());
+  const administered: Administered = {
+    parts,
+    served,
+    reload,
+    deeds,
+    conceal,
+    publicUrl: publicUrl.href.replace(/\/$/, ""),
+  };
+  const control = await openControl(controlSocketOf(settings, folder, loaded.file !== undefined), {
+    named: settings.control.socket !== "auto",
+    answer: (request, response) => answerControl(administered, request, response),
+    log,
+  });
+  undo.push(() => control.close());
 
   let stopping = false;
   const route = createRoutes(publicUrl, settings.listen, {
@@ -271,7 +422,7 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
       };
     },
     metrics: () => telemetry.metricsText(),
-    admin: (request, response, path) => answerAdmin(parts, request, response, path),
+    admin: (request, response, path) => answerAdmin(administered, request, response, path),
   });
   listener.answer(async (request, response, path) => {
     await route(request, response, path);
@@ -291,6 +442,8 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
     publicUrl: publicUrl.href.replace(/\/$/, ""),
     setupLink: async () => server?.setupLink(),
     ready: Promise.all([offered.ready, met]).then(() => undefined),
+    control: control.path,
+    reload: (by) => reload.reload(by),
     withheld: () => offered.withheld(),
     servers: () =>
       [...upstreams.values()].map((upstream) => {
@@ -312,16 +465,22 @@ async function start({ settings, folder, environment, log, undo }: Start): Promi
         clearInterval(sweeper);
         const deadline = AbortSignal.timeout(settings.listen.shutdownSeconds * 1000);
         // New connections are refused from now on; what was asked is answered.
-        const drained = listener.close(settings.listen.shutdownSeconds * 1000);
+        const drained = listener.close(settings.listen.shutdownSeconds * 1000 + FAREWELL_MS);
+        await control.close();
         await interaction.close();
+        await tasks.close();
         streams.close();
         resumption.close();
         await underWay.over(deadline);
-        await Promise.all([...upstreams.values()].map((upstream) => upstream.close(deadline)));
+        const settled = reload.close();
+        await served.close(deadline);
+        await settled;
         await drained;
         await forwarding.close();
         await sessions.close();
+        changes.close();
         await authority.close();
+        await connections.close();
         await trails.close();
         try {
           await journal.close();
@@ -375,27 +534,29 @@ function registrationFor(
   return LOOPBACK.has(publicUrl.hostname) ? "open" : "off";
 }
 
-/** Who the upstreams said they are. Those who have not said it yet are asked again whenever somebody wants to know. */
-function acquaintances(upstreams: readonly Upstream[], log: Logger) {
-  const known = new Map<string, UpstreamIdentity>();
-  const asking = new Set<string>();
-  const meet = async (upstream: Upstream): Promise<void> => {
-    if (known.has(upstream.name) || asking.has(upstream.name)) return;
-    asking.add(upstream.name);
-    try {
-      known.set(upstream.name, await upstream.identity(AbortSignal.timeout(START_MS)));
-    } catch (error) {
-      log.warn({ server: upstream.name, error }, "an upstream is not available yet");
-    } finally {
-      asking.delete(upstream.name);
-    }
+/** Its entries are told by the setting that uses them. */
+const NOTHING_TO_DO: Prepared = { commit: async () => [], abandon: async () => {} };
+
+/** Tokens that are sent to a server are taken out of what it complains. */
+function remembered(credentials: UpstreamCredentials | undefined, conceal: Concealer): UpstreamCredentials | undefined {
+  if (credentials === undefined) return undefined;
+  const noted = <T extends UpstreamCredential | undefined>(made: T): T => {
+    const [, token] = made?.value.reveal().split(" ") ?? [];
+    if (token !== undefined) conceal.add([new Secret(token)], "users");
+    return made;
   };
   return {
-    met: Promise.all(upstreams.map(meet)),
-    identities() {
-      if (known.size < upstreams.length) for (const upstream of upstreams) void meet(upstream);
-      return known;
-    },
+    ...credentials,
+    for: async (...asked) => noted(await credentials.for(...asked)),
+    own: async (...asked) => noted(await credentials.own(...asked)),
+  };
+}
+
+/** What servers say may have secrets of the settings in it; the record of it must not. */
+function withoutSecrets(log: AuditLog, conceal: Concealer): AuditLog {
+  return {
+    append: (rows) => log.append(rows.map((row) => ({ ...row, json: conceal.text(row.json) }))),
+    read: (query) => log.read(query),
   };
 }
 
@@ -408,7 +569,9 @@ function records(journal: Journal): boolean {
   }
 }
 
-const START_MS = 60_000;
+const LISTS: readonly ListName[] = ["tools", "resources", "resourceTemplates", "prompts"];
+/** What has to end at the deadline is told so before its connection is cut. */
+const FAREWELL_MS = 500;
 const SWEEP_MS = 60_000;
 
 function countUnderWay(): UnderWay {
@@ -420,6 +583,9 @@ function countUnderWay(): UnderWay {
     },
     end() {
       if (--count === 0) idle();
+    },
+    get count() {
+      return count;
     },
     over: (deadline) =>
       new Promise((resolve) => {

@@ -2,26 +2,27 @@
  * The way of a call, top to bottom: aim → authorize → admit → send → record → answer. Both eras and every kind of upstream pass
  * here; there is no second way to an upstream.
  */
-import type { JsonObject, McpCall, Outcome, PermittedCall, Revision, Target } from "../core/call.ts";
+import type { JsonObject, McpCall, Outcome, Revision, Target } from "../core/call.ts";
 import { DrawbridgeError, type ErrorCode } from "../core/errors.ts";
 import { answerText, errorText } from "../mcp/answers.ts";
 import type { InboundRequest } from "../mcp/inbound.ts";
 import { asksMore } from "../mcp/interaction.ts";
 import { isObject, memberTexts, objectText } from "../mcp/json-text.ts";
 import type { MethodRow } from "../mcp/methods.ts";
+import { readCreated } from "../mcp/tasks.ts";
 import type { Span } from "../observe/telemetry.ts";
 import { permit } from "../policy/engine.ts";
 import { mustMirror } from "../upstream/mirrored-headers.ts";
-import type { Upstream } from "../upstream/upstream.ts";
-import { sendError } from "./exchange.ts";
+import { connectFirst } from "./connect-first.ts";
 import type { Asked, Parts } from "./parts.ts";
+import type { TaskPlan } from "./tasks.ts";
 import { underItsName } from "./ui-resources.ts";
 
 type CallRow = Extract<MethodRow, { kind: "call" }>;
 
 /** One call: what it is aimed at, whether the caller may, whether the arguments fit, and then the upstream's answer. */
 export async function handleCall(parts: Parts, asked: Asked, row: CallRow): Promise<void> {
-  const { by, inbound, headers, session, record, answering } = asked;
+  const { by, inbound, headers, session, record } = asked;
   const aimed = row.target(inbound.params);
   if (aimed === undefined)
     throw new DrawbridgeError("invalid_params", `${inbound.method} must say what it is aimed at.`);
@@ -44,8 +45,10 @@ export async function handleCall(parts: Parts, asked: Asked, row: CallRow): Prom
   parts.limits.spendOn(by, target);
   const revision = session?.revision ?? inbound.revision;
 
+  let plan: TaskPlan | undefined;
   if (inbound.method === "tools/call") {
     const entry = catalogue.entry(target);
+    plan = entry && parts.tasks.plan(asked, target, entry.definition.value);
     if (inbound.era === "modern" && entry !== undefined) mustMirror(headers, args, entry.mirrored());
     const problems = entry && (entry.compiled ?? (await entry.compile())).check(args);
     if (problems !== undefined) return refuseArguments(asked, target, revision, problems);
@@ -80,11 +83,42 @@ export async function handleCall(parts: Parts, asked: Asked, row: CallRow): Prom
     capabilities,
     session: session?.id,
   };
-  const outcome = await sent(parts, asked, upstream, permit(by, mcpCall, decision), span);
+  const permitted = permit(by, mcpCall, decision);
+  const over = plan === undefined ? upstream : parts.tasks.over(asked, upstream, plan, args);
+  const { interaction } = parts;
+  await performed(parts, asked, { span, target, method: inbound.method }, async (gone) => {
+    const outcome = await interaction
+      .send(over, permitted, asked, gone)
+      .catch((thrown) => connectFirst(thrown, permitted));
+    // The server's own name of a task is for nobody to see.
+    if (over === upstream && inbound.method === "tools/call" && readCreated(outcome) !== undefined)
+      throw new DrawbridgeError("upstream_failed", "The server made a task of a call that was to be none.");
+    return asksMore(outcome) ? interaction.settle(over, permitted, asked, gone, outcome) : outcome;
+  });
+}
+
+/** What is done at upstreams, and in whose name. */
+interface Deed {
+  readonly span: Span;
+  /** Undefined when it is about several. */
+  readonly target: Target | undefined;
+  readonly method: string;
+}
+
+/** Does what was permitted, records what came of it and answers with that. */
+export async function performed(
+  parts: Parts,
+  asked: Asked,
+  { span, target, method }: Deed,
+  deed: (gone: AbortController) => Promise<Outcome>,
+): Promise<void> {
+  const { inbound, session, record, answering } = asked;
+  const outcome = await sent(parts, asked, span, deed);
   if (outcome === undefined) return;
   // A client that left its stream may come back for the answer; until then nothing was answered.
   if (!(await answering.attended())) {
     await record.fail(new DrawbridgeError("cancelled", "The client went away."), true);
+    parts.interaction.unheard(outcome);
     return;
   }
   try {
@@ -95,18 +129,20 @@ export async function handleCall(parts: Parts, asked: Asked, row: CallRow): Prom
     answering.finish(errorText(inbound.id, DrawbridgeError.from(thrown, "audit_unavailable")));
     return;
   }
-  const wrapped = inbound.method === "tools/call" && catalogue.entry(target)?.wrapped === true;
-  const from = parts.identities().get(target.server);
-  answering.finish(answerText(inbound.id, inbound.method, revision, underItsName(outcome, target), from, wrapped));
+  const revision = session?.revision ?? inbound.revision;
+  const ofTool = method === "tools/call" || method === "tasks/result";
+  const wrapped = ofTool && target !== undefined && parts.catalogue.entry(target)?.wrapped === true;
+  const from = target && parts.identities().get(target.server);
+  const named = target === undefined ? outcome : underItsName(outcome, target);
+  answering.finish(answerText(inbound.id, method, revision, named, from, wrapped));
 }
 
-/** Sends a permitted call and waits for its outcome; undefined when there is none and the caller, if still there, was told why. */
+/** Waits for an outcome; undefined when there is none and the caller, if still there, was told why. */
 async function sent(
   parts: Parts,
   asked: Asked,
-  upstream: Upstream,
-  call: PermittedCall,
   span: Span,
+  deed: (gone: AbortController) => Promise<Outcome>,
 ): Promise<Outcome | undefined> {
   const { inbound, session, record, answering, response } = asked;
   const gone = new AbortController();
@@ -124,10 +160,8 @@ async function sent(
     // From then on the answer survives a lost connection.
     answering.resumable ? RESUMABLE_AFTER_MS : STREAM_AFTER_MS,
   );
-  const { interaction } = parts;
   try {
-    let outcome = await interaction.send(upstream, call, asked, gone);
-    if (asksMore(outcome)) outcome = await interaction.settle(upstream, call, asked, gone, outcome);
+    const outcome = await deed(gone);
     span.end(errorTypeOf(outcome));
     return outcome;
   } catch (thrown) {
@@ -137,11 +171,11 @@ async function sent(
     if (REFUSED.has(error.code) && !answering.streaming) throw error;
     const told = await record.fail(error, gone.signal.aborted);
     if (answering.streaming) answering.finish(errorText(inbound.id, told));
-    else if (!answering.over) sendError(response, told, inbound.id);
+    else if (!answering.over) answering.refuse(told, inbound.id);
     return undefined;
   } finally {
     clearTimeout(patience);
-    interaction.over(asked);
+    parts.interaction.over(asked);
     attend();
     if (session?.calls?.get(inbound.id) === gone) session.calls.delete(inbound.id);
   }
@@ -192,6 +226,8 @@ function argumentsOf(inbound: InboundRequest): JsonObject {
 function forwarded(inbound: InboundRequest, target: Target): ReadonlyMap<string, string> {
   const members = new Map(inbound.paramTexts);
   members.delete("_meta");
+  // Whether a call becomes a task is for us to ask.
+  if (inbound.method === "tools/call") members.delete("task");
   if (target.upstreamName === target.name) return members;
   const member = target.kind === "resource" ? "uri" : "name";
   const name = JSON.stringify(target.upstreamName);

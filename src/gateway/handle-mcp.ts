@@ -8,15 +8,18 @@ import { DrawbridgeError } from "../core/errors.ts";
 import { errorText, resultText } from "../mcp/answers.ts";
 import {
   decode,
+  decodeBatch,
+  type Inbound,
   type InboundNotification,
   type InboundRequest,
+  isBatch,
   RefusedRequest,
   SUPPORTED_REVISIONS,
 } from "../mcp/inbound.ts";
 import { CALL_SCOPE, READ_SCOPE } from "../mcp/methods.ts";
 import type { Session } from "../mcp/sessions.ts";
-import { openRecord } from "./call-record.ts";
-import { Answering, readAccept, readBody, sendError } from "./exchange.ts";
+import { type CallRecord, openRecord } from "./call-record.ts";
+import { type Accepts, Answering, BatchAnswering, readAccept, readBody, sendError } from "./exchange.ts";
 import { handleCall } from "./handle-call.ts";
 import { changeSubscription, listenStream, listFor, mayRead } from "./lists.ts";
 import { answerLocally } from "./local-methods.ts";
@@ -47,8 +50,15 @@ export async function handleMcp(parts: Parts, request: IncomingMessage, response
   }
 }
 
-/** RFC 6750 §2.1, RFC 9449 §7.1: the token comes in the Authorization header and nowhere else, its proof in one DPoP header. */
-function authenticate(parts: Parts, request: IncomingMessage): Authenticated | Promise<Authenticated> {
+/**
+ * RFC 6750 §2.1, RFC 9449 §7.1: the token comes in the Authorization header and nowhere else, its proof in one DPoP header. `url`:
+ * what the proof must name when it is not the MCP endpoint. Throws or rejects with `unauthenticated`.
+ */
+export function authenticate(
+  parts: Pick<Parts, "verify" | "wanted">,
+  request: IncomingMessage,
+  url?: string,
+): Authenticated | Promise<Authenticated> {
   const { authorization } = request.headers;
   if (authorization === undefined)
     throw new DrawbridgeError(
@@ -59,7 +69,10 @@ function authenticate(parts: Parts, request: IncomingMessage): Authenticated | P
   if (timesSent(request, "authorization") === 1) {
     if (token !== undefined) return parts.verify(token);
     const bound = parts.wanted.dpopAlgorithms.length === 0 ? undefined : BOUND.exec(authorization)?.[1];
-    if (bound !== undefined) return parts.verify(bound, { jwt: proofOf(request), method: request.method ?? "" });
+    if (bound !== undefined) {
+      const method = request.method ?? "";
+      return parts.verify(bound, { jwt: proofOf(request), method, ...(url !== undefined && { url }) });
+    }
   }
   throw new DrawbridgeError("unauthenticated", "The Authorization header must be one token, `Bearer` or `DPoP`.");
 }
@@ -97,54 +110,118 @@ async function post(
   if (!isJson(request.headers["content-type"])) {
     throw new DrawbridgeError("unsupported_media_type", "Content-Type must be application/json.");
   }
-  const accepts = readAccept(request);
-  const record = openRecord(parts, by, request);
-  let entered = false;
-  let id: InboundRequest["id"] | undefined;
-  let legacy = true;
-  try {
-    parts.limits.enter(by);
-    entered = true;
-    parts.limits.spend(by);
+  const posted: Posted = { by, request, response, accepts: readAccept(request) };
+  const whole = new Answering(response, posted.accepts);
+  let batch: Batch | undefined;
+  await recorded(parts, posted, whole, async (record) => {
     const text = await readBody(request, listen.maxBodyBytes);
+    if (isBatch(text)) {
+      const session = await sessionOf(parts, by, request);
+      if (session?.revision === "2025-03-26") {
+        batch = { session, messages: decodeBatch(text, request.headers, listen.maxDepth) };
+        return;
+      }
+    }
     const inbound = decode(text, request.headers, listen.maxDepth);
     if (inbound.kind === "response") {
       await parts.interaction.heard(inbound, by, await sessionOf(parts, by, request));
       accepted(response);
       return;
     }
-    legacy = inbound.era === "legacy";
-    const found = legacy && inbound.method !== "initialize" ? sessionOf(parts, by, request) : undefined;
+    const found =
+      inbound.era === "legacy" && inbound.method !== "initialize" ? sessionOf(parts, by, request) : undefined;
     const session = found instanceof Promise ? await found : found;
     if (inbound.kind === "notification") {
       receive(parts, inbound, session);
       accepted(response);
       return;
     }
-    id = inbound.id;
-    record.decoded(inbound, session);
-    const { id: requestId } = inbound;
-    const resumable = session && (() => parts.resumption.begin(session, response, requestId));
-    const answering = new Answering(response, accepts, resumable);
-    parts.underWay.begin();
-    try {
-      await answer(parts, { by, inbound, headers: request.headers, session, record, answering, response });
-    } finally {
-      parts.underWay.end();
+    const { id } = inbound;
+    const resumable = session && (() => parts.resumption.begin(session, response, id));
+    await answerRequest(parts, posted, inbound, session, record, new Answering(response, posted.accepts, resumable));
+  });
+  if (batch !== undefined) await answerBatch(parts, posted, batch);
+}
+
+/** One body of a known caller. */
+interface Posted {
+  readonly by: Authenticated;
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+  readonly accepts: Accepts;
+}
+
+/** Several messages in one body. */
+interface Batch {
+  readonly session: Session;
+  readonly messages: readonly (Inbound | RefusedRequest)[];
+}
+
+/** So many messages of a batch are worked on at a time: less than a caller may have under way. */
+const BATCH_AT_ONCE = 4;
+
+/** Each message goes its own way, with its own record and within its caller's limits; the answers go back together. */
+async function answerBatch(parts: Parts, posted: Posted, { session, messages }: Batch): Promise<void> {
+  const answers = new BatchAnswering(posted.response, posted.accepts);
+  const left = messages[Symbol.iterator]();
+  const work = async () => {
+    for (const message of left) {
+      const answering = answers.part();
+      await recorded(parts, posted, answering, async (record) => {
+        if (message instanceof RefusedRequest) throw message;
+        if (message.kind === "response") await parts.interaction.heard(message, posted.by, session);
+        else if (message.kind === "notification") receive(parts, message, session);
+        else await answerRequest(parts, posted, message, session, record, answering);
+      });
     }
+  };
+  await Promise.all(Array.from({ length: BATCH_AT_ONCE }, work));
+  answers.finish();
+}
+
+async function answerRequest(
+  parts: Parts,
+  { by, request, response }: Posted,
+  inbound: InboundRequest,
+  session: Session | undefined,
+  record: CallRecord,
+  answering: Answering,
+): Promise<void> {
+  record.decoded(inbound, session);
+  parts.underWay.begin();
+  try {
+    await answer(parts, { by, inbound, headers: request.headers, session, record, answering, response });
+  } catch (thrown) {
+    throw new RefusedRequest(DrawbridgeError.from(thrown), inbound.id, inbound.era);
+  } finally {
+    parts.underWay.end();
+  }
+}
+
+/** Handles one message within its caller's limits; what is thrown is recorded and told. */
+async function recorded(
+  parts: Parts,
+  { by, request }: Posted,
+  answering: Answering,
+  handle: (record: CallRecord) => Promise<void>,
+): Promise<void> {
+  const record = openRecord(parts, by, request);
+  let entered = false;
+  try {
+    parts.limits.enter(by);
+    entered = true;
+    parts.limits.spend(by);
+    await handle(record);
   } catch (thrown) {
     const error = DrawbridgeError.from(thrown);
-    if (thrown instanceof RefusedRequest) {
-      id = thrown.id;
-      legacy = thrown.era === "legacy";
-    }
+    const { id, era } = thrown instanceof RefusedRequest ? thrown : { id: undefined, era: "legacy" };
     parts.telemetry.refused(error.code);
     if (error.code === "internal")
       parts.log.error({ error, traceId: record.trace.traceId }, "a request could not be answered");
     const told = await record.refuse(error);
     // A legacy client takes 404 for the end of its session, so an unknown method is told in band.
-    const status = legacy && told.code === "unknown_method" && id !== undefined ? 200 : told.http;
-    sendError(response, told, id, { ...challengesFor(parts, told, request.headers.authorization, by), status });
+    const status = era === "legacy" && told.code === "unknown_method" && id !== undefined ? 200 : told.http;
+    answering.refuse(told, id, { ...challengesFor(parts, told, request.headers.authorization, by), status });
   } finally {
     if (entered) parts.limits.leave(by);
   }
@@ -155,6 +232,7 @@ async function answer(parts: Parts, asked: Asked): Promise<void> {
   const { by, inbound, record, answering } = asked;
   const { row } = inbound;
   if (row.kind === "call") return handleCall(parts, asked, row);
+  if (row.kind === "task") return parts.tasks.answer(asked);
   if (row.kind !== "local") mayRead(by);
   if (row.kind === "stream") return listenStream(parts, asked);
   const result =
@@ -276,7 +354,7 @@ const OWN_SCOPES: ReadonlySet<string> = new Set([READ_SCOPE, CALL_SCOPE]);
  * `WWW-Authenticate` (RFC 6750 §3, RFC 9449 §7.1, RFC 9728 §5.1): one challenge for each scheme. The error goes with the scheme
  * that was tried; whoever tried none, or another, did not know that tokens are wanted, and is told just that.
  */
-function challengesFor(
+export function challengesFor(
   { wanted, resourceMetadataUrl }: Pick<Parts, "wanted" | "resourceMetadataUrl">,
   error: DrawbridgeError,
   authorization: string | undefined,

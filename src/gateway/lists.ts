@@ -1,14 +1,17 @@
 /** What is answered from the catalogue: lists as the caller may see them, and who is told when they or a resource change. */
 import { createHash } from "node:crypto";
-import type { Principal, Target } from "../core/call.ts";
+import { MODERN_REVISION, type Principal, type Target } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import { META } from "../mcp/inbound.ts";
-import { isObject } from "../mcp/json-text.ts";
+import { isObject, withMember } from "../mcp/json-text.ts";
 import { READ_SCOPE } from "../mcp/methods.ts";
+import { acceptsTasks, makesTasks } from "../mcp/tasks.ts";
 import type { ListName } from "../upstream/upstream.ts";
+import type { Entry } from "./catalogue.ts";
 import { unknownTarget } from "./handle-call.ts";
 import type { Asked, Parts } from "./parts.ts";
 import type { ChangedList } from "./streams.ts";
+import { tasksRequired } from "./tasks.ts";
 
 /** Lists and subscriptions need the reading scope; there is no target to decide about yet. */
 export function mayRead(by: Principal): void {
@@ -27,7 +30,10 @@ export async function listFor(parts: Parts, { by, inbound, session }: Asked, lis
   const cursor = readCursor(inbound.params["cursor"]);
   const entries = await parts.catalogue.list(list, session?.capabilities ?? inbound.clientCapabilities);
   const visible = entries.filter((entry) => parts.policy.decide(by, entry.target).effect === "permit");
-  const texts = visible.map((entry) => (modern ? entry.served : entry.servedLegacy));
+  const ofTasks = list === "tools" && (session?.revision ?? inbound.revision) === "2025-11-25" ? makers(parts) : [];
+  const texts = visible.map((entry) =>
+    modern ? entry.served : ofTasks.includes(entry.target.server) ? offeredAsTask(entry) : entry.servedLegacy,
+  );
   const end = pageEnd(texts, cursor?.offset ?? 0);
   // A cursor is good for the very list it was made for; most lists are one page and need none.
   const version = cursor !== undefined || end < texts.length ? versionOf(texts) : "";
@@ -38,6 +44,19 @@ export async function listFor(parts: Parts, { by, inbound, session }: Asked, lis
     ? `"resultType":"complete","ttlMs":${LIST_TTL_MS},"cacheScope":"private","_meta":{"${META.serverInfo}":${JSON.stringify(parts.serverInfo)}},`
     : "";
   return `{${head}"${list}":[${texts.slice(cursor?.offset ?? 0, end).join(",")}]${next}}`;
+}
+
+/** Servers of 2026-07-28 that make tasks. */
+function makers(parts: Parts): readonly string[] {
+  return [...parts.identities()].flatMap(([name, { capabilities, revision }]) =>
+    revision === MODERN_REVISION && makesTasks(capabilities, "modern") ? [name] : [],
+  );
+}
+
+/** The server decides whether a call becomes a task; whoever wants one gets one in any case. */
+function offeredAsTask({ servedLegacy, definition }: Entry): string {
+  if (definition.value["execution"] !== undefined) return servedLegacy;
+  return withMember(servedLegacy, '"execution":{"taskSupport":"optional"}');
 }
 
 function pageEnd(texts: readonly string[], start: number): number {
@@ -85,7 +104,8 @@ export async function changeSubscription(parts: Parts, { by, inbound, session }:
     throw unknownTarget({ server: "", kind: "resource", name: uri, upstreamName: uri, pin: undefined });
   if ((session.subscriptions?.size ?? 0) >= MAX_SUBSCRIPTIONS)
     throw new DrawbridgeError("rate_limited", `A session may subscribe to ${MAX_SUBSCRIPTIONS} resources.`);
-  const release = await parts.streams.hold(target.server, uri, AbortSignal.timeout(SUBSCRIBE_MS));
+  const caller = { by, session: session.id, capabilities: session.capabilities };
+  const release = await parts.streams.hold(target.server, uri, AbortSignal.timeout(SUBSCRIBE_MS), caller);
   try {
     await parts.sessions.follow(session, uri, target.server);
   } finally {
@@ -115,6 +135,8 @@ export async function listenStream(parts: Parts, { by, inbound, record, response
   const asked = Array.isArray(wanted["resourceSubscriptions"]) ? wanted["resourceSubscriptions"] : [];
   if (asked.length > MAX_SUBSCRIPTIONS)
     throw new DrawbridgeError("invalid_params", `One stream may follow ${MAX_SUBSCRIPTIONS} resources.`);
+  // Of tasks nothing is told here, which the acknowledgment says by not naming them: their states are asked for.
+  if (wanted["taskIds"] !== undefined && !acceptsTasks(inbound.clientCapabilities)) throw tasksRequired();
   const servers = new Map<string, string>();
   for (const uri of asked) {
     const target = typeof uri === "string" ? await readable(parts, by, uri) : undefined;

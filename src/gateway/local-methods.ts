@@ -1,13 +1,15 @@
 /** What the gateway answers itself: who it is, what it can do, and the state of a legacy session. */
-import { type JsonObject, type JsonValue, MODERN_REVISION, type Principal } from "../core/call.ts";
+import { type Authenticated, type JsonObject, type JsonValue, MODERN_REVISION, type Revision } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import { type InboundRequest, META, SUPPORTED_REVISIONS } from "../mcp/inbound.ts";
 import { isObject } from "../mcp/json-text.ts";
 import { LOG_LEVELS } from "../mcp/methods.ts";
 import type { Session } from "../mcp/sessions.ts";
+import { TASKS_EXTENSION } from "../mcp/tasks.ts";
 import type { UpstreamIdentity } from "../upstream/upstream.ts";
 import type { Answering } from "./exchange.ts";
 import type { Asked, Parts } from "./parts.ts";
+import { anyMakesTasks } from "./tasks.ts";
 
 /** The result of a method of kind `local`, as JSON text. */
 export async function answerLocally(parts: Parts, { by, inbound, session, answering }: Asked): Promise<string> {
@@ -24,7 +26,12 @@ export async function answerLocally(parts: Parts, { by, inbound, session, answer
 }
 
 /** MCP 2025-11-25, Lifecycle. A session begins here, whatever the upstreams think of sessions. */
-async function initialize(parts: Parts, by: Principal, inbound: InboundRequest, answering: Answering): Promise<string> {
+async function initialize(
+  parts: Parts,
+  by: Authenticated,
+  inbound: InboundRequest,
+  answering: Answering,
+): Promise<string> {
   const { protocolVersion, clientInfo, capabilities } = inbound.params;
   if (typeof protocolVersion !== "string")
     throw new DrawbridgeError("invalid_params", "`initialize` needs a `protocolVersion`, a string.");
@@ -36,7 +43,7 @@ async function initialize(parts: Parts, by: Principal, inbound: InboundRequest, 
   const instructions = instructionsOf(identities);
   return JSON.stringify({
     protocolVersion: session.revision,
-    capabilities: capabilitiesOf(identities),
+    capabilities: capabilitiesOf(identities, session.revision),
     serverInfo: parts.serverInfo,
     ...(instructions !== undefined && { instructions }),
   });
@@ -50,7 +57,7 @@ async function discover(parts: Parts): Promise<string> {
   return JSON.stringify({
     resultType: "complete",
     supportedVersions: SUPPORTED_REVISIONS,
-    capabilities: capabilitiesOf(identities),
+    capabilities: capabilitiesOf(identities, MODERN_REVISION),
     ...(instructions !== undefined && { instructions }),
     ttlMs: 60_000,
     cacheScope: "private",
@@ -76,7 +83,7 @@ async function known(parts: Parts): Promise<void> {
   const enough = new Promise<void>((resolve) => {
     timer = setTimeout(resolve, KNOWN_WITHIN_MS);
   });
-  await Promise.race([parts.catalogue.ready, enough]);
+  await Promise.race([parts.catalogue.started, enough]);
   clearTimeout(timer);
 }
 
@@ -99,15 +106,14 @@ const OWN = {
   completions: {},
   logging: {},
 } as const;
-/** Tasks need methods that are not passed on: by capability (2025-11-25) and by extension (2026-07-28). */
-const TASKS = "tasks";
-const TASKS_EXTENSION = "io.modelcontextprotocol/tasks";
+/** What the gateway makes of tasks, whichever server makes them and in whatever form (2025-11-25). */
+const OWN_TASKS: JsonObject = { list: {}, cancel: {}, requests: { tools: { call: {} } } };
 
 /**
  * What at least one upstream can do and the gateway passes on. What the gateway need not understand (vendors' own members,
  * `experimental`, `extensions`) is there as it came; of two servers that say different things by one name the first counts.
  */
-function capabilitiesOf(identities: ReadonlyMap<string, UpstreamIdentity>): JsonObject {
+function capabilitiesOf(identities: ReadonlyMap<string, UpstreamIdentity>, to: Revision): JsonObject {
   const merged = new Map<string, JsonValue>();
   let subscribable = false;
   for (const { capabilities, revision } of identities.values()) {
@@ -120,18 +126,19 @@ function capabilitiesOf(identities: ReadonlyMap<string, UpstreamIdentity>): Json
     // 2026-07-28 has no word for it: whoever has resources can be asked to tell of their changes.
     subscribable ||= isObject(resources) && (resources["subscribe"] === true || revision === MODERN_REVISION);
   }
-  merged.delete(TASKS);
+  merged.delete("tasks");
   for (const [name, own] of Object.entries(OWN)) {
     const told = merged.get(name);
     if (isObject(told)) merged.set(name, { ...told, ...own, ...(name === "resources" && { subscribe: subscribable }) });
     else merged.delete(name);
   }
+  const tasks = anyMakesTasks(identities);
+  if (tasks && to === "2025-11-25") merged.set("tasks", OWN_TASKS);
   const extensions = merged.get("extensions");
-  if (isObject(extensions)) {
-    const { [TASKS_EXTENSION]: _, ...others } = extensions;
-    if (Object.keys(others).length > 0) merged.set("extensions", others);
-    else merged.delete("extensions");
-  }
+  const { [TASKS_EXTENSION]: its, ...others } = isObject(extensions) ? extensions : {};
+  const told = tasks && to === MODERN_REVISION ? { ...others, [TASKS_EXTENSION]: its ?? {} } : others;
+  if (Object.keys(told).length > 0) merged.set("extensions", told);
+  else merged.delete("extensions");
   return Object.fromEntries(merged);
 }
 

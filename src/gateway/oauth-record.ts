@@ -23,10 +23,19 @@ const KIND = {
   "token-refreshed": "token",
   "token-exchanged": "token",
   "token-refused": "token",
+  "server-connected": "consent",
+  "server-connection-refused": "consent",
+  "server-disconnected": "consent",
   revoked: "token",
 } as const satisfies Record<OAuthEvent["type"], AuditRecord["kind"]>;
 
-const REFUSED = new Set<OAuthEvent["type"]>(["sign-in-failed", "client-refused", "consent-denied", "token-refused"]);
+const REFUSED = new Set<OAuthEvent["type"]>([
+  "sign-in-failed",
+  "client-refused",
+  "consent-denied",
+  "token-refused",
+  "server-connection-refused",
+]);
 
 /** One record for one event; what is special to the event goes into its details. */
 export function oauthRecord(event: OAuthEvent, replica: string, at: number): AuditRecord {

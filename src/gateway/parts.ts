@@ -23,6 +23,7 @@ import type { Resumption } from "./resume.ts";
 import type { Sessions } from "./sessions.ts";
 import type { ListenSettings } from "./settings.ts";
 import type { Streams } from "./streams.ts";
+import type { Tasks } from "./tasks.ts";
 
 /** Everything the pipeline needs, made once by `gateway.ts`. */
 export interface Parts {
@@ -40,6 +41,8 @@ export interface Parts {
   readonly forwarding: Forwarding;
   /** What calls ask their clients. */
   readonly interaction: Interaction;
+  /** What calls have made of themselves to be fetched later. */
+  readonly tasks: Tasks;
   readonly journal: Journal;
   readonly telemetry: Telemetry;
   readonly log: Logger;
@@ -63,6 +66,7 @@ export interface Parts {
 export interface UnderWay {
   begin(): void;
   end(): void;
+  readonly count: number;
   /** Resolves when nothing is under way, or `deadline` aborts. */
   over(deadline: AbortSignal): Promise<void>;
 }

@@ -3,23 +3,24 @@
  * a session can go on with it, also after a restart. What changes later is a row in the store: written when it changes, read when a
  * replica first meets the session or hears of a change. A call in a session that is known here touches neither.
  */
-import type { JsonObject, LegacyRevision, Principal, RequestId } from "../core/call.ts";
+import type { Authenticated, JsonObject, LegacyRevision, RequestId } from "../core/call.ts";
 import { type Clock, systemClock } from "../core/clock.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import type { Secret } from "../core/secret.ts";
 import { negotiate, ownerOf, type Session } from "../mcp/sessions.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Records } from "../store/ports.ts";
+import type { Changes } from "../store/watch.ts";
 import { openAnnouncements } from "./announcements.ts";
 import { decrypted, encrypted, sharedKey } from "./sealed-state.ts";
 
 export interface Sessions {
-  open(principal: Principal, requested: unknown, clientName: string, capabilities?: JsonObject): Promise<Session>;
+  open(principal: Authenticated, requested: unknown, clientName: string, capabilities?: JsonObject): Promise<Session>;
   /**
    * The session, at once when it is known here. Throws or rejects with `unknown_session` for one that never was, has ended, was idle for
    * too long, or belongs to somebody else: all look the same.
    */
-  find(id: string, principal: Principal): Session | Promise<Session>;
+  find(id: string, principal: Authenticated): Session | Promise<Session>;
   /** Ends a session: here at once, at other replicas within a second. */
   end(session: Session): Promise<void>;
   setLevel(session: Session, level: string): Promise<void>;
@@ -36,8 +37,8 @@ export interface Sessions {
 
 export interface SessionsOptions {
   readonly records: Records;
-  /** Whether other processes can use the same store. */
-  readonly shared: boolean;
+  /** What other processes change; undefined when there are none that use the same store. */
+  readonly changes: Changes | undefined;
   /** A secret that is not in the store, without which its keys are of no use. */
   readonly encryption: Secret | undefined;
   readonly limits: { readonly maxSessions: number; readonly sessionIdleSeconds: number };
@@ -82,7 +83,7 @@ const TRIES = 8;
 
 /** Rejects when the store does not give the key that ids are sealed with. */
 export async function openSessions(options: SessionsOptions): Promise<Sessions> {
-  const { records, shared, encryption, limits, onEnd, onFollow, streaming, log, clock = systemClock } = options;
+  const { records, changes, encryption, limits, onEnd, onFollow, streaming, log, clock = systemClock } = options;
   // It never changes: with it, and with a token of the same user and client, one could make up a session of one's own, and no more.
   const key = await sharedKey(records, "mcp sessions", "drawbridge sessions 1", encryption);
   // By name. A Map keeps insertion order; using a session puts it last, so the first is the one unused for longest.
@@ -163,26 +164,32 @@ export async function openSessions(options: SessionsOptions): Promise<Sessions> 
     await meeting.get(name)?.catch(() => {});
     heard(name, (await records.get<State>(KIND, name))?.value);
   };
-  const announcements = !shared
-    ? undefined
-    : await openAnnouncements({
-        records,
-        topic: "sessions",
-        log,
-        heard(messages) {
-          for (const message of new Set(messages)) {
-            const { name, cancelled } = readMessage(message);
-            if (cancelled !== undefined) {
-              sessions.get(name)?.calls?.get(cancelled)?.abort();
-              continue;
-            }
-            if (!sessions.has(name) && !meeting.has(name)) continue;
-            reread(name).catch((error: unknown) => log.warn({ error }, "a change of a session could not be read"));
+  /** What is being read because others changed it. */
+  let rereading: Promise<unknown> = Promise.resolve();
+  const reads = (reading: Promise<void>) => {
+    const noted = reading.catch((error: unknown) => log.warn({ error }, "changes of sessions could not be read"));
+    rereading = Promise.all([rereading, noted]);
+  };
+  const announcements =
+    changes &&
+    openAnnouncements({
+      records,
+      changes,
+      topic: "sessions",
+      log,
+      heard(messages) {
+        for (const message of new Set(messages)) {
+          const { name, cancelled } = readMessage(message);
+          if (cancelled !== undefined) {
+            sessions.get(name)?.calls?.get(cancelled)?.abort();
+            continue;
           }
-        },
-        missed: () =>
-          void readAll().catch((error: unknown) => log.warn({ error }, "changes of sessions could not be read")),
-      });
+          if (!sessions.has(name) && !meeting.has(name)) continue;
+          reads(reread(name));
+        }
+      },
+      missed: () => reads(readAll()),
+    });
   const readAll = async () => {
     for (let after: string | undefined = ""; after !== undefined && sessions.size > 0; ) {
       const rows: Awaited<ReturnType<typeof records.list<State>>> = await records.list<State>(KIND, {
@@ -195,7 +202,7 @@ export async function openSessions(options: SessionsOptions): Promise<Sessions> 
   };
 
   /** A session of another replica, or of this one before it was restarted. */
-  const meet = async (id: string, owner: string, inside: Inside): Promise<Session> => {
+  const meet = async (id: string, by: Authenticated, inside: Inside): Promise<Session> => {
     const [revision, startedSeconds, clientName, capabilities] = inside;
     const row = await records.get<State>(KIND, nameOf(id));
     const state = row?.value ?? {};
@@ -203,10 +210,35 @@ export async function openSessions(options: SessionsOptions): Promise<Sessions> 
     const idle = row === undefined && clock() - startedSeconds * 1000 > idleMs;
     if (state.ended || idle || declared === undefined) throw unknownSession();
     const notedAt = row?.expiresAt === undefined ? startedSeconds * 1000 : row.expiresAt - idleMs - noteMs;
-    const session = add({ ...begun(id, owner, clock()), revision, clientName, capabilities: declared, notedAt });
+    const session = add({ ...begun(id, by, clock()), revision, clientName, capabilities: declared, notedAt });
     take(session, state);
     touch(session, session.lastUsed);
     return session;
+  };
+
+  const found = (id: string, principal: Authenticated): Session | Promise<Session> => {
+    const now = clock();
+    const session = sessions.get(nameOf(id));
+    const owner = ownerOf(principal);
+    if (session?.id === id && session.owner === owner) {
+      if (now - session.lastUsed <= idleMs || streaming(session)) {
+        session.by = principal;
+        // Moving it to the end for each call would cost more than it tells; once a second is enough.
+        if (now - session.lastUsed > 1000) touch(session, now);
+        return session;
+      }
+      // Another replica may have been used meanwhile, so it is looked at as if it were new.
+      forget(session);
+    }
+    const text = id.length > MAX_ID_LENGTH ? undefined : decrypted(key, id, owner);
+    if (text === undefined) throw unknownSession();
+    // Only who could open it comes so far, so the one that meets it first does it for all.
+    const name = nameOf(id);
+    const known = meeting.get(name);
+    if (known !== undefined) return known;
+    const met = meet(id, principal, JSON.parse(text) as Inside).finally(() => meeting.delete(name));
+    meeting.set(name, met);
+    return met;
   };
 
   return {
@@ -222,30 +254,12 @@ export async function openSessions(options: SessionsOptions): Promise<Sessions> 
       const id = encrypted(key, JSON.stringify(inside), owner);
       if (!small)
         await records.put(KIND, nameOf(id), { capabilities } satisfies State, { ifVersion: 0, expiresAt: rowEnd() });
-      return add({ ...begun(id, owner, now), revision, clientName, capabilities });
+      return add({ ...begun(id, principal, now), revision, clientName, capabilities });
     },
     find(id, principal) {
-      const now = clock();
-      const session = sessions.get(nameOf(id));
-      const owner = ownerOf(principal);
-      if (session?.id === id && session.owner === owner) {
-        if (now - session.lastUsed <= idleMs || streaming(session)) {
-          // Moving it to the end for each call would cost more than it tells; once a second is enough.
-          if (now - session.lastUsed > 1000) touch(session, now);
-          return session;
-        }
-        // Another replica may have been used meanwhile, so it is looked at as if it were new.
-        forget(session);
-      }
-      const text = id.length > MAX_ID_LENGTH ? undefined : decrypted(key, id, owner);
-      if (text === undefined) throw unknownSession();
-      // Only who could open it comes so far, so the one that meets it first does it for all.
-      const name = nameOf(id);
-      const known = meeting.get(name);
-      if (known !== undefined) return known;
-      const met = meet(id, owner, JSON.parse(text) as Inside).finally(() => meeting.delete(name));
-      meeting.set(name, met);
-      return met;
+      const waking = changes?.wake();
+      if (waking === undefined) return found(id, principal);
+      return waking.then(() => rereading).then(() => found(id, principal));
     },
     async end(session) {
       // Written first: while it is known here nobody meets it anew.
@@ -294,10 +308,11 @@ function readMessage(message: string): { readonly name: string; readonly cancell
   return { name, cancelled: JSON.parse(message.slice(NAME_LENGTH + 1)) as RequestId };
 }
 
-function begun(id: string, owner: string, now: number) {
+function begun(id: string, by: Authenticated, now: number) {
   return {
     id,
-    owner,
+    owner: ownerOf(by),
+    by,
     logLevel: undefined,
     lastUsed: now,
     calls: undefined,

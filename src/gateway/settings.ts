@@ -1,4 +1,4 @@
-/** `listen:`, `tls:` and `interaction:` in the settings file: the HTTP edge, and what servers may ask their clients. */
+/** `listen:`, `tls:`, `interaction:` and `control:` in the settings file: the HTTP edge, what servers may ask their clients, and the operator's own door. */
 import { z } from "zod";
 import { isNetwork } from "../net/source.ts";
 
@@ -103,6 +103,19 @@ export const interactionSettings = z
   })
   .prefault({});
 
+export const controlSettings = z
+  .strictObject({
+    socket: z
+      .string()
+      .min(1)
+      .default("auto")
+      .describe(
+        "Where `drawbridge servers` reaches the gateway on its own machine: the path of a Unix socket that only the gateway's user can open, or `off`. `auto`: `control.sock` beside the SQLite store, else in `.drawbridge/` beside this file; none with the store `memory`, and on Windows.",
+      ),
+  })
+  .prefault({});
+
+export type ControlSettings = z.infer<typeof controlSettings>;
 export type InteractionSettings = z.infer<typeof interactionSettings>;
 export type ListenSettings = z.infer<typeof listenSettings>;
 export type TlsSettings = z.infer<typeof tlsSettings>;

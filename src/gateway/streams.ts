@@ -7,7 +7,7 @@ import { META } from "../mcp/inbound.ts";
 import { memberTexts, objectText } from "../mcp/json-text.ts";
 import { ownerOf, type Session } from "../mcp/sessions.ts";
 import type { Logger } from "../observe/logger.ts";
-import type { ListName, Upstream } from "../upstream/upstream.ts";
+import type { Caller, ListName, Upstream } from "../upstream/upstream.ts";
 import type { Channel, Resumption, Sink } from "./resume.ts";
 import { KEEP_ALIVE_MS, startSse, writeSse } from "./sse.ts";
 
@@ -28,8 +28,8 @@ export interface Streams {
   openListen(id: RequestId, principal: Authenticated, filter: ListenFilter, response: ServerResponse): void;
   /** Keeps a call's answer stream alive until it ends. */
   keepAlive(response: ServerResponse): void;
-  /** Has a server tell of one of its resources, until the function returned is called. Rejects when the server refuses. */
-  hold(server: string, uri: string, signal: AbortSignal): Promise<() => void>;
+  /** Has a server tell a caller of one of its resources, until the function returned is called. Rejects when the server refuses. */
+  hold(server: string, uri: string, signal: AbortSignal, caller: Caller): Promise<() => void>;
   /** A session follows just these resources from now on, with their servers. */
   follow(session: Session, subscriptions: ReadonlyMap<string, string>): void;
   sessionEnded(session: Session): void;
@@ -38,8 +38,11 @@ export interface Streams {
   /** Sends a message on a GET stream of a session, or keeps it for a client that may come back; false when it has none. */
   tell(session: Session, message: string): boolean;
   listChanged(list: ListName): void;
-  /** A server said that one of its resources changed, in `params`, JSON text; only those who follow it at that server hear of it. */
-  resourceUpdated(server: string, uri: string, params: string): void;
+  /**
+   * A server said that one of its resources changed, in `params`, JSON text; only those who follow it at that server hear of it, and
+   * of these only those whom the `instance` that said so serves.
+   */
+  resourceUpdated(server: string, uri: string, params: string, instance?: string): void;
   /** Ends the streams of those for whom `stands` does not say yes: no, or no answer. Calls while it runs make it begin again after. */
   sweep(): Promise<void>;
   readonly size: number;
@@ -162,7 +165,7 @@ export function openStreams(
       };
       const params = JSON.stringify({ _meta: { [META.subscriptionId]: id }, notifications: honoured });
       writeSse(response, sseEvent(notificationText("notifications/subscriptions/acknowledged", params)));
-      const held = [...filter.uris].map(([uri, server]) => keep(server, uri));
+      const held = [...filter.uris].map(([uri, server]) => keep(server, uri, { by: principal, session: undefined }));
       const out = connected(response);
       const stream: Stream = { owner: ownerOf(principal), principal, session: undefined, listen: { id, filter }, out };
       keepAlive(response);
@@ -180,7 +183,7 @@ export function openStreams(
       for (const [uri, server] of subscriptions) {
         const before = held.get(uri);
         if (before?.server === server) continue;
-        held.set(uri, { server, release: keep(server, uri) });
+        held.set(uri, { server, release: keep(server, uri, callerIn(session)) });
         before?.release();
       }
       for (const [uri, { release }] of held) {
@@ -207,10 +210,12 @@ export function openStreams(
         notify(stream, `notifications/${changed}/list_changed`, "{}");
       }
     },
-    resourceUpdated(server, uri, params) {
+    resourceUpdated(server, uri, params, instance) {
+      const upstream = upstreams.get(server);
       for (const stream of targets()) {
         const followed = stream.listen === undefined ? stream.session?.subscriptions : stream.listen.filter.uris;
-        if (followed?.get(uri) === server) notify(stream, "notifications/resources/updated", params);
+        if (followed?.get(uri) !== server || upstream?.instanceOf?.(callerOf(stream)) !== instance) continue;
+        notify(stream, "notifications/resources/updated", params);
       }
     },
     sweep() {
@@ -238,6 +243,12 @@ export function openStreams(
 function better(before: Stream | undefined, later: Stream): Stream {
   return before === undefined || later.out.present || !before.out.present ? later : before;
 }
+
+/** Whom a session's subscriptions and questions are for. */
+export const callerIn = ({ by, id, capabilities }: Session): Caller => ({ by, session: id, capabilities });
+
+const callerOf = ({ session, principal }: Stream): Caller =>
+  session === undefined ? { by: principal, session: undefined } : callerIn(session);
 
 /** A stream that ends with its connection. */
 function connected(response: ServerResponse): Stream["out"] {
@@ -270,16 +281,16 @@ interface Holding {
   readonly begun: Promise<void>;
 }
 
-/** Subscriptions at the servers behind us: one for each resource, however many want it. */
+/** Subscriptions at the servers behind us: one for each resource of each instance, however many want it. */
 function holdings(upstreams: ReadonlyMap<string, Upstream>, log: Logger) {
   const holdings = new Map<string, Holding>();
   /** Ends that are under way; a new beginning waits for them. */
   const ending = new Map<string, Promise<unknown>>();
 
-  const begin = (key: string, server: string, uri: string, signal: AbortSignal): Holding => {
+  const begin = (key: string, server: string, uri: string, signal: AbortSignal, caller: Caller): Holding => {
     const subscribed = async () => {
       await ending.get(key);
-      await upstreams.get(server)?.subscribe(uri, signal);
+      await upstreams.get(server)?.subscribe(uri, signal, caller);
     };
     const holding: Holding = { holders: 0, begun: subscribed() };
     holdings.set(key, holding);
@@ -287,34 +298,35 @@ function holdings(upstreams: ReadonlyMap<string, Upstream>, log: Logger) {
     holding.begun.catch(() => holdings.get(key) === holding && holdings.delete(key));
     return holding;
   };
-  const stop = (key: string, server: string, uri: string) => {
+  const stop = (key: string, server: string, uri: string, caller: Caller) => {
     holdings.delete(key);
     const end: Promise<unknown> = Promise.resolve(
-      upstreams.get(server)?.unsubscribe(uri, AbortSignal.timeout(SUBSCRIBE_MS)),
+      upstreams.get(server)?.unsubscribe(uri, AbortSignal.timeout(SUBSCRIBE_MS), caller),
     )
       .catch((error: unknown) => log.debug({ server, error }, "an upstream subscription could not be ended"))
       .finally(() => ending.get(key) === end && ending.delete(key));
     ending.set(key, end);
   };
-  const hold = async (server: string, uri: string, signal: AbortSignal): Promise<() => void> => {
-    const key = `${server}\n${uri}`;
-    const holding = holdings.get(key) ?? begin(key, server, uri, signal);
+  const hold = async (server: string, uri: string, signal: AbortSignal, caller: Caller): Promise<() => void> => {
+    const instance = upstreams.get(server)?.instanceOf?.(caller) ?? "";
+    const key = `${server}\n${uri}\n${instance}`;
+    const holding = holdings.get(key) ?? begin(key, server, uri, signal, caller);
     holding.holders++;
     await holding.begun;
     let released = false;
     return () => {
       if (released) return;
       released = true;
-      if (--holding.holders === 0 && holdings.get(key) === holding) stop(key, server, uri);
+      if (--holding.holders === 0 && holdings.get(key) === holding) stop(key, server, uri, caller);
     };
   };
   /** Holds as soon as the server lets us, until the function returned is called. */
-  const keep = (server: string, uri: string): (() => void) => {
+  const keep = (server: string, uri: string, caller: Caller): (() => void) => {
     const over = new AbortController();
     const held = async () => {
       while (!over.signal.aborted) {
         try {
-          return await hold(server, uri, AbortSignal.timeout(SUBSCRIBE_MS));
+          return await hold(server, uri, AbortSignal.timeout(SUBSCRIBE_MS), caller);
         } catch (error) {
           log.warn({ server, error }, "an upstream subscription failed");
           await after(AGAIN_MS, undefined, { ref: false, signal: over.signal }).catch(() => {});

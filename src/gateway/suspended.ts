@@ -4,6 +4,7 @@
  */
 import type {
   CallNotification,
+  McpCall,
   Outcome,
   PermittedCall,
   Question,
@@ -25,7 +26,9 @@ import {
   modernQuestion,
 } from "../mcp/interaction.ts";
 import { memberTexts, objectText } from "../mcp/json-text.ts";
+import type { QuestionEnd } from "../observe/metrics.ts";
 import type { Upstream } from "../upstream/upstream.ts";
+import { endOf, withdrawal } from "./bridged-call.ts";
 import type { InteractionSettings } from "./settings.ts";
 
 /** One request of the client, which waits for what comes next: questions or the outcome. */
@@ -48,13 +51,38 @@ export interface Round {
 /** Where questions of one call leave: sealed into the `requestState` of its client. */
 export type SealRound = (call: string, round: number) => Promise<string>;
 
+/** Hears of a call that ended while no request of its client waited for it: why, after which round, and what was still asked. */
+export type CallEnd = (
+  error: DrawbridgeError,
+  call: string,
+  round: number,
+  open: ReadonlyMap<string, Question>,
+) => void;
+
+export interface SuspendableOptions {
+  readonly suspended: SuspendedCalls;
+  /** Whose it is. */
+  readonly owner: string;
+  readonly permitted: PermittedCall;
+  readonly round: Round;
+  readonly seal: SealRound;
+  readonly ended: CallEnd;
+  readonly gone: AbortController;
+  /** Answers that the client sent before it was asked. */
+  readonly advance: ReadonlyMap<string, string> | undefined;
+}
+
 interface Open {
   readonly question: Question;
   readonly answer: (answer: QuestionAnswer) => void;
 }
 
-/** Parallel questions of a server come one after the other; those that come this soon are put to the client together. */
+/**
+ * Parallel questions of a server come one after the other; those that come this soon are put to the client together. What has been
+ * seen to ask one thing at a time is waited for only until it would have written the next.
+ */
 const GATHER_MS = 20;
+const GATHER_ONE_MS = 2;
 /** What is said while nobody listens; of more than this the oldest is forgotten. */
 const MAX_HELD = 32;
 const MAX_HELD_LENGTH = 64 << 10;
@@ -66,7 +94,7 @@ export class SuspendableCall implements Replies {
   readonly #suspended: SuspendedCalls;
   readonly #permitted: PermittedCall;
   readonly #seal: SealRound;
-  /** Answers that the client sent before it was asked. */
+  readonly #ended: CallEnd;
   readonly #advance: ReadonlyMap<string, string> | undefined;
   #id: string | undefined;
   #number = 0;
@@ -79,20 +107,13 @@ export class SuspendableCall implements Replies {
   #gathering: NodeJS.Timeout | undefined;
   #expiry: NodeJS.Timeout | undefined;
 
-  constructor(
-    suspended: SuspendedCalls,
-    owner: string,
-    permitted: PermittedCall,
-    round: Round,
-    seal: SealRound,
-    gone: AbortController,
-    advance: ReadonlyMap<string, string> | undefined,
-  ) {
+  constructor({ suspended, owner, permitted, round, seal, ended, gone, advance }: SuspendableOptions) {
     this.#suspended = suspended;
     this.owner = owner;
     this.#permitted = permitted;
     this.#round = round;
     this.#seal = seal;
+    this.#ended = ended;
     this.#gone = gone;
     this.#advance = advance;
   }
@@ -100,6 +121,13 @@ export class SuspendableCall implements Replies {
   get id(): string {
     this.#id ??= newId();
     return this.#id;
+  }
+  get server(): string {
+    return this.#permitted.call.target.server;
+  }
+  /** Questions that wait for their answers. */
+  get open(): number {
+    return this.#open?.size ?? 0;
   }
 
   notify(notification: CallNotification): void {
@@ -116,34 +144,51 @@ export class SuspendableCall implements Replies {
     this.#round?.sentWith?.(credential);
   }
 
-  async ask(asked: Question): Promise<QuestionAnswer> {
+  async ask(asked: Question, withdrawn: AbortSignal): Promise<QuestionAnswer> {
     const { call } = this.#permitted;
     const question = modernQuestion(asked);
     const missing = lacking(call.capabilities, [question]);
-    if (missing !== undefined || !mayAsk(call.method)) return cannotBeAsked(question, call.method);
+    if (missing !== undefined || !mayAsk(call.method)) return this.#refuse(cannotBeAsked(question, call.method));
     if (this.#over !== undefined) throw new DrawbridgeError("cancelled", "The call is over.");
+    if (withdrawn.aborted) throw withdrawal(withdrawn);
     this.#keys ??= new Set();
     this.#open ??= new Map();
-    if (this.#open.size >= MAX_QUESTIONS) return errorAnswer(`More than ${MAX_QUESTIONS} questions are open.`);
+    if (this.#open.size >= MAX_QUESTIONS)
+      return this.#refuse(errorAnswer(`More than ${MAX_QUESTIONS} questions are open.`));
     const key = keyFor(question, this.#keys);
     this.#keys.add(key);
     const known = this.#advance?.get(key);
     if (known !== undefined && answerProblem(question, known) === undefined) {
       const answer = legacyAnswer(known);
       this.#round?.replied(key, question, answer);
+      this.#count("answered");
       return answer;
     }
     if (!this.#suspended.has(this)) {
       const refused = this.#suspended.enter(this);
       if (refused !== undefined) {
+        this.#count("refused");
         this.#finish({ outcome: refused });
         this.#gone.abort();
         throw new DrawbridgeError("cancelled", "The call is over.");
       }
     }
     const open = this.#open;
-    return new Promise((resolve) => {
-      open.set(key, { question, answer: resolve });
+    // More than was asked before, and nobody has answered that yet: they come together.
+    if (open.size > 0) this.#suspended.habits.severalAtOnce(call);
+    return new Promise((resolve, reject) => {
+      const mine: Open = { question, answer: resolve };
+      open.set(key, mine);
+      withdrawn.addEventListener(
+        "abort",
+        () => {
+          if (open.get(key) !== mine) return;
+          open.delete(key);
+          this.#count(endOf(withdrawn));
+          reject(withdrawal(withdrawn));
+        },
+        { once: true },
+      );
       this.#gather();
     });
   }
@@ -188,22 +233,36 @@ export class SuspendableCall implements Replies {
       open.delete(key);
       const given = legacyAnswer(response);
       round.replied(key, question, given);
+      this.#count("answered");
       answer(given);
     }
     this.#gather();
   }
 
   /** The client of the round has gone, the time is over, or the gateway stops. */
-  abandon(error: DrawbridgeError): void {
+  abandon(error: DrawbridgeError, end: QuestionEnd = "withdrawn"): void {
+    // A request that waits has a record of its own.
+    const unheard = this.#round === undefined && this.#suspended.has(this);
+    const open = new Map([...(this.#open ?? [])].map(([key, { question }]) => [key, question]));
+    this.#endOpen(end);
     this.#finish({ error });
     this.#suspended.leave(this);
     this.#gone.abort();
+    if (unheard) this.#ended(error, this.id, this.#number, open);
+  }
+
+  /** The last round did not reach its client, whose request says so: nobody can come back. */
+  drop(): void {
+    if (this.#round !== undefined || !this.#suspended.has(this)) return;
+    clearTimeout(this.#expiry);
+    this.#suspended.leave(this);
+    this.abandon(new DrawbridgeError("cancelled", "The client went away."));
   }
 
   #gather(): void {
-    if (this.#round === undefined || this.#gathering !== undefined || this.#open === undefined || this.#open.size === 0)
-      return;
-    this.#gathering = setTimeout(() => void this.#suspend(), GATHER_MS);
+    if (this.#round === undefined || this.#gathering !== undefined || this.open === 0) return;
+    const ms = this.#suspended.habits.oneByOne(this.#permitted.call) ? GATHER_ONE_MS : GATHER_MS;
+    this.#gathering = setTimeout(() => void this.#suspend(), ms);
   }
 
   /** Answers the client that waits with what is open. */
@@ -213,10 +272,11 @@ export class SuspendableCall implements Replies {
       const state = await this.#seal(this.id, number);
       this.#gathering = undefined;
       const round = this.#round;
-      if (round === undefined || this.#over !== undefined || this.#open === undefined) return;
+      // What was asked may have been withdrawn meanwhile.
+      if (round === undefined || this.#over !== undefined || this.#open === undefined || this.open === 0) return;
       this.#number = number;
       this.#round = undefined;
-      this.#expiry = setTimeout(() => this.abandon(unanswered()), this.#suspended.answerSeconds * 1000);
+      this.#expiry = setTimeout(() => this.abandon(unanswered(), "expired"), this.#suspended.answerSeconds * 1000);
       this.#expiry.unref();
       round.linked(this.id, number);
       const requests = new Map<string, Question>();
@@ -224,6 +284,7 @@ export class SuspendableCall implements Replies {
         requests.set(key, question);
         round.questioned(key, question);
       }
+      if (requests.size === 1) this.#suspended.habits.askedOne(this.#permitted.call);
       round.resolve(inputRequired(requests, state), true);
     } catch (thrown) {
       this.abandon(DrawbridgeError.from(thrown));
@@ -234,7 +295,7 @@ export class SuspendableCall implements Replies {
     if (this.#over !== undefined) return;
     this.#over = over;
     clearTimeout(this.#gathering);
-    this.#open?.clear();
+    this.#endOpen("withdrawn");
     if (this.#round !== undefined) this.#tell(over);
   }
 
@@ -243,6 +304,18 @@ export class SuspendableCall implements Replies {
     if (this.#keys !== undefined) this.#suspended.leave(this);
     if ("outcome" in over) this.#round?.resolve(over.outcome, false);
     else this.#round?.reject(over.error);
+  }
+
+  #endOpen(end: QuestionEnd): void {
+    for (let left = this.open; left > 0; left--) this.#count(end);
+    this.#open?.clear();
+  }
+  #count(end: QuestionEnd): void {
+    this.#suspended.questionEnded(this.server, end);
+  }
+  #refuse(answer: QuestionAnswer): QuestionAnswer {
+    this.#count("refused");
+    return answer;
   }
 
   /** The upstream knows the token of the first round only; each round has its own. */
@@ -261,23 +334,35 @@ export class SuspendableCall implements Replies {
 
 export interface SuspendedCalls {
   readonly answerSeconds: number;
+  readonly habits: Habits;
   /** Takes a place for a call whose server asks, until it leaves; with no place left, what to answer instead. */
   enter(call: SuspendableCall): Outcome | undefined;
   leave(call: SuspendableCall): void;
   has(call: SuspendableCall): boolean;
   /** Undefined for one that is over, was never here, or belongs to somebody else. */
   find(id: string, owner: string): SuspendableCall | undefined;
-  readonly size: number;
+  questionEnded(server: string, end: QuestionEnd): void;
+  /** The server of each call, and of each question that is open. */
+  servers(): readonly string[];
+  open(): readonly string[];
   close(): void;
 }
 
 /** `onChange`: hears when the first call came, and when the last one left. */
-export function openSuspendedCalls(settings: InteractionSettings, onChange: (waits: boolean) => void): SuspendedCalls {
+export function openSuspendedCalls(
+  settings: InteractionSettings,
+  onChange: (waits: boolean) => void,
+  questionEnded: SuspendedCalls["questionEnded"],
+): SuspendedCalls {
   const calls = new Map<string, SuspendableCall>();
   const counts = new Map<string, number>();
+  let closed = false;
   return {
     answerSeconds: settings.answerSeconds,
+    habits: openHabits(),
+    questionEnded,
     enter(call) {
+      if (closed) return overloaded("The gateway is being stopped. Call again in a moment.");
       const count = counts.get(call.owner) ?? 0;
       if (count >= settings.maxSuspendedPerPrincipal)
         return overloaded(
@@ -302,13 +387,42 @@ export function openSuspendedCalls(settings: InteractionSettings, onChange: (wai
       const call = calls.get(id);
       return call?.owner === owner ? call : undefined;
     },
-    get size() {
-      return calls.size;
-    },
+    servers: () => [...calls.values()].map(({ server }) => server),
+    open: () => [...calls.values()].flatMap(({ server, open }) => new Array<string>(open).fill(server)),
     close() {
+      closed = true;
       for (const call of [...calls.values()])
         call.abandon(new DrawbridgeError("cancelled", "The gateway is being stopped."));
     },
+  };
+}
+
+/** Whether what is called has been seen to ask one thing at a time. */
+export interface Habits {
+  oneByOne(call: McpCall): boolean;
+  /** It asked this one thing, and there was time for more. */
+  askedOne(call: McpCall): void;
+  severalAtOnce(call: McpCall): void;
+}
+
+const MAX_HABITS = 1000;
+
+function openHabits(): Habits {
+  // Oldest first. What once asked for several things at once may do so again.
+  const known = new Map<string, boolean>();
+  const nameOf = ({ target, method }: McpCall) => `${target.server}\n${method}\n${target.upstreamName}`;
+  const learn = (name: string, oneByOne: boolean) => {
+    const [oldest] = known.keys();
+    if (known.size >= MAX_HABITS && oldest !== undefined) known.delete(oldest);
+    known.set(name, oneByOne);
+  };
+  return {
+    oneByOne: (call) => known.get(nameOf(call)) === true,
+    askedOne(call) {
+      const name = nameOf(call);
+      if (!known.has(name)) learn(name, true);
+    },
+    severalAtOnce: (call) => learn(nameOf(call), false),
   };
 }
 

@@ -1,10 +1,12 @@
-/** `credentials: exchange` of an upstream: a token for it and the caller from the authority, instead of the caller's own (RFC 8693). */
+/** `credentials` of an upstream: a token for it and the caller from the authority, instead of the caller's own (RFC 8693), or a connected account. */
 import type { UpstreamCredential } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import { Secret } from "../core/secret.ts";
 import type { Authority, ExchangedToken, ExchangeTarget } from "../oauth/authority.ts";
 import type { UpstreamCredentials } from "../upstream/open.ts";
-import type { ServerSettings } from "../upstream/settings.ts";
+import { hasOAuth, type ServerSettings } from "../upstream/settings.ts";
+import type { Lending } from "./connection-vault.ts";
+import type { Connections } from "./connections.ts";
 
 /** What exchanges; the authorization server's part of it. */
 export type Exchanger = Pick<Authority, "exchange" | "ownToken" | "metadata">;
@@ -19,6 +21,7 @@ export function upstreamCredentials(
   authority: () => Exchanger | undefined,
 ): UpstreamCredentials | undefined {
   if (!("url" in settings) || settings.credentials === undefined) return undefined;
+  if (settings.credentials !== "exchange" && "oauth" in settings.credentials) return undefined;
   const target = exchangeTarget(settings.url, settings.credentials);
   // The authority remembers tokens, so the same one comes back for many calls.
   const made = new WeakMap<Secret, UpstreamCredential>();
@@ -37,9 +40,7 @@ export function upstreamCredentials(
   const asked = (): Exchanger => {
     const exchanger = authority();
     if (exchanger !== undefined) return exchanger;
-    throw new DrawbridgeError("upstream_unavailable", `The server "${name}" cannot be called yet. Try again.`, {
-      detail: "the authorization server is still starting",
-    });
+    throw stillStarting(name);
   };
   const tokenOf = (credential: UpstreamCredential | undefined) => credential && tokens.get(credential);
 
@@ -58,6 +59,36 @@ export function upstreamCredentials(
       return credentialOf(await asked().ownToken(target, signal, tokenOf(refused)));
     },
   };
+}
+
+/**
+ * Those of `credentials: oauth`, from accounts that people have connected; undefined when its settings ask for others.
+ * `connections` too is asked for when the first credential is needed.
+ */
+export function connectedCredentials(
+  name: string,
+  settings: ServerSettings,
+  connections: () => Pick<Connections, "credentials"> | undefined,
+): Lending | undefined {
+  if (!hasOAuth(settings)) return undefined;
+  let known: Lending | undefined;
+  const theirs = async (): Promise<Lending> => {
+    known ??= connections()?.credentials(name, settings);
+    if (known === undefined) throw stillStarting(name);
+    return known;
+  };
+  return {
+    lent: async () => (await theirs()).lent(),
+    for: async (by, signal, refused, said) => (await theirs()).for(by, signal, refused, said),
+    own: async (signal, refused, said) => (await theirs()).own(signal, refused, said),
+    lacks: async (by, challenge) => (await theirs()).lacks?.(by, challenge),
+  };
+}
+
+function stillStarting(name: string): DrawbridgeError {
+  return new DrawbridgeError("upstream_unavailable", `The server "${name}" cannot be called yet. Try again.`, {
+    detail: "the authorization server is still starting",
+  });
 }
 
 /** MCP, Authorization, Canonical Server URI: without fragment, and without a slash that stands for no path. A query may hold a key. */

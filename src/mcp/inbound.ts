@@ -10,8 +10,8 @@ import {
   type RequestId,
   type Revision,
 } from "../core/call.ts";
-import { DrawbridgeError } from "../core/errors.ts";
-import { isObject, type MemberTexts, parseRequestText } from "./json-text.ts";
+import { DrawbridgeError, type ErrorOptions } from "../core/errors.ts";
+import { elementTexts, isObject, type MemberTexts, parseRequestText } from "./json-text.ts";
 import { type Era, LOG_LEVELS, type MethodRow, methodRow } from "./methods.ts";
 
 /** Header values by lower-case name, as `node:http` has them. */
@@ -80,10 +80,21 @@ export class RefusedRequest extends DrawbridgeError {
   readonly id: RequestId | undefined;
   readonly era: Era;
   constructor(error: DrawbridgeError, id: RequestId | undefined, era: Era) {
-    super(error.code, error.message, { ...(error.detail !== undefined && { detail: error.detail }), data: error.data });
+    super(error.code, error.message, optionsOf(error));
     this.id = id;
     this.era = era;
   }
+}
+
+function optionsOf({ detail, cause, data, retryAfterSeconds, scope, proof }: DrawbridgeError): ErrorOptions {
+  return {
+    ...(detail !== undefined && { detail }),
+    ...(cause !== undefined && { cause }),
+    data,
+    ...(retryAfterSeconds !== undefined && { retryAfterSeconds }),
+    ...(scope !== undefined && { scope }),
+    ...(proof !== undefined && { proof }),
+  };
 }
 
 /** Decodes one POST body. Throws `RefusedRequest` (an error of the table and, where readable, the request's id). */
@@ -110,6 +121,49 @@ export function decode(text: string, headers: Headers, maxDepth: number): Inboun
   } catch (thrown) {
     throw new RefusedRequest(DrawbridgeError.from(thrown), id, era);
   }
+}
+
+/** So many messages may come in one body. */
+const MAX_BATCH = 100;
+
+/** Whether a body is to be read as several messages (JSON-RPC 2.0 §6). */
+export const isBatch = (text: string) => /^[\t\n\r ]*\[/.test(text);
+
+/**
+ * Decodes a body of several messages for a session of 2025-03-26, the only revision that has them: each by itself, so that one that
+ * cannot be read does not keep the others from being answered. Throws `RefusedRequest` for a body that is refused as a whole.
+ */
+export function decodeBatch(text: string, headers: Headers, maxDepth: number): readonly (Inbound | RefusedRequest)[] {
+  const refuse = (why: string) => new RefusedRequest(invalid(why), undefined, "legacy");
+  try {
+    JSON.parse(text);
+  } catch (cause) {
+    throw new RefusedRequest(
+      new DrawbridgeError("parse_error", "The body is not valid JSON.", { cause }),
+      undefined,
+      "legacy",
+    );
+  }
+  const texts = elementTexts(text);
+  if (texts.length === 0) throw refuse("A batch needs at least one message.");
+  if (texts.length > MAX_BATCH) throw refuse(`A batch may have ${MAX_BATCH} messages.`);
+  const ids = new Set<RequestId>();
+  return texts.map((one) => {
+    let inbound: Inbound;
+    try {
+      inbound = decode(one, headers, maxDepth);
+    } catch (thrown) {
+      if (thrown instanceof RefusedRequest) return thrown;
+      throw thrown;
+    }
+    if (inbound.kind !== "request") return inbound;
+    // 2025-03-26, Lifecycle, Initialization.
+    if (inbound.method === "initialize") throw refuse("`initialize` must not be part of a batch.");
+    if (inbound.era === "modern") throw refuse("Requests of 2026-07-28 come one by one.");
+    if (ids.has(inbound.id)) throw refuse(`The batch has the id ${JSON.stringify(inbound.id).slice(0, 64)} twice.`);
+    ids.add(inbound.id);
+    return inbound;
+  });
 }
 
 /** 2026-07-28, Sending Messages: clients answer nothing, they repeat their request. */
@@ -242,7 +296,9 @@ function nameHeaderSource(method: string, params: JsonObject): string | undefine
       ? params["uri"]
       : method === "tools/call" || method === "prompts/get"
         ? params["name"]
-        : undefined;
+        : method.startsWith("tasks/")
+          ? params["taskId"]
+          : undefined;
   return typeof source === "string" ? source : undefined;
 }
 

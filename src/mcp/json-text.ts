@@ -2,7 +2,7 @@
  * JSON messages as text. The gateway forwards what it need not change as it came, so it works with the spans of a message's
  * members and not with a parsed copy: numbers, escapes and the order of keys survive.
  */
-import type { JsonObject, JsonValue, RequestId } from "../core/call.ts";
+import type { JsonObject, JsonValue, RequestId, Revision } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 
 /** Member texts of one JSON object, in their order. */
@@ -33,8 +33,10 @@ const PARAM_KEYS = new Set([
   "inputresponses",
   "requeststate",
   "notifications",
+  "task",
+  "taskid",
 ]);
-const PARAM_SPELLINGS = new Set(["protocolVersion", "requestId", "inputResponses", "requestState"]);
+const PARAM_SPELLINGS = new Set(["protocolVersion", "requestId", "inputResponses", "requestState", "taskId"]);
 
 /**
  * Parses one JSON-RPC message of a client, strictly. Beyond JSON's own grammar it refuses what two parsers may read differently
@@ -51,7 +53,7 @@ export function parseRequestText(text: string, maxDepth: number): RequestText {
   if (Array.isArray(value)) {
     throw new DrawbridgeError(
       "invalid_request",
-      "JSON-RPC batches are not supported (MCP 2025-06-18 removed them). Send one message per request.",
+      "JSON-RPC batches are for sessions of 2025-03-26 (MCP 2025-06-18 removed them). Send one message per request.",
     );
   }
   if (typeof value !== "object" || value === null) {
@@ -269,6 +271,17 @@ export function readUpstreamMessage(text: string): UpstreamMessage | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** The texts of what an upstream sent at once: one message, or the several of an array where the revision has batches (2025-03-26). */
+export function messageTexts(text: string, revision: Revision | undefined): readonly string[] {
+  if (revision !== "2025-03-26" || !/^\s*\[/.test(text)) return [text];
+  try {
+    JSON.parse(text);
+  } catch {
+    return [text];
+  }
+  return elementTexts(text);
 }
 
 /** `error.data` as the server wrote it; undefined when it is there twice. */

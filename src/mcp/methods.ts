@@ -30,6 +30,8 @@ export type MethodRow =
   | (Shared & { readonly kind: "local" })
   /** Starts or stops notifications about one resource. */
   | (Shared & { readonly kind: "subscription" })
+  /** About tasks that calls have made. */
+  | (Shared & { readonly kind: "task" })
   /** A stream that stays open. */
   | (Shared & { readonly kind: "stream" });
 
@@ -55,6 +57,11 @@ export const METHODS = {
   "completion/complete": { kind: "call", eras: both, scope: READ_SCOPE, target: completionTarget },
   "resources/subscribe": { kind: "subscription", eras: ["legacy"], scope: READ_SCOPE },
   "resources/unsubscribe": { kind: "subscription", eras: ["legacy"], scope: READ_SCOPE },
+  "tasks/get": { kind: "task", eras: both, scope: CALL_SCOPE },
+  "tasks/cancel": { kind: "task", eras: both, scope: CALL_SCOPE },
+  "tasks/result": { kind: "task", eras: ["legacy"], scope: CALL_SCOPE },
+  "tasks/list": { kind: "task", eras: ["legacy"], scope: CALL_SCOPE },
+  "tasks/update": { kind: "task", eras: ["modern"], scope: CALL_SCOPE },
   "subscriptions/listen": { kind: "stream", eras: ["modern"], scope: READ_SCOPE },
 } as const satisfies Record<string, MethodRow>;
 

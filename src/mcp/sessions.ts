@@ -3,6 +3,7 @@
  * process, no transport and no SDK object hangs on it.
  */
 import {
+  type Authenticated,
   type JsonObject,
   LEGACY_REVISIONS,
   type LegacyRevision,
@@ -14,6 +15,8 @@ export interface Session {
   readonly id: string;
   /** Subject and client; both stay the same when a token is refreshed. */
   readonly owner: string;
+  /** The newest proof of who that is: tokens are refreshed while a session lives. */
+  by: Authenticated;
   readonly revision: LegacyRevision;
   readonly clientName: string;
   /** What the client declared at `initialize`. */

@@ -13,6 +13,8 @@ export interface TrustedOptions {
   readonly trustedCertificates?: string;
   /** False refuses private, loopback and link-local addresses. */
   readonly allowPrivateAddresses?: boolean;
+  /** Insecure: plain http anywhere, not only on loopback. */
+  readonly allowInsecureHttp?: boolean;
   /** The largest answer; default 1 MiB. */
   readonly maxBytes?: number;
   /** From the first packet to the last byte; default 10 s. */
@@ -32,6 +34,7 @@ const LOOPBACK = new Set(["localhost", "127.0.0.1", "[::1]"]);
 
 export function trusted(options: TrustedOptions = {}, resolve: Resolve = resolveBySystem): Trusted {
   const { trustedCertificates, allowPrivateAddresses = true, maxBytes = 1 << 20, timeoutMs = 10_000 } = options;
+  const overHttp = (url: URL) => url.protocol === "http:" && (options.allowInsecureHttp || LOOPBACK.has(url.hostname));
   const agent = new Agent({
     connections: 16,
     keepAliveTimeout: 4_000,
@@ -57,7 +60,7 @@ export function trusted(options: TrustedOptions = {}, resolve: Resolve = resolve
   return {
     async fetch(address, init = {}) {
       const url = new URL(address);
-      if (url.protocol !== "https:" && !(url.protocol === "http:" && LOOPBACK.has(url.hostname))) {
+      if (url.protocol !== "https:" && !overHttp(url)) {
         throw refused(`${url.origin} is not https, nor on this machine.`);
       }
       const literal = url.hostname.replace(/^\[|\]$/g, "");

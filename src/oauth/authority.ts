@@ -6,8 +6,10 @@ import type { Secret } from "../core/secret.ts";
 export interface Proof {
   /** The value of the one `DPoP` header. */
   readonly jwt: string;
-  /** HTTP method of the request. Its URL is the protected resource, as configured. */
+  /** HTTP method of the request. */
   readonly method: string;
+  /** Where it was sent, by the configured public URL. Default: the protected resource. */
+  readonly url?: string;
 }
 
 /** An API that a token is wanted for. */

@@ -88,6 +88,21 @@ export type OAuthEvent = About &
     | { readonly type: "initial-access-changed"; readonly change: "made" | "revoked"; readonly note: string }
     | { readonly type: "keys-changed"; readonly change: "rotated" | "revoked"; readonly key?: string }
     | {
+        readonly type: "server-connected";
+        readonly server: string;
+        readonly issuer: string;
+        readonly scopes: readonly string[];
+        /** The operator's connection, which all calls to the server carry. */
+        readonly ofAll: boolean;
+      }
+    | { readonly type: "server-connection-refused"; readonly server: string; readonly reason: string }
+    | {
+        readonly type: "server-disconnected";
+        readonly server: string;
+        /** `refused`: its authorization server takes it no more. */
+        readonly why: "asked" | "user-gone" | "refused";
+      }
+    | {
         readonly type: "revoked";
         readonly what: "token" | "grant" | "client-of-user" | "user" | "client";
         readonly token?: string;

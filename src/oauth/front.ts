@@ -14,6 +14,7 @@ import { endpoints } from "./endpoints.ts";
 import type { Report } from "./events.ts";
 import type { Exchange, Place } from "./http.ts";
 import { handleAccount } from "./pages/account.ts";
+import { type Connections, handleConnection } from "./pages/connections.ts";
 import { handleConsent } from "./pages/consent.ts";
 import { interactions } from "./pages/interaction.ts";
 import { errorPage, type Page, pageHeaders, pageText, STYLE_PATH, showStyleSheet } from "./pages/pages.ts";
@@ -52,6 +53,7 @@ export interface FrontParts {
   readonly clients: ClientsSettings;
   readonly tokens: TokensSettings;
   readonly reach: ReachOf | undefined;
+  readonly connections: Connections | undefined;
   readonly report: Report;
   readonly log: Logger;
   readonly clock: Clock;
@@ -62,8 +64,23 @@ const KEY_SET_LIMITS = { maxBytes: 64 * 1024, timeoutMs: 2_500 };
 
 /** Makes the provider and everything around it. Costs a tenth of a second, so calls do not wait for it. */
 export function openFront(parts: FrontParts): Front {
-  const { place, records, users, grants, keys, net, trustedNet, signIn, clients, tokens, reach, report, log, clock } =
-    parts;
+  const {
+    place,
+    records,
+    users,
+    grants,
+    keys,
+    net,
+    trustedNet,
+    signIn,
+    clients,
+    tokens,
+    reach,
+    connections,
+    report,
+    log,
+    clock,
+  } = parts;
   const { resources, issuing } = parts;
   const policy = clientPolicy(clients, cachedDocuments(net, DOCUMENT_LIMITS, clock));
   const registering = registration(clients, records, clock);
@@ -89,6 +106,7 @@ export function openFront(parts: FrontParts): Front {
     grants,
     policy,
     reach,
+    connections,
     signIn,
     clients,
     tokens,
@@ -139,7 +157,8 @@ export function openFront(parts: FrontParts): Front {
     if (path.startsWith("/oauth/") || path.startsWith("/.well-known/")) return endpoint(exchange);
     const [, first, second, third, ...more] = path.split("/");
     const callback = first === "sign-in" && second === "callback" && third !== undefined;
-    if (more.length === 0 && (third === undefined || callback)) {
+    const connection = first === "connections" && second !== undefined;
+    if (more.length === 0 && (third === undefined || callback || connection)) {
       if (!["GET", "HEAD", "POST"].includes(exchange.request.method ?? "")) {
         throw new DrawbridgeError("method_not_allowed", "This page takes GET and POST.");
       }
@@ -147,6 +166,7 @@ export function openFront(parts: FrontParts): Front {
       if (first === "sign-in") return handleSignIn(site, exchange, second);
       if (first === "consent" && second !== undefined) return handleConsent(site, provider, exchange, second);
       if (first === "setup" && second !== undefined) return handleSetup(site, exchange, second);
+      if (connection) return handleConnection(site, exchange, second, third);
       if (first === "account") return handleAccount(site, exchange, second);
     }
     throw new DrawbridgeError("not_found", "There is nothing here.");

@@ -8,6 +8,7 @@ import { type SourceOf, sourceBehind } from "../net/source.ts";
 import { trusted } from "../net/trusted.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Records } from "../store/ports.ts";
+import { type Changes, watchChanges } from "../store/watch.ts";
 import type { Authority } from "./authority.ts";
 import { boundedReport } from "./bounded-report.ts";
 import { documentNet } from "./clients/clients.ts";
@@ -17,6 +18,7 @@ import type { Front } from "./front.ts";
 import { ownExchange } from "./grant-types/own-exchange.ts";
 import { answerJson, placeOf } from "./http.ts";
 import { ALL_SCOPES } from "./metadata.ts";
+import type { Connections } from "./pages/connections.ts";
 import { errorPage, showPage } from "./pages/pages.ts";
 import type { ReachOf } from "./pages/site.ts";
 import { usersIn } from "./people/users.ts";
@@ -37,7 +39,7 @@ export type { Reach, ReachedServer, ReachOf } from "./pages/site.ts";
 export interface AuthorizationServer extends Authority {
   /**
    * True for every path this server answers: its metadata documents (also with the path inserted when publicUrl has one, RFC
-   * 8414 §3.1), and below publicUrl /oauth/…, /sign-in…, /consent…, /setup…, /account….
+   * 8414 §3.1), and below publicUrl /oauth/…, /sign-in…, /consent…, /setup…, /account…, /connections….
    */
   owns(pathname: string): boolean;
   /** Answers a request whose path it owns. Never rejects. */
@@ -66,9 +68,13 @@ export interface AuthorizationServerOptions {
   readonly clients: ClientsSettings;
   readonly tokens: TokensSettings;
   readonly records: Records;
+  /** What other processes change there; without it the server looks itself. */
+  readonly changes?: Changes;
   readonly log: Logger;
   /** What a person's roles open to a client, for the consent page; without it the page speaks of scopes alone. */
   readonly reach?: ReachOf | undefined;
+  /** Accounts at the servers behind the gateway, for the pages where people connect them. */
+  readonly connections?: Connections | undefined;
   /** Awaited where something is granted: when it rejects, the grant is refused. */
   readonly onEvent?: (event: OAuthEvent) => void | Promise<void>;
   /** Where requests come from; by default the other end of their connection. */
@@ -79,7 +85,7 @@ export interface AuthorizationServerOptions {
 }
 
 export async function authorizationServer(options: AuthorizationServerOptions): Promise<AuthorizationServer> {
-  const { publicUrl, signIn, clients, tokens, reach, records, log, clock = systemClock } = options;
+  const { publicUrl, signIn, clients, tokens, reach, connections, records, log, clock = systemClock } = options;
   checkPublicUrl(publicUrl);
   checkBinding(clients, tokens);
   const place = placeOf(publicUrl);
@@ -101,7 +107,8 @@ export async function authorizationServer(options: AuthorizationServerOptions): 
   );
 
   const resources = resourcesOf(place.resource, clients);
-  const watching = await watch(records);
+  const changes = options.changes ?? (await watchChanges(records));
+  const watching = watch(records, changes);
   const keys = await loadKeys(records, {
     algorithm: tokens.signingAlgorithm,
     encryption: tokens.keyEncryptionSecret,
@@ -155,6 +162,7 @@ export async function authorizationServer(options: AuthorizationServerOptions): 
         clients,
         tokens,
         reach,
+        connections,
         report,
         log,
         clock,
@@ -212,7 +220,7 @@ export async function authorizationServer(options: AuthorizationServerOptions): 
       await front();
     },
     async close() {
-      watching.close();
+      if (options.changes === undefined) changes.close();
       keys.close();
       await Promise.all([net.close(), trustedNet.close(), reports.close()]);
     },
@@ -244,7 +252,7 @@ function checkBinding({ preregistered }: ClientsSettings, { dpop }: TokensSettin
   );
 }
 
-const PAGES = /^\/(?:oauth|sign-in|consent|setup|account)(?:\/|$)/;
+const PAGES = /^\/(?:oauth|sign-in|consent|setup|account|connections)(?:\/|$)/;
 const WELL_KNOWN = ["/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"];
 
 /** The path below the issuer, when it is one of ours. A metadata path comes in each of its spellings and leaves in one. */

@@ -48,6 +48,18 @@ export function upstreamRestarted(logger: Logger, fields: { server: string; rest
 export function upstreamGarbage(logger: Logger, fields: { server: string; sample: string }): void {
   logger.warn(fields, "upstream wrote what is no message");
 }
+/** A server is less confined than its settings say. */
+export function sandboxMissing(logger: Logger, fields: { missing: string }): void {
+  logger.warn(fields, "the sandbox of a server is not whole");
+}
+/** A process in a sandbox had too much, and was ended. */
+export function sandboxKilled(logger: Logger, fields: { why: string }): void {
+  logger.warn(fields, "a server exceeded a limit of its sandbox");
+}
+/** A process in a sandbox wanted to reach what is not on its list; said once for each host. */
+export function egressRefused(logger: Logger, fields: { target: string; reason: string }): void {
+  logger.warn(fields, "a server was refused a connection");
+}
 /** A pinned definition is not what it was; the target is withheld until someone approves it. */
 export function definitionChanged(
   logger: Logger,

@@ -28,15 +28,43 @@ export interface MeasuredUpstream {
   readonly inFlight: number;
   readonly queued: number;
   readonly restarts: number;
+  /** Users or sessions with processes of their own; undefined where all share. */
+  readonly instances?: number | undefined;
+  /** Counts the versions of it, from 1. */
+  readonly generation?: number | undefined;
+  readonly draining?: boolean | undefined;
+  /** Former versions that still finish what they began. */
+  readonly finishing?: number | undefined;
+}
+
+/** How a question of a server to a client ended, as far as the gateway waited for the answer. */
+export type QuestionEnd =
+  | "answered"
+  /** The client answered with an error, or could not be asked. */
+  | "refused"
+  /** Nobody answered in time. */
+  | "expired"
+  /** By its server, or because its call or its session ended. */
+  | "withdrawn";
+
+/** What the clients of one server's calls are asked, now. */
+export interface MeasuredQuestions {
+  readonly server: string;
+  /** Questions that wait for an answer. */
+  readonly open: number;
+  /** Calls that wait for clients which are not connected. */
+  readonly suspended: number;
 }
 
 export interface Metrics {
   call(call: MeasuredCall): void;
+  questionEnded(server: string, end: QuestionEnd): void;
   /** A request that was answered with an error of ours. */
   refused(code: ErrorCode): void;
   /** What is read when somebody asks; a later function takes the place of an earlier one. */
   observeUpstreams(read: () => readonly MeasuredUpstream[]): void;
   observeSessions(read: () => number): void;
+  observeQuestions(read: () => readonly MeasuredQuestions[]): void;
   observeJournal(read: () => number): void;
   /** Prometheus text exposition format 0.0.4. */
   metricsText(): Promise<string>;
@@ -46,6 +74,9 @@ export interface Metrics {
 const BUCKETS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600];
 /** Beyond so many series of calls, further ones are counted together as `_other`. */
 const MAX_SERIES = 2000;
+
+/** `UpstreamState.state`. */
+const UPSTREAM_STATES = ["starting", "ready", "degraded", "stopped"] as const;
 
 interface Series {
   readonly attributes: Attributes;
@@ -58,8 +89,10 @@ interface Series {
 export function createMetrics(serviceName: string, droppedSpans?: () => number): Metrics {
   const calls = new Map<string, Series>();
   const refusals = new Map<ErrorCode, number>();
+  const questionEnds = new Map<string, { readonly attributes: Attributes; count: number }>();
   let upstreams: () => readonly MeasuredUpstream[] = () => [];
   let sessions: (() => number) | undefined;
+  let questions: () => readonly MeasuredQuestions[] = () => [];
   let journal: (() => number) | undefined;
 
   function seriesOf(call: MeasuredCall): Series {
@@ -82,6 +115,12 @@ export function createMetrics(serviceName: string, droppedSpans?: () => number):
     const up = safely(upstreams, []);
     const perUpstream = (value: (upstream: MeasuredUpstream) => number) =>
       up.map((each): Point => [{ "drawbridge.server": each.name }, value(each)]);
+    const asked = safely(questions, []);
+    const perAsking = (value: (questions: MeasuredQuestions) => number) =>
+      up.map(({ name }): Point => {
+        const its = asked.find(({ server }) => server === name);
+        return [{ "drawbridge.server": name }, its === undefined ? 0 : value(its)];
+      });
     const { cpuUser, cpuSystem, rss, heap } = processNumbers();
     return [
       kinds.histogram(
@@ -119,6 +158,50 @@ export function createMetrics(serviceName: string, droppedSpans?: () => number):
         "Times the upstream was started again.",
         perUpstream(({ restarts }) => restarts),
       ),
+      kinds.gauge(
+        "drawbridge.upstream.state",
+        "1 for the state that the upstream is in: starting, ready, degraded (calls are refused at once) or stopped.",
+        up.flatMap(({ name, state }) =>
+          UPSTREAM_STATES.map((each): Point => [{ "drawbridge.server": name, state: each }, Number(each === state)]),
+        ),
+      ),
+      kinds.gauge(
+        "drawbridge.upstream.draining",
+        "1 when the upstream takes no new calls because an operator said so.",
+        perUpstream(({ draining }) => Number(draining === true)),
+      ),
+      kinds.gauge(
+        "drawbridge.upstream.instances",
+        "Users or sessions that have processes of their own.",
+        up.flatMap(({ name, instances }): Point[] =>
+          instances === undefined ? [] : [[{ "drawbridge.server": name }, instances]],
+        ),
+      ),
+      kinds.gauge(
+        "drawbridge.upstream.finishing",
+        "Former versions of the upstream that finish their calls.",
+        perUpstream(({ finishing }) => finishing ?? 0),
+      ),
+      kinds.counter(
+        "drawbridge.upstream.replacements",
+        "Times a new version of the upstream took over.",
+        perUpstream(({ generation }) => (generation ?? 1) - 1),
+      ),
+      kinds.gauge(
+        "drawbridge.questions.open",
+        "Questions of servers that wait for an answer.",
+        perAsking(({ open }) => open),
+      ),
+      kinds.gauge(
+        "drawbridge.calls.suspended",
+        "Calls that wait for clients which are not connected.",
+        perAsking(({ suspended }) => suspended),
+      ),
+      kinds.counter(
+        "drawbridge.questions.ended",
+        "Questions of servers to clients, by how they ended: answered, refused, expired, withdrawn.",
+        [...questionEnds.values()].map(({ attributes, count }): Point => [attributes, count]),
+      ),
       kinds.gauge("drawbridge.sessions", "Open sessions of clients.", one(sessions)),
       kinds.gauge("drawbridge.audit.pending", "Audit records not on disk yet.", one(journal)),
       kinds.counter("drawbridge.spans.dropped", "Spans that did not reach the collector.", one(droppedSpans)),
@@ -141,6 +224,13 @@ export function createMetrics(serviceName: string, droppedSpans?: () => number):
       series.count++;
       series.sum += call.seconds;
     },
+    questionEnded(server, end) {
+      const key = `${server}\n${end}`;
+      const known = questionEnds.get(key);
+      if (known === undefined)
+        questionEnds.set(key, { attributes: { "drawbridge.server": server, "drawbridge.outcome": end }, count: 1 });
+      else known.count++;
+    },
     refused(code) {
       refusals.set(code, (refusals.get(code) ?? 0) + 1);
     },
@@ -149,6 +239,9 @@ export function createMetrics(serviceName: string, droppedSpans?: () => number):
     },
     observeSessions(read) {
       sessions = read;
+    },
+    observeQuestions(read) {
+      questions = read;
     },
     observeJournal(read) {
       journal = read;

@@ -2,6 +2,7 @@
 import type { JsonObject, JsonValue } from "../core/call.ts";
 import { covers } from "../mcp/interaction.ts";
 import { isObject } from "../mcp/json-text.ts";
+import { TASKS_EXTENSION } from "../mcp/tasks.ts";
 
 /**
  * A set of capabilities as one connection declares it. A server with a handshake learns it once and offers its tools by it, so
@@ -19,13 +20,13 @@ export interface Flavour {
 export const PLAIN: Flavour = { capabilities: {}, text: "{}", askable: false };
 
 const ASKABLE = ["elicitation", "sampling", "roots"] as const;
-const TASKS_EXTENSION = "io.modelcontextprotocol/tasks";
 /** Capabilities of more text than this are cut down to what servers may ask. */
 const MAX_TEXT = 4096;
 
 /**
- * What a server is told of a client's capabilities: all of them, vendors' own included, but for tasks, which are not passed on, and
- * changes of roots, which reach no server. Keys are sorted.
+ * What a server is told of a client's capabilities: all of them, vendors' own included, but for changes of roots, which reach no
+ * server, and for tasks: whether they are accepted depends on the call (`TaskRoute`), and no server makes tasks of its questions.
+ * Keys are sorted.
  */
 export function toldOf(capabilities: JsonObject): JsonObject {
   for (const _ in capabilities) {

@@ -1,9 +1,15 @@
 /** A stream of change notifications that stays open for as long as the terms hold; 2026-07-28 by request, before that by GET. */
 import type { IncomingHttpHeaders } from "node:http";
-import { isObject, readUpstreamMessage } from "../mcp/json-text.ts";
+import { isObject, messageTexts, readUpstreamMessage } from "../mcp/json-text.ts";
 import type { Logger } from "../observe/logger.ts";
-import type { CredentialSource } from "./credentials.ts";
-import { type Endpoint, FIRST_RELISTEN_MS, MAX_RELISTEN_MS, type Notification, type Terms } from "./endpoint.ts";
+import {
+  type Endpoint,
+  FIRST_RELISTEN_MS,
+  MAX_RELISTEN_MS,
+  type Notification,
+  type Party,
+  type Terms,
+} from "./endpoint.ts";
 import type { WireEnd } from "./http-wire.ts";
 import * as messages from "./messages.ts";
 import { replyTo, type ServerRequest } from "./questions.ts";
@@ -12,7 +18,7 @@ import type { UpstreamEvents } from "./upstream.ts";
 export interface ChangesOptions {
   readonly endpoint: Endpoint;
   readonly terms: Terms;
-  readonly source: CredentialSource;
+  readonly party: Party;
   /** Resources to hear of. */
   readonly subscribed: ReadonlySet<string>;
   readonly events: UpstreamEvents;
@@ -32,7 +38,7 @@ export interface ChangesOptions {
 
 /** Opens the stream, again and again, unless the server has nothing to say on one. The function returned ends it. */
 export function watchChanges(options: ChangesOptions): () => void {
-  const { endpoint, terms, source, subscribed, events, logger, more, lost, random } = options;
+  const { endpoint, terms, party, subscribed, events, logger, more, lost, random } = options;
   const { capabilities } = terms.identity;
   const modern = terms.envelope !== "";
   const subscribable = isObject(capabilities["resources"]) && capabilities["resources"]["subscribe"] === true;
@@ -50,10 +56,13 @@ export function watchChanges(options: ChangesOptions): () => void {
       more?.opened(status < 300 && streams);
     },
     message(text: string) {
+      for (const one of messageTexts(text, terms.identity.revision)) handler.heard(one);
+    },
+    heard(text: string) {
       const message = readUpstreamMessage(text);
       if (message?.kind === "request") {
         if (more !== undefined) more.question(message);
-        else endpoint.notify(replyTo(message), terms, source);
+        else endpoint.notify(replyTo(message), terms, party);
       } else if (
         message?.kind === "notification" &&
         more?.notification(message) !== true &&
@@ -70,7 +79,7 @@ export function watchChanges(options: ChangesOptions): () => void {
         return;
       }
       // It does not offer the stream (405, or no such method); a credential it turns down may be a better one next time.
-      const turnedDown = source !== undefined && status === 401;
+      const turnedDown = party.credential !== undefined && status === 401;
       if (!streamed && status >= 200 && status < 500 && status !== 429 && !turnedDown) return;
       again(retryMs);
     },
@@ -81,14 +90,14 @@ export function watchChanges(options: ChangesOptions): () => void {
   };
   function open(): void {
     if (!modern) {
-      close = endpoint.stream(terms, source, lastEventId, handler);
+      close = endpoint.stream(terms, party, lastEventId, handler);
       return;
     }
     const params = messages.listenParams(terms.identity, subscribed);
     if (params === undefined) return;
     const body = messages.requestText(endpoint.newId(), "subscriptions/listen", params, terms.envelope);
     const headers = [...terms.headers, "mcp-method", "subscriptions/listen"];
-    close = endpoint.send({ method: "POST", headers, body }, source, handler);
+    close = endpoint.send({ method: "POST", headers, body }, party, handler);
   }
   function again(retryMs: number | undefined): void {
     if (stopped) return;

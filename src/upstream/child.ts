@@ -8,9 +8,12 @@ import {
   type RequestId,
 } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
+import { newToken } from "../core/ids.ts";
 import { oneLine } from "../core/one-line.ts";
-import { isObject, readUpstreamMessage, type UpstreamMessage } from "../mcp/json-text.ts";
+import { isObject, messageTexts, readUpstreamMessage, type UpstreamMessage } from "../mcp/json-text.ts";
+import { hadResult, MAX_TASK_MS, readCreated } from "../mcp/tasks.ts";
 import type { Logger } from "../observe/logger.ts";
+import { Allowance } from "./allowance.ts";
 import type { Flavour } from "./capabilities.ts";
 import { type Abandoned, Exchange, type Stopwatch } from "./exchange.ts";
 import type { Ticket } from "./fair-queue.ts";
@@ -80,6 +83,8 @@ export interface ChildOwner {
   withdrawn(child: Child, id: RequestId): void;
   /** stdin takes more again. */
   writable(): void;
+  /** It is not fit for use, and should be replaced once it has done what it does. */
+  unfit(child: Child, reason: string): void;
   /** The process is gone; `handshaken`: it had been ready before. */
   ended(child: Child, reason: string, handshaken: boolean, startable: boolean): void;
   stderr(line: string): void;
@@ -90,6 +95,8 @@ interface Ghost {
   readonly id: number;
   readonly principal: string;
   readonly until: number;
+  /** It is no call but this task. */
+  readonly task?: string;
 }
 
 export interface HeldQuestion {
@@ -100,9 +107,25 @@ export interface HeldQuestion {
 export interface ChildCounters {
   garbage: number;
   strays: number;
+  /** Answers to what nobody asked, or to what was answered before. */
+  lies: number;
 }
 
 const MAX_GARBAGE_LOGGED = 5;
+/** A call that was given up counts as work for so many times what calls took lately, and so long at most. */
+const LINGER_PART = 2;
+const MAX_LINGER_MS = 1000;
+/** What calls took is an average over so many. */
+const REMEMBERED_CALLS = 8;
+/** What a process may say that is for nobody: so many bytes at once, and so many a second. */
+const MAX_TALK = 16 << 20;
+const TALK_PER_SECOND = 256 << 10;
+/** A line that is no message counts for so many bytes more: it takes that much longer to find out. */
+const GARBAGE_COST = 512;
+const MAY_BE_OBJECT = /^\s*\{/;
+/** Answers that nobody asked for. */
+const MAX_LIES = 1000;
+const LIES_PER_SECOND = 1;
 const RELISTEN_MS = 1000;
 const MAX_GHOSTS = 1000;
 /**
@@ -116,7 +139,7 @@ export class Child {
   readonly flights = new Flights<PooledCall>();
   /** Calls in flight of each tool. */
   readonly counts = new Map<Tool, number>();
-  readonly counters: ChildCounters = { garbage: 0, strays: 0 };
+  readonly counters: ChildCounters = { garbage: 0, strays: 0, lies: 0 };
   readonly startedAt: number;
   phase: "starting" | "ready" | "ending" | "ended" = "starting";
   identity: UpstreamIdentity | undefined;
@@ -135,6 +158,11 @@ export class Child {
   /** When its last long silence ended. */
   silenceEndedAt = 0;
   idleSince: number;
+  /** Something came out of it since it was last looked after, and when that was so. */
+  spoke = false;
+  spokeAt: number;
+  /** How often in a row it was found that a ping had not been answered in time. */
+  unanswered = 0;
   lastStderr: string | undefined;
   /** Whom alone it serves while calls of theirs that may ask are in flight, and how many those are. */
   lease: string | undefined;
@@ -145,6 +173,10 @@ export class Child {
   reserved = false;
   /** It gets no new calls, and is ended when it has none. */
   leaving = false;
+  /** Why it is leaving, when it is not only to make room. */
+  fault: string | undefined;
+  /** Names it among all processes there ever were. */
+  readonly key = newToken();
   /** Questions that nobody can tell whose they are while calls of several callers are in flight. */
   held: HeldQuestion[] = [];
   /** What it asks now is no longer about its start. */
@@ -158,6 +190,13 @@ export class Child {
   readonly #process: ServerProcess;
   /** Oldest first. */
   #ghosts: Ghost[] = [];
+  /** Calls that were given up lately, which servers may go on with; oldest first. */
+  #lingering: { readonly id: number; readonly until: number }[] = [];
+  #takesMs = 0;
+  readonly #talk = new Allowance(MAX_TALK, TALK_PER_SECOND);
+  readonly #lies = new Allowance(MAX_LIES, LIES_PER_SECOND);
+  /** Until when it is kept for tasks, by its own names for them. */
+  readonly #tasks = new Map<string, number>();
   readonly #requests = new Map<number, (outcome: Outcome | DrawbridgeError) => void>();
   readonly #subscribed: ReadonlySet<string>;
   #nextId = 1;
@@ -185,6 +224,7 @@ export class Child {
     this.#now = now;
     this.startedAt = now();
     this.idleSince = this.startedAt;
+    this.spokeAt = this.startedAt;
     this.settled = !settings.flavour.askable;
     const read = lineReader(
       settings.maxAnswerBytes,
@@ -230,6 +270,18 @@ export class Child {
     return this.identity?.revision === MODERN_REVISION;
   }
 
+  /**
+   * What it has to do: the calls in flight, and for a while those that were given up. A server that does not heed the cancellation
+   * would otherwise be given more and more for which nobody waits, until it does nothing else.
+   */
+  get load(): number {
+    if (this.#lingering.length > 0) {
+      const time = this.#now();
+      this.#lingering = this.#lingering.filter(({ until }) => until > time);
+    }
+    return this.flights.size + this.#lingering.length;
+  }
+
   send(call: PooledCall, tool: Tool): void {
     const id = this.#nextId++;
     call.child = this;
@@ -238,6 +290,7 @@ export class Child {
     call.id = id;
     call.sentAt = this.#now();
     call.heardAt = call.sentAt;
+    call.servedBy(this.key);
     this.flights.add(call);
     this.counts.set(tool, (this.counts.get(tool) ?? 0) + 1);
     if (tool.blocking) {
@@ -280,6 +333,8 @@ export class Child {
     this.idleSince = this.#now();
     if (abandoned !== undefined) {
       this.#write(messages.cancelledText(call.id, abandoned));
+      const lingerMs = Math.min(MAX_LINGER_MS, LINGER_PART * this.#takesMs);
+      this.#lingering.push({ id: call.id, until: this.idleSince + lingerMs });
       const until = this.idleSince + this.#settings.ghostMs;
       this.#ghosts.push({ id: call.id, principal: principalOf(call.permitted), until });
     }
@@ -346,6 +401,12 @@ export class Child {
     return this.#process.end();
   }
 
+  /** Ends a process that is of no use any more, as if it had ended itself for this reason; `quietly`: in an orderly way. */
+  discard(reason: string, quietly: boolean): void {
+    this.#onEnd(reason, true);
+    if (!quietly) void this.#process.kill();
+  }
+
   async #handshake(): Promise<UpstreamIdentity> {
     const { name, version, startTimeoutMs, modern, flavour } = this.#settings;
     const envelope = messages.envelopeMembers(version);
@@ -383,9 +444,21 @@ export class Child {
   }
 
   #onLine(line: string): void {
+    for (const one of messageTexts(line, this.identity?.revision)) this.#onMessage(one);
+  }
+
+  #onMessage(line: string): void {
     if (this.phase === "ended") return;
     this.heard = true;
-    const message = readUpstreamMessage(line);
+    this.spoke = true;
+    const message = MAY_BE_OBJECT.test(line) ? readUpstreamMessage(line) : undefined;
+    // Its calls pay for what it says while it works. Nobody does for the rest, nor ever for what is no message.
+    const working = this.flights.size > 0 || (this.#requests.size > 0 && this.phase !== "starting");
+    const cost = message === undefined ? line.length + GARBAGE_COST : working ? 0 : line.length;
+    if (cost > 0 && this.fault === undefined && !this.#talk.spend(cost, this.#now())) {
+      this.#owner.unfit(this, "talked without end, and to nobody");
+      return;
+    }
     if (message === undefined) {
       if (this.counters.garbage++ < MAX_GARBAGE_LOGGED) {
         this.#logger.debug(
@@ -412,7 +485,10 @@ export class Child {
     if (id >= this.suspectId) this.suspectId = 0;
     this.#onPulse(call, pong);
     if (call !== undefined) {
-      call.answer(messages.outcomeOf(message));
+      this.#takesMs += (this.#now() - call.sentAt - this.#takesMs) / REMEMBERED_CALLS;
+      const outcome = messages.outcomeOf(message);
+      this.#noteTask(call, outcome);
+      call.answer(outcome);
     } else if (settle !== undefined) {
       this.#requests.delete(id);
       settle(messages.outcomeOf(message));
@@ -420,9 +496,49 @@ export class Child {
       this.#listenId = 0;
       this.#relisten = setTimeout(() => this.listen(), RELISTEN_MS).unref();
     } else if (!pong) {
-      this.counters.strays++;
-      if (this.#ghosts.length > 0) this.#ghosts = this.#ghosts.filter((ghost) => ghost.id !== id);
+      this.#onStray(message.id, id);
     }
+  }
+
+  /** An answer to none of our requests that are open. */
+  #onStray(said: RequestId | undefined, id: number): void {
+    this.counters.strays++;
+    const ghosts = this.#ghosts.filter((ghost) => ghost.id !== id);
+    const late = ghosts.length < this.#ghosts.length;
+    this.#ghosts = ghosts;
+    if (this.#lingering.length > 0) {
+      this.#lingering = this.#lingering.filter((call) => call.id !== id);
+      this.#owner.writable();
+    }
+    // Without an id it is about a message that the server could not read.
+    if (late || said === undefined) return;
+    this.counters.lies++;
+    if (!this.#lies.spend(1, this.#now()) && this.fault === undefined)
+      this.#owner.unfit(this, "answered what nobody had asked, again and again");
+  }
+
+  /** It is kept for a task that it made until the result was had; what it says meanwhile may be about the task. */
+  #noteTask({ permitted }: PooledCall, outcome: Outcome): void {
+    const { method, forward } = permitted.call;
+    if (method === "tools/call") {
+      const made = readCreated(outcome);
+      if (made === undefined) return;
+      const until = this.#now() + Math.min(made.ttlMs ?? MAX_TASK_MS, MAX_TASK_MS);
+      this.#tasks.set(made.id, until);
+      this.#ghosts.push({ id: 0, principal: principalOf(permitted), until, task: made.id });
+    } else if (method.startsWith("tasks/") && hadResult(method, outcome)) {
+      const id: unknown = JSON.parse(forward.get("taskId") ?? "null");
+      if (typeof id !== "string" || !this.#tasks.delete(id)) return;
+      this.#ghosts = this.#ghosts.filter(({ task }) => task !== id);
+    }
+  }
+
+  /** Tasks that it works on, or whose results nobody has had. */
+  get openTasks(): number {
+    if (this.#tasks.size === 0) return 0;
+    const time = this.#now();
+    for (const [id, until] of this.#tasks) if (until <= time) this.#tasks.delete(id);
+    return this.#tasks.size;
   }
 
   #onQuestion(request: ServerRequest): void {
@@ -459,9 +575,9 @@ export class Child {
         this.#logger.debug({ pid: this.pid, params: message.params }, "message of the server");
       }
     } else if (message.method === "notifications/cancelled") {
-      const { requestId } = message.params;
+      const { requestId, reason } = message.params;
       if (typeof requestId !== "string" && typeof requestId !== "number") return;
-      for (const call of this.flights.values()) if (call.withdraw(requestId)) return;
+      for (const call of this.flights.values()) if (call.withdraw(requestId, reason)) return;
       this.#owner.withdrawn(this, requestId);
     } else if (!messages.reportChange(message, this.#events)) {
       this.#logger.debug({ pid: this.pid, method: message.method }, "notification of the server");

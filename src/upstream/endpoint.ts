@@ -6,16 +6,25 @@ import { Pool } from "undici";
 import type { UpstreamCredential } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import { Secret } from "../core/secret.ts";
-import { readUpstreamMessage, type UpstreamMessage } from "../mcp/json-text.ts";
+import { messageTexts, readUpstreamMessage, type UpstreamMessage } from "../mcp/json-text.ts";
 import { publicAddress } from "../net/addresses.ts";
 import type { CredentialSource } from "./credentials.ts";
-import { dispatch, type WireEnd, type WireHandler, type WireRequest } from "./http-wire.ts";
+import { dispatch, type WireEnd, type WireHandler, type WireRequest, type WireWatch } from "./http-wire.ts";
 import type { LogLevel } from "./log-level.ts";
 import * as messages from "./messages.ts";
 import { headerValue } from "./mirrored-headers.ts";
 import { replyTo, type ServerRequest } from "./questions.ts";
+import { askedToWaitMs, MAX_REPEATS, mayRepeat, pauseMs, type Reached, retryAfterSeconds } from "./repeats.ts";
 import type { HttpServerSettings } from "./settings.ts";
 import type { UpstreamEvents, UpstreamIdentity } from "./upstream.ts";
+
+/** On whose behalf a request goes, ourselves or a user, and what it carries for that beside the operator's headers. */
+export interface Party {
+  /** Undefined at a server that needs none. */
+  readonly credential: CredentialSource;
+  /** The party's own headers, names and values in turn. Rejects when one has no value, and then nothing is sent. */
+  readonly headers?: (() => Promise<readonly string[]>) | undefined;
+}
 
 /** How requests are written. */
 export interface Manner {
@@ -23,6 +32,8 @@ export interface Manner {
   readonly envelope: string;
   /** Headers of each request, names and values in turn. */
   readonly headers: readonly string[];
+  /** Who the server said it is; undefined before it has. */
+  readonly identity?: UpstreamIdentity;
 }
 
 /** How the server is spoken to, once that is known. */
@@ -53,8 +64,7 @@ export interface Listener {
   /** A request of the server. Default: what we say to it ourselves. */
   question?(request: ServerRequest): void;
   done(reply: Reply): void;
-  /** `sent`: the server may have seen the request. */
-  fail(error: DrawbridgeError, sent: boolean): void;
+  fail(error: DrawbridgeError, reached: Reached): void;
 }
 
 export interface Endpoint {
@@ -66,22 +76,15 @@ export interface Endpoint {
   /** A JSON-RPC id that was not used before. */
   newId(): number;
   /** POSTs one request and reads until its answer, through resumed streams too. The function returned gives it up. */
-  converse(
-    id: number,
-    body: string,
-    headers: string[],
-    over: Manner,
-    source: CredentialSource,
-    listener: Listener,
-  ): () => void;
-  /** A request of our own. */
-  ask(method: string, params: string, over: Manner, source: CredentialSource, timeoutMs?: number): Promise<Reply>;
+  converse(id: number, body: string, headers: string[], over: Manner, party: Party, listener: Listener): () => void;
+  /** A request of our own, sent again where that is safe (`repeats.ts`) until the time is over. */
+  ask(method: string, params: string, over: Manner, party: Party, timeoutMs?: number): Promise<Reply>;
   /** POSTs what has no answer: notifications, and our answers to the server's questions. */
-  notify(body: string, over: Manner, source: CredentialSource): void;
+  notify(body: string, over: Manner, party: Party): void;
   /** Opens the stream of what belongs to no request, or goes on with one that broke. */
-  stream(over: Manner, source: CredentialSource, lastEventId: string, handler: WireHandler): () => void;
+  stream(over: Manner, party: Party, lastEventId: string, handler: WireHandler): () => void;
   /** Any request. One that is turned away (401) has done nothing, so it is sent once more, with another credential. */
-  send(request: WireRequest, source: CredentialSource, handler: WireHandler): () => void;
+  send(request: WireRequest, party: Party, handler: WireHandler): () => void;
   /** An answer that is none, as an error. What the server said goes to the operator alone. */
   refusal(reply: Omit<Reply, "resumed">): DrawbridgeError;
   close(): Promise<void>;
@@ -95,11 +98,33 @@ export const FIRST_RELISTEN_MS = 1_000;
 export const MAX_RELISTEN_MS = 60_000;
 /** A server that keeps hanging up must not keep us busy. */
 const MIN_RESUME_MS = 50;
+/** A server may ask so often in the course of one request. */
+const MAX_REQUESTS = 1_000;
+/** What has no answer may be under way so many times; beyond it, it is not sent. A flood of questions must not become one of answers. */
+const MAX_NOTES = 4_096;
+/** A connection is used no longer, so that a server that has moved is followed (DNS). */
+const CONNECTION_MS = 60_000;
+const MAX_IDLE_MS = 30_000;
 /** Connections beside those for calls: change streams, cancellations, answers to questions. */
 const EXTRA_CONNECTIONS = 8;
 
+export interface EndpointOptions {
+  /** Hears how each exchange went. */
+  readonly watch?: WireWatch | undefined;
+  /** How names are resolved. Default: as the system does. */
+  readonly lookup?: LookupFunction | undefined;
+  /** How long a connection is used. Default: a minute. */
+  readonly connectionMs?: number | undefined;
+  readonly random?: (() => number) | undefined;
+}
+
 /** Connects to nobody until it is first used. Throws `settings_invalid` for a URL that would send secrets in the clear. */
-export function openEndpoint(name: string, settings: HttpServerSettings, events: UpstreamEvents): Endpoint {
+export function openEndpoint(
+  name: string,
+  settings: HttpServerSettings,
+  events: UpstreamEvents,
+  { watch, lookup, connectionMs = CONNECTION_MS, random = Math.random }: EndpointOptions = {},
+): Endpoint {
   const url = checkedUrl(name, settings);
   const path = `${url.pathname}${url.search}`;
   // Every request goes to this one origin: redirects are not followed, so no credential ever leaves it.
@@ -111,8 +136,12 @@ export function openEndpoint(name: string, settings: HttpServerSettings, events:
     bodyTimeout: 0,
     // Shorter than what servers keep (node: 5 s), so that a request does not meet a connection that is being closed.
     keepAliveTimeout: 4_000,
+    // Whatever the server promises to keep.
+    keepAliveMaxTimeout: MAX_IDLE_MS,
+    clientTtl: connectionMs,
     connect: {
       timeout: Math.min(settings.startTimeoutSeconds * 1000, 10_000),
+      ...(lookup !== undefined && { lookup }),
       ...(settings.allowPrivateAddresses ? undefined : { lookup: publicLookup }),
     },
   };
@@ -132,31 +161,37 @@ export function openEndpoint(name: string, settings: HttpServerSettings, events:
     ]),
   ];
   let lastId = 0;
+  let notes = 0;
 
   const transmit = (request: WireRequest, handler: WireHandler) => {
     const through = request.method === "GET" ? streams : pool;
-    return dispatch(through, request.path ?? path, name, settings.maxAnswerBytes, request, handler);
+    return dispatch(through, request.path ?? path, name, settings.maxAnswerBytes, request, handler, watch);
   };
 
-  function send(
-    request: WireRequest,
-    source: CredentialSource,
-    handler: WireHandler & Pick<Listener, "sentWith">,
-  ): () => void {
-    if (source === undefined) return transmit(request, handler);
+  function send(request: WireRequest, party: Party, handler: WireHandler & Pick<Listener, "sentWith">): () => void {
+    const { credential: source } = party;
+    if (source === undefined && party.headers === undefined) return transmit(request, handler);
     const given = new AbortController();
     let stop = () => {};
+    let own: readonly string[] = [];
     const fail = (error: unknown) => {
-      if (!given.signal.aborted) handler.fail(DrawbridgeError.from(error, "upstream_failed"), false);
+      if (!given.signal.aborted) handler.fail(DrawbridgeError.from(error, "upstream_failed"), "unready");
     };
-    const attempt = (credential: UpstreamCredential, refused: UpstreamCredential | undefined) => {
+    const attempt = (credential: UpstreamCredential | undefined, last: boolean) => {
       if (given.signal.aborted) return;
-      handler.sentWith?.(credential);
-      const sent = { ...request, headers: [...request.headers, credential.header, credential.value.reveal()] };
-      stop = transmit(sent, refused === undefined ? onceMore(credential) : handler);
+      const headers = [...request.headers, ...own];
+      if (credential !== undefined) {
+        handler.sentWith?.(credential);
+        headers.push(credential.header, credential.value.reveal());
+        if (credential.proof !== undefined) headers.push("dpop", credential.proof(request.method, url.href).reveal());
+      }
+      stop = transmit({ ...request, headers }, last || source === undefined ? handler : onceMore(source, credential));
     };
     /** Holds an answer of 401 back until it is known that there is no other credential. */
-    const onceMore = (credential: UpstreamCredential): WireHandler => {
+    const onceMore = (
+      otherThan: NonNullable<CredentialSource>,
+      refused: UpstreamCredential | undefined,
+    ): WireHandler => {
       let held: string | undefined;
       return {
         head(status, head, events) {
@@ -167,11 +202,15 @@ export function openEndpoint(name: string, settings: HttpServerSettings, events:
           if (held === undefined) handler.message(text);
           else held = text;
         },
+        event: (type, data) => handler.event?.(type, data),
         end(end) {
-          if (end.status !== 401) return handler.end(end);
-          source(given.signal, credential)
+          if (end.status !== 401) {
+            handler.end(end);
+            return;
+          }
+          otherThan(given.signal, refused, end.headers)
             .then((other) => {
-              if (!other.value.equals(credential.value.reveal())) attempt(other, credential);
+              if (other !== undefined && !sameCredential(other, refused)) attempt(other, true);
               else if (!given.signal.aborted) handler.end({ ...end, excerpt: held ?? end.excerpt });
             })
             .catch(fail);
@@ -179,9 +218,11 @@ export function openEndpoint(name: string, settings: HttpServerSettings, events:
         fail: handler.fail,
       };
     };
-    source(given.signal)
-      .then((credential) => attempt(credential, undefined))
-      .catch(fail);
+    const begin = async () => {
+      own = (await party.headers?.()) ?? own;
+      attempt(await source?.(given.signal), false);
+    };
+    begin().catch(fail);
     return () => {
       given.abort();
       stop();
@@ -193,7 +234,7 @@ export function openEndpoint(name: string, settings: HttpServerSettings, events:
     body: string,
     asked: string[],
     over: Manner,
-    source: CredentialSource,
+    party: Party,
     listener: Listener,
   ): () => void {
     let status = 0;
@@ -201,6 +242,8 @@ export function openEndpoint(name: string, settings: HttpServerSettings, events:
     let streams = false;
     let answered = false;
     let resumed = false;
+    let requests = 0;
+    let lastEventId = "";
     let stop = () => {};
     let timer: NodeJS.Timeout | undefined;
 
@@ -212,13 +255,21 @@ export function openEndpoint(name: string, settings: HttpServerSettings, events:
         streams = events;
       },
       message(text: string) {
+        for (const one of messageTexts(text, over.identity?.revision)) handler.heard(one);
+      },
+      heard(text: string) {
         if (answered) return;
         const message = readUpstreamMessage(text);
         if (message === undefined) return;
-        if (message.kind === "notification") listener.notification(message);
+        if (message.kind === "request" && ++requests > MAX_REQUESTS) {
+          answered = true;
+          stop();
+          listener.fail(misbehaves(`it made more than ${MAX_REQUESTS} requests in one of ours`), "surely");
+        } else if (message.kind === "notification") listener.notification(message);
         else if (message.kind === "request" && listener.question !== undefined) listener.question(message);
-        else if (message.kind === "request") notify(replyTo(message), over, source);
-        else if (message.id === id || (message.kind === "error" && message.id === undefined && status >= 400)) {
+        else if (message.kind === "request") notify(replyTo(message), over, party);
+        else if (message.id === id || (message.kind === "error" && typeof message.id !== "number" && status >= 400)) {
+          // An error of HTTP has no id, or one that its server made up; ours are numbers.
           answered = true;
           // The stream should end now; if it does, its connection can be used again.
           if (streams) timer = setTimeout(() => stop(), LINGER_MS);
@@ -228,22 +279,32 @@ export function openEndpoint(name: string, settings: HttpServerSettings, events:
       end(end: WireEnd) {
         clearTimeout(timer);
         if (answered) return;
-        if (end.streamed && end.lastEventId !== "" && over.envelope === "") {
-          // 2025-11-25 transports, Resumability: the server may hang up and go on later.
-          timer = setTimeout(
-            () => {
-              resumed = true;
-              stop = stream(over, source, end.lastEventId, handler);
-            },
-            Math.max(MIN_RESUME_MS, Math.min(end.retryMs ?? FIRST_RELISTEN_MS, MAX_RELISTEN_MS)),
-          );
+        if (end.lastEventId !== "") lastEventId = end.lastEventId;
+        if (end.streamed && lastEventId !== "" && over.envelope === "") {
+          resume(end.retryMs);
           return;
         }
         listener.done({ response: undefined, status: end.status, headers: end.headers, excerpt: end.excerpt, resumed });
       },
-      fail: listener.fail,
+      fail(error: DrawbridgeError, reached: Reached) {
+        clearTimeout(timer);
+        if (answered) return;
+        // The server has begun to answer, so whatever happens on the way back to it, it has the request.
+        if (resumed && (reached === "never" || reached === "maybe")) resume(undefined);
+        else listener.fail(error, resumed ? "surely" : reached);
+      },
     };
-    stop = send({ method: "POST", headers: asked, body }, source, handler);
+    /** 2025-11-25 transports, Resumability: the server may hang up, and go on later. Whoever asked keeps the time. */
+    function resume(retryMs: number | undefined): void {
+      timer = setTimeout(
+        () => {
+          resumed = true;
+          stop = stream(over, party, lastEventId, handler);
+        },
+        Math.max(MIN_RESUME_MS, Math.min(retryMs ?? FIRST_RELISTEN_MS, MAX_RELISTEN_MS)),
+      );
+    }
+    stop = send({ method: "POST", headers: asked, body }, party, handler);
     return () => {
       clearTimeout(timer);
       answered = true;
@@ -255,55 +316,79 @@ export function openEndpoint(name: string, settings: HttpServerSettings, events:
     method: string,
     params: string,
     over: Manner,
-    source: CredentialSource,
+    party: Party,
     timeoutMs = settings.timeoutSeconds * 1000,
   ): Promise<Reply> {
-    const id = ++lastId;
-    const asked = [...over.headers, ...(over.envelope === "" ? [] : ["mcp-method", method])];
+    const endsAt = performance.now() + timeoutMs;
     return new Promise((resolve, reject) => {
+      let repeats = 0;
+      let stop = () => {};
+      let pause: NodeJS.Timeout | undefined;
       const timer = setTimeout(() => {
+        clearTimeout(pause);
         stop();
         const detail = `no answer to ${method} within ${timeoutMs} ms`;
         reject(new DrawbridgeError("upstream_timeout", `The server "${name}" did not answer in time.`, { detail }));
       }, timeoutMs);
-      const stop = converse(id, messages.requestText(id, method, params, over.envelope), asked, over, source, {
-        notification: (message) => void messages.reportChange(message, events),
-        done(reply) {
-          clearTimeout(timer);
-          resolve(reply);
-        },
-        fail(error) {
-          clearTimeout(timer);
-          reject(error);
-        },
-      });
+      /** Sends it again when there is time for it; false when there is not. */
+      const again = (inMs: number): boolean => {
+        if (repeats >= MAX_REPEATS || performance.now() + inMs >= endsAt) return false;
+        repeats++;
+        pause = setTimeout(attempt, inMs);
+        return true;
+      };
+      const attempt = () => {
+        const id = ++lastId;
+        const asked = [...over.headers, ...(over.envelope === "" ? [] : ["mcp-method", method])];
+        stop = converse(id, messages.requestText(id, method, params, over.envelope), asked, over, party, {
+          notification: (message) => void messages.reportChange(message, events),
+          done(reply) {
+            const waitMs = askedToWaitMs(method, reply.status, reply.headers);
+            if (waitMs !== undefined && again(waitMs)) return;
+            clearTimeout(timer);
+            resolve(reply);
+          },
+          fail(error, reached) {
+            if (mayRepeat(method, reached) && again(pauseMs(repeats, random))) return;
+            clearTimeout(timer);
+            reject(error);
+          },
+        });
+      };
+      attempt();
     });
   }
 
-  function notify(body: string, over: Manner, source: CredentialSource): void {
-    const stop = send({ method: "POST", headers: [...over.headers], body }, source, {
-      message() {},
-      end: ended,
-      fail: ended,
-    });
-    const timer = setTimeout(stop, NOTIFY_MS);
+  function notify(body: string, over: Manner, party: Party): void {
+    if (notes >= MAX_NOTES) return;
+    notes++;
+    const request = { method: "POST" as const, headers: [...over.headers], body };
+    const timer = setTimeout(() => {
+      stop();
+      ended();
+    }, NOTIFY_MS);
     function ended() {
       clearTimeout(timer);
+      notes--;
     }
+    const stop = send(request, party, { message() {}, end: ended, fail: ended });
   }
 
-  function stream(over: Manner, source: CredentialSource, lastEventId: string, handler: WireHandler): () => void {
+  function stream(over: Manner, party: Party, lastEventId: string, handler: WireHandler): () => void {
     const asked = [...over.headers, ...(lastEventId === "" ? [] : ["last-event-id", headerValue(lastEventId)])];
     asked[asked.indexOf("accept") + 1] = "text/event-stream";
-    return send({ method: "GET", headers: asked }, source, handler);
+    return send({ method: "GET", headers: asked }, party, handler);
   }
+
+  const misbehaves = (detail: string) =>
+    new DrawbridgeError("upstream_failed", `The server "${name}" did not answer as MCP asks.`, { detail });
 
   function refusal({ status, headers: head, excerpt, response }: Omit<Reply, "resumed">): DrawbridgeError {
     const said = response?.kind === "error" ? `${response.code}: ${response.message}` : excerpt.slice(0, 300);
     const detail = `HTTP ${status} ${head["content-type"] ?? ""} ${said}`.trim();
     if (status === 429 || status === 503) {
       const message = `The server "${name}" is overloaded. Try again later.`;
-      return new DrawbridgeError("overloaded", message, { detail, retryAfterSeconds: retryAfter(head) });
+      return new DrawbridgeError("overloaded", message, { detail, retryAfterSeconds: retryAfterSeconds(head) });
     }
     if (status === 401 || status === 403) return refusedCredential(status, head, detail);
     if (status >= 300 && status < 400) {
@@ -357,6 +442,10 @@ export function openEndpoint(name: string, settings: HttpServerSettings, events:
   };
 }
 
+const sameCredential = (one: UpstreamCredential, other: UpstreamCredential | undefined) =>
+  // The same token with another proof is another try: with the nonce that the server has asked for (RFC 9449 §9).
+  one === other || (other !== undefined && one.proof === undefined && one.value.equals(other.value.reveal()));
+
 /** Of a scope that a stranger names only what looks like one is repeated. */
 const SCOPE = /^[A-Za-z0-9._:/-]{1,80}$/;
 
@@ -390,10 +479,3 @@ const publicLookup: LookupFunction = (host, options, answer) => {
     }
   });
 };
-
-/** RFC 9110 §10.2.3, in seconds, within reason. */
-function retryAfter(headers: IncomingHttpHeaders): number {
-  const text = headers["retry-after"] ?? "";
-  const seconds = /^\d+$/.test(text) ? Number(text) : (Date.parse(text) - Date.now()) / 1000;
-  return Number.isFinite(seconds) ? Math.min(3600, Math.max(1, Math.ceil(seconds))) : 5;
-}

@@ -24,10 +24,15 @@ interface OpenQuestion {
   readonly timer: NodeJS.Timeout;
   readonly tell: (text: string) => void;
   readonly mistaken: (() => void) | undefined;
+  /** Tells the client's side that nobody waits for the answer. */
+  readonly withdrawn: AbortController;
 }
 
 /** A server may ask so often in one call; each question may hold the call up for a while. */
 const MAX_QUESTIONS = 64;
+const MAX_REASON_LENGTH = 500;
+const WITHDRAWN = "The server does not need an answer any more.";
+const ENDED = "The call has ended.";
 
 export class Exchange {
   readonly permitted: PermittedCall;
@@ -83,6 +88,9 @@ export class Exchange {
   sentWith(credential: UpstreamCredential): void {
     if (!this.settled) this.#replies.sentWith?.(credential);
   }
+  servedBy(process: string): void {
+    if (!this.settled) this.#replies.servedBy?.(process);
+  }
   /** Whether its client can be asked something. */
   get answerable(): boolean {
     return this.#replies.ask !== undefined;
@@ -114,22 +122,25 @@ export class Exchange {
     }
     this.questions++;
     const { answerMs, now } = this.#deadlines;
-    const timer = setTimeout(() => this.#close(id, open, refusalText(id, "Nobody answered in time.")), answerMs);
-    const open: OpenQuestion = { timer, tell, mistaken };
+    const late = new DOMException("Nobody answered in time.", "TimeoutError");
+    const timer = setTimeout(() => this.#close(id, open, refusalText(id, late.message), late), answerMs);
+    const open: OpenQuestion = { timer, tell, mistaken, withdrawn: new AbortController() };
     this.#open ??= new Map();
     this.#open.set(id, open);
     if (this.askingSince < 0) this.askingSince = now();
-    this.#replies.ask?.(question).then(
+    this.#replies.ask?.(question, open.withdrawn.signal).then(
       (answer) => this.#close(id, open, answerText(id, answer)),
       () => this.#close(id, open, refusalText(id, "The question was not answered.")),
     );
   }
 
-  /** The server does not want an answer any more; false when the question is not one of this call. */
-  withdraw(id: RequestId): boolean {
+  /** The server does not want an answer any more, for this reason in its words; false when the question is not one of this call. */
+  withdraw(id: RequestId, reason: unknown): boolean {
     const open = this.#open?.get(id);
-    if (open !== undefined) this.#close(id, open, undefined);
-    return open !== undefined;
+    if (open === undefined) return false;
+    const said = typeof reason === "string" && reason !== "" ? reason.slice(0, MAX_REASON_LENGTH) : WITHDRAWN;
+    this.#close(id, open, undefined, new DOMException(said, "AbortError"));
+    return true;
   }
 
   answer(outcome: Outcome): void {
@@ -147,7 +158,7 @@ export class Exchange {
     this.fail(new DrawbridgeError("cancelled", "The call was cancelled."), "the client cancelled the request");
   }
 
-  #close(id: RequestId, open: OpenQuestion, text: string | undefined): void {
+  #close(id: RequestId, open: OpenQuestion, text: string | undefined, unanswered?: DOMException): void {
     if (this.#open?.get(id) !== open) return;
     this.#open.delete(id);
     clearTimeout(open.timer);
@@ -157,6 +168,7 @@ export class Exchange {
       this.heardAt = time;
       this.askingSince = -1;
     }
+    if (unanswered !== undefined) open.withdrawn.abort(unanswered);
     if (text !== undefined) open.tell(text);
   }
 
@@ -168,7 +180,8 @@ export class Exchange {
     if (this.#open === undefined) return;
     for (const [id, open] of this.#open) {
       const mistaken = abandoned === undefined ? open.mistaken : undefined;
-      this.#close(id, open, mistaken === undefined ? refusalText(id, "The call has ended.") : undefined);
+      const text = mistaken === undefined ? refusalText(id, ENDED) : undefined;
+      this.#close(id, open, text, new DOMException(ENDED, "AbortError"));
       mistaken?.();
     }
   }

@@ -3,6 +3,7 @@ import { isUtf8 } from "node:buffer";
 import type { IncomingHttpHeaders } from "node:http";
 import type { Dispatcher, Pool } from "undici";
 import { DrawbridgeError } from "../core/errors.ts";
+import type { Reached } from "./repeats.ts";
 import { type EventReader, eventReader } from "./sse.ts";
 
 export interface WireRequest {
@@ -35,8 +36,15 @@ export interface WireHandler {
   /** An event of another type than `message`. */
   event?(type: string, data: string): void;
   end(end: WireEnd): void;
-  /** `sent`: the server may have seen the request. */
-  fail(error: DrawbridgeError, sent: boolean): void;
+  fail(error: DrawbridgeError, reached: Reached): void;
+}
+
+/** Hears of every exchange whether there is a server at the other end. */
+export interface WireWatch {
+  /** It has answered, or says something on a stream. */
+  answered(): void;
+  /** Nobody was reached, or the connection broke, or the answer was 5xx without a message. */
+  failed(error: DrawbridgeError, reached: Reached): void;
 }
 
 const MAX_EXCERPT = 2000;
@@ -49,8 +57,9 @@ export function dispatch(
   maxBytes: number,
   request: WireRequest,
   handler: WireHandler,
+  watch?: WireWatch,
 ): () => void {
-  const reader = new AnswerReader(name, maxBytes, handler);
+  const reader = new AnswerReader(name, maxBytes, handler, watch);
   try {
     pool.dispatch({ path, method: request.method, headers: request.headers, body: request.body ?? null }, reader);
   } catch (error) {
@@ -66,6 +75,7 @@ class AnswerReader implements Dispatcher.DispatchHandler {
   readonly #name: string;
   readonly #maxBytes: number;
   readonly #handler: WireHandler;
+  readonly #watch: WireWatch | undefined;
   #controller: Dispatcher.DispatchController | undefined;
   #over = false;
   #status = 0;
@@ -75,10 +85,11 @@ class AnswerReader implements Dispatcher.DispatchHandler {
   #size = 0;
   #events: EventReader | undefined;
 
-  constructor(name: string, maxBytes: number, handler: WireHandler) {
+  constructor(name: string, maxBytes: number, handler: WireHandler, watch: WireWatch | undefined) {
     this.#name = name;
     this.#maxBytes = maxBytes;
     this.#handler = handler;
+    this.#watch = watch;
   }
 
   abandon(): void {
@@ -94,8 +105,10 @@ class AnswerReader implements Dispatcher.DispatchHandler {
     if (status < 200 || this.#over) return;
     this.#status = status;
     this.#headers = headers;
-    const type = headers["content-type"] ?? "";
-    if (headers["content-encoding"] !== undefined && headers["content-encoding"] !== "identity") {
+    // RFC 9110 §8.3.1: type names know no case. A field that comes twice is a list.
+    const type = String(headers["content-type"] ?? "").toLowerCase();
+    const encoding = headers["content-encoding"];
+    if (encoding !== undefined && String(encoding).toLowerCase() !== "identity") {
       this.#stop(this.#failure("a compressed body, which was not asked for"));
     } else if (type.startsWith("application/json")) {
       this.#kind = "json";
@@ -106,6 +119,7 @@ class AnswerReader implements Dispatcher.DispatchHandler {
         this.#maxBytes,
         (event) => {
           if (this.#over) return;
+          this.#watch?.answered();
           if (event.type === "message") this.#handler.message(event.data);
           else this.#handler.event?.(event.type, event.data);
         },
@@ -127,13 +141,14 @@ class AnswerReader implements Dispatcher.DispatchHandler {
   onResponseEnd(): void {
     if (this.#over) return;
     const whole = this.#chunks.length === 1 ? (this.#chunks[0] ?? NOTHING) : Buffer.concat(this.#chunks);
-    if (this.#kind === "json" && whole.length > 0) {
-      if (!isUtf8(whole)) {
-        this.#stop(this.#failure("a body that is not UTF-8"));
-        return;
-      }
-      this.#handler.message(whole.toString("utf8"));
+    if (this.#kind === "json" && !isUtf8(whole)) {
+      this.#stop(this.#failure("a body that is not UTF-8"));
+      return;
     }
+    // Some servers say 500 with an error of JSON-RPC, which is an answer; what stands before a dead server says something else.
+    if (this.#status < 500 || (this.#kind === "json" && whole.includes('"jsonrpc"'))) this.#watch?.answered();
+    else this.#watch?.failed(this.#failure(`HTTP ${this.#status}`), "surely");
+    if (this.#kind === "json" && whole.length > 0) this.#handler.message(whole.toString("utf8"));
     if (this.#over) return;
     this.#over = true;
     this.#handler.end({
@@ -163,24 +178,24 @@ class AnswerReader implements Dispatcher.DispatchHandler {
       });
       return;
     }
-    const sent = this.#controller !== undefined;
-    const failure = sent
-      ? new DrawbridgeError(
-          "upstream_failed",
-          `The connection to the server "${this.#name}" broke before it answered.`,
-          { detail, cause: error },
-        )
-      : new DrawbridgeError("upstream_unavailable", `The server "${this.#name}" cannot be reached.`, {
-          detail,
-          cause: error,
-        });
-    this.#handler.fail(failure, sent);
+    const reached = this.#controller === undefined ? "never" : this.#status === 0 ? "maybe" : "surely";
+    const options = { detail, cause: error };
+    const failure =
+      reached === "never"
+        ? new DrawbridgeError("upstream_unavailable", `The server "${this.#name}" cannot be reached.`, options)
+        : new DrawbridgeError(
+            "upstream_failed",
+            `The connection to the server "${this.#name}" broke before it answered.`,
+            options,
+          );
+    this.#watch?.failed(failure, reached);
+    this.#handler.fail(failure, reached);
   }
 
   #stop(error: DrawbridgeError): void {
     if (this.#over) return;
     this.abandon();
-    this.#handler.fail(error, true);
+    this.#handler.fail(error, "surely");
   }
   #failure(what: string): DrawbridgeError {
     return new DrawbridgeError("upstream_failed", `The server "${this.#name}" did not answer as MCP asks.`, {

@@ -2,10 +2,18 @@
 import type { JsonObject, Outcome, PermittedCall, Replies } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import { isObject } from "../mcp/json-text.ts";
+import { type Admission, admission } from "./admission.ts";
 import { boundedFlavours, flavourOf, PLAIN } from "./capabilities.ts";
 import { watchChanges } from "./changes.ts";
-import type { CredentialSource, UpstreamCredentials } from "./credentials.ts";
-import { type Notification, openEndpoint, type Reply, type Terms } from "./endpoint.ts";
+import type { UpstreamCredentials } from "./credentials.ts";
+import {
+  type EndpointOptions,
+  type Notification,
+  openEndpoint,
+  type Party,
+  type Reply,
+  type Terms,
+} from "./endpoint.ts";
 import {
   type Abandoned,
   deadlines,
@@ -16,18 +24,25 @@ import {
   timeoutError,
 } from "./exchange.ts";
 import { fairQueue, type Ticket } from "./fair-queue.ts";
+import { watchHealth } from "./health.ts";
 import { HEADER_MISMATCH, type Link, type LinkEvents, openLink, sessionLost, UNSUPPORTED_VERSION } from "./link.ts";
 import * as messages from "./messages.ts";
 import { type MirroredParameters, mirroredParameters, nameHeader, parameterHeaders } from "./mirrored-headers.ts";
+import { parties, userHeadersOf } from "./parties.ts";
 import { type Personal, personalLinks } from "./personal-links.ts";
 import { ownReply } from "./questions.ts";
+import { askedToWaitMs, MAX_REPEATS, mayRepeat, pauseMs } from "./repeats.ts";
 import type { HttpServerSettings } from "./settings.ts";
 import { abortable, type UpstreamDeps } from "./stdio.ts";
-import type { ListName, Upstream } from "./upstream.ts";
+import type { ListName, Upstream, UpstreamEvents } from "./upstream.ts";
+import type { ReadUserSecret } from "./user-values.ts";
 
 export interface HttpDeps extends UpstreamDeps {
   /** What each request carries beside the settings' headers; nothing when absent. */
   readonly credentials?: UpstreamCredentials | undefined;
+  /** Where the secrets of `userHeaders` come from. Default: there are none. */
+  readonly readUserSecret?: ReadUserSecret | undefined;
+  readonly network?: Pick<EndpointOptions, "lookup" | "connectionMs"> | undefined;
 }
 
 class HttpCall extends Exchange {
@@ -40,18 +55,24 @@ class HttpCall extends Exchange {
   terms: Terms | undefined;
   /** The caller's own session, once the call needed one. */
   personal: Personal | undefined;
-  /** The caller's credential; undefined at a server that needs none. */
-  source: CredentialSource;
+  readonly party: Party;
+  /** Ends a wait until it is sent again. */
+  pause: NodeJS.Timeout | undefined;
   /** Sent again so often, for each reason. */
-  readonly again = { connect: 0, session: 0, headers: 0 };
+  readonly again = { failure: 0, session: 0, headers: 0 };
+
+  constructor(party: Party, ...exchange: ConstructorParameters<typeof Exchange>) {
+    super(...exchange);
+    this.party = party;
+  }
 }
 
-const CONNECT_AGAIN_MS = 100;
 /** Flavours of clients at most, the plain one among them. */
 const MAX_FLAVOURS = 8;
 const MAX_MIRRORED = 10_000;
-/** Failures that are about the caller and say nothing of the server. */
-const OF_THE_CALLER: readonly string[] = ["unauthenticated", "insufficient_scope"];
+/** Whoever waits for a connection waits for any. */
+const LANE = "";
+const PING_MS = 5_000;
 
 /** Reaches nobody until it is first used. Throws `settings_invalid` for a URL that would send secrets in the clear. */
 export function httpUpstream(
@@ -65,29 +86,46 @@ export function httpUpstream(
   const { events, version, credentials } = deps;
   if ((settings.credentials === undefined) !== (credentials === undefined))
     throw new DrawbridgeError("settings_invalid", `Nobody makes the credentials of the server "${name}".`);
+  const values = userHeadersOf(name, settings, deps.readUserSecret);
   const limits: Limits = {
     silenceMs: settings.timeoutSeconds * 1000,
     totalMs: settings.maxCallSeconds * 1000,
     answerMs: settings.answerSeconds * 1000,
   };
-  const endpoint = openEndpoint(name, settings, events);
+  const health = watchHealth({
+    name,
+    ping,
+    busy: () => active > 0,
+    opened: () => refuseWaiting(),
+    everySeconds: settings.healthSeconds,
+    logger,
+    now,
+    random,
+  });
+  const endpoint = openEndpoint(name, settings, events, { ...deps.network, watch: health, random });
+  const on = parties(credentials, values);
+  /** Resources are followed in our session: what a caller's own says of one is not for others. */
+  const ofOneCaller: UpstreamEvents = { ...events, resourceUpdated() {} };
   const linkOptions = { name, endpoint, version, startTimeoutSeconds: settings.startTimeoutSeconds, now };
-  /** Ours: who the server is, its lists and their changes; and all calls at a server that needs no credentials. */
+  /** Ours: who the server is, its lists and their changes; and all calls at a server where all may share a session. */
   const own = openLink({
     ...linkOptions,
-    source: credentials && ((signal, refused) => credentials.own(signal, refused)),
+    party: on.own,
     flavour: PLAIN,
     events: { reached, failed, lost: () => stopListening() },
   });
-  /** Those of callers, at a server that keeps sessions and knows its users or may ask them something. */
+  /** Whether each user needs a session, at a server that keeps sessions. */
+  const apart = credentials !== undefined || settings.isolation !== "shared";
+  /** Those of callers, at a server that keeps sessions and tells its users apart or may ask them something. */
   const personal = personalLinks({
     endpoint,
-    credentials,
+    parties: on,
+    perSession: settings.isolation === "per-session",
     sessions: settings.sessions,
-    open: (source, flavour, linkEvents: LinkEvents) =>
-      openLink({ ...linkOptions, source, flavour, legacy: true, events: linkEvents }),
-    listen: (terms, source, more) =>
-      watchChanges({ endpoint, terms, source, subscribed: NONE, events, logger, more, lost() {}, random }),
+    open: (party, flavour, linkEvents: LinkEvents) =>
+      openLink({ ...linkOptions, party, flavour, legacy: true, events: linkEvents }),
+    listen: (terms, party, more) =>
+      watchChanges({ endpoint, terms, party, subscribed: NONE, events: ofOneCaller, logger, more, lost() {}, random }),
     now,
   });
   const flavours = boundedFlavours(MAX_FLAVOURS, personal.release);
@@ -95,6 +133,7 @@ export function httpUpstream(
   const listing = new Map<string, Link>();
 
   const queue = fairQueue<HttpCall>();
+  const waiting: Admission = admission(settings.maxQueued, now);
   const watched = deadlines(limits, expire, now);
   const subscribed = new Set<string>();
   /** Tools with parameters to repeat in headers; undefined until the tools were listed. */
@@ -102,6 +141,8 @@ export function httpUpstream(
   let problem: string | undefined;
   /** Calls that hold a connection. */
   let active = 0;
+  /** Calls that will be sent again in a while. */
+  let paused = 0;
   let reachedTimes = 0;
   let closing = false;
   let whenIdle: (() => void) | undefined;
@@ -111,48 +152,105 @@ export function httpUpstream(
 
   function send(permitted: PermittedCall, replies: Replies, signal: AbortSignal): Promise<Outcome> {
     return new Promise((resolve, reject) => {
-      if (closing) {
-        reject(shuttingDown());
+      const refusal = closing ? shuttingDown() : health.refusal();
+      if (refusal !== undefined) {
+        reject(refusal);
         return;
       }
-      const call = new HttpCall(permitted, replies, signal, watched, now(), resolve, reject);
+      const party = on.of(() => permitted.by);
+      const call = new HttpCall(party, permitted, replies, signal, watched, now(), resolve, reject);
       if (call.settled) return;
-      call.source = credentials && ((given, refused) => credentials.for(permitted.by, given, refused));
       call.release = (abandoned) => release(call, abandoned);
       if (active < settings.maxConnections) {
         run(call);
-      } else if (queue.size < settings.maxQueued) {
-        call.ticket = queue.push(`${permitted.by.subject}\n${permitted.by.client}`, "", call);
-      } else {
-        const message = `The server "${name}" has too many calls waiting. Try again later.`;
-        call.fail(new DrawbridgeError("overloaded", message, { retryAfterSeconds: 1 }));
+        return;
       }
+      const retryAfterSeconds = waiting.refusal(flowOf(call), LANE, Math.min(limits.silenceMs, limits.totalMs));
+      if (retryAfterSeconds === undefined) {
+        wait(call);
+        return;
+      }
+      const message = `The server "${name}" has too many calls waiting. Try again in ${retryAfterSeconds} s.`;
+      call.fail(new DrawbridgeError("overloaded", message, { retryAfterSeconds }));
     });
   }
 
+  const flowOf = ({ permitted: { by } }: HttpCall) => `${by.subject}\n${by.client}`;
+
+  function wait(call: HttpCall): void {
+    call.ticket = queue.push(flowOf(call), LANE, call);
+    waiting.joined(flowOf(call), LANE);
+  }
+
   function run(call: HttpCall): void {
-    call.ticket = undefined;
     call.heardAt = now();
     call.running = true;
     active++;
+    waiting.served(LANE);
     transmit(call);
   }
 
   function release(call: HttpCall, abandoned: Abandoned): void {
-    if (call.ticket !== undefined) queue.remove(call.ticket);
-    if (!call.running) return;
-    call.running = false;
-    active--;
-    if (abandoned !== undefined) {
+    leaveQueue(call);
+    if (call.pause !== undefined) endPause(call);
+    if (call.running && abandoned !== undefined) {
       call.stop?.();
       // Before 2026-07-28 a closed connection does not cancel (2025-11-25 transports, Sending Messages).
       if (call.terms?.envelope === "")
-        endpoint.notify(messages.cancelledText(call.id, abandoned), call.terms, call.source);
+        endpoint.notify(messages.cancelledText(call.id, abandoned), call.terms, call.party);
     }
     if (call.personal !== undefined) personal.giveBack(call.personal, call);
+    letGo(call);
+    if (closing && active === 0 && paused === 0) whenIdle?.();
+  }
+
+  function leaveQueue(call: HttpCall): void {
+    if (call.ticket === undefined) return;
+    queue.remove(call.ticket);
+    call.ticket = undefined;
+    waiting.left(flowOf(call), LANE);
+  }
+
+  /** Its connection is for the next one. */
+  function letGo(call: HttpCall): void {
+    if (!call.running) return;
+    call.running = false;
+    active--;
     const next = active < settings.maxConnections ? queue.take(() => true) : undefined;
-    if (next !== undefined) run(next);
-    if (closing && active === 0) whenIdle?.();
+    if (next === undefined) return;
+    leaveQueue(next);
+    run(next);
+  }
+
+  /** Sends a call again in a while, which it spends without a connection; false when there is no time for it, or no room. */
+  function sendLater(call: HttpCall, inMs: number): boolean {
+    const time = now();
+    const late = inMs >= limits.silenceMs || time - call.startedAt + inMs >= limits.totalMs;
+    if (call.again.failure >= MAX_REPEATS || late || closing || health.refusal() || paused >= settings.maxQueued)
+      return false;
+    call.again.failure++;
+    call.heardAt = time;
+    paused++;
+    call.pause = setTimeout(() => {
+      endPause(call);
+      const refusal = health.refusal();
+      if (refusal !== undefined) call.fail(refusal);
+      else if (active < settings.maxConnections) run(call);
+      else wait(call);
+    }, inMs);
+    letGo(call);
+    return true;
+  }
+
+  function endPause(call: HttpCall): void {
+    clearTimeout(call.pause);
+    call.pause = undefined;
+    paused--;
+  }
+
+  function refuseWaiting(): void {
+    const refusal = health.refusal();
+    if (refusal !== undefined) for (const call of queue.drain()) call.fail(refusal);
   }
 
   function expire(exchange: Exchange, why: "silence" | "total"): void {
@@ -161,6 +259,7 @@ export function httpUpstream(
       exchange.fail(new DrawbridgeError("overloaded", message, { retryAfterSeconds: 5 }));
     } else {
       exchange.fail(timeoutError(name, why, limits), "timeout");
+      if (why === "silence") health.doubted();
     }
   }
 
@@ -190,11 +289,11 @@ export function httpUpstream(
   function sendOver(call: HttpCall, ours: Terms): void {
     const { permitted } = call;
     const wanted = ours.sessionId === undefined ? PLAIN : flavourOf(permitted.call.capabilities, call.answerable);
-    if (ours.sessionId === undefined || (credentials === undefined && wanted === PLAIN)) {
+    if (ours.sessionId === undefined || (!apart && wanted === PLAIN)) {
       withLevel(call, own, ours);
       return;
     }
-    call.personal ??= personal.take(permitted.by, flavours.admit(wanted));
+    call.personal ??= personal.take(permitted, flavours.admit(wanted));
     const { link, hearing } = call.personal;
     if (link.terms !== undefined && hearing === undefined) {
       withLevel(call, link, link.terms);
@@ -225,7 +324,7 @@ export function httpUpstream(
     const go = () => {
       if (!call.settled) begin(call, link, over);
     };
-    endpoint.ask("logging/setLevel", JSON.stringify({ level }), over, call.source).then(go, go);
+    endpoint.ask("logging/setLevel", JSON.stringify({ level }), over, call.party).then(go, go);
   }
 
   function begin(call: HttpCall, link: Link, over: Terms): void {
@@ -249,10 +348,10 @@ export function httpUpstream(
       if (trace.tracestate !== undefined) headers.push("tracestate", trace.tracestate);
     }
     const text = messages.callText(permitted.call, id, over.envelope);
-    call.stop = endpoint.converse(id, text, headers, over, call.source, {
+    call.stop = endpoint.converse(id, text, headers, over, call.party, {
       sentWith: (credential) => call.sentWith(credential),
       question(request) {
-        const tell = (text: string) => endpoint.notify(text, over, call.source);
+        const tell = (text: string) => endpoint.notify(text, over, call.party);
         const reply = ownReply(request, call.personal?.flavour.capabilities ?? PLAIN.capabilities);
         call.heardAt = now();
         if (reply !== undefined) tell(reply);
@@ -263,15 +362,9 @@ export function httpUpstream(
         relay(call, message);
       },
       done: (reply) => conclude(call, link, over, reply),
-      fail(error, sent) {
-        if (OF_THE_CALLER.includes(error.code)) {
-          call.fail(error);
-          return;
-        }
-        problem = `${error.message} ${error.detail ?? ""}`;
-        // Nothing has left, so nothing can happen twice.
-        if (!sent && call.again.connect++ < 1) setTimeout(() => call.settled || transmit(call), CONNECT_AGAIN_MS);
-        else call.fail(error);
+      fail(error, reached) {
+        if (mayRepeat(permitted.call.method, reached) && sendLater(call, pauseMs(call.again.failure, random))) return;
+        call.fail(error);
       },
     });
   }
@@ -286,9 +379,9 @@ export function httpUpstream(
       if (messages.wantsMessage(asked, message))
         call.notify({ method: message.method, params: messages.paramsText(message) });
     } else if (message.method === "notifications/cancelled") {
-      const { requestId } = message.params;
-      if (typeof requestId === "string" || typeof requestId === "number") call.withdraw(requestId);
-    } else if (!messages.reportChange(message, events)) {
+      const { requestId, reason } = message.params;
+      if (typeof requestId === "string" || typeof requestId === "number") call.withdraw(requestId, reason);
+    } else if (!messages.reportChange(message, call.personal === undefined ? events : ofOneCaller)) {
       logger.debug({ method: message.method }, "notification of the server");
     }
   }
@@ -300,6 +393,8 @@ export function httpUpstream(
       transmit(call);
       return;
     }
+    const waitMs = askedToWaitMs(call.permitted.call.method, reply.status, reply.headers);
+    if (waitMs !== undefined && sendLater(call, waitMs)) return;
     if (response?.kind === "error" && over.envelope !== "") {
       if (response.code === HEADER_MISMATCH && call.again.headers++ < 1) {
         mirrored = undefined;
@@ -312,11 +407,23 @@ export function httpUpstream(
         return;
       }
     }
-    problem = undefined;
-    // What a server says of a credential is for whoever made the credential, not for the client (RFC 6750 §3).
+    // What a server says of a credential is for whoever made the credential, not for the client (RFC 6750 §3). What it says of its
+    // load goes to the client as our own word, with the time that the server asks for.
     const refused = credentials !== undefined && (reply.status === 401 || reply.status === 403);
-    if (response !== undefined && !refused) call.answer(messages.outcomeOf(response));
+    const overloaded = response?.kind === "error" && (reply.status === 429 || reply.status === 503);
+    if (response !== undefined && !refused && !overloaded) call.answer(messages.outcomeOf(response));
+    else if (refused && credentials?.lacks !== undefined && reply.status === 403) failLacking(call, reply);
     else call.fail(endpoint.refusal(reply));
+  }
+
+  /** Whoever made the credential may know what its user can do about it. */
+  function failLacking(call: HttpCall, reply: Reply): void {
+    const challenge = reply.headers["www-authenticate"];
+    const asked = credentials?.lacks?.(call.permitted.by, challenge) ?? Promise.resolve(undefined);
+    asked.then(
+      (error) => call.fail(error ?? endpoint.refusal(reply)),
+      (thrown: unknown) => call.fail(DrawbridgeError.from(thrown, "upstream_failed")),
+    );
   }
 
   // ---- our own link ----
@@ -328,11 +435,12 @@ export function httpUpstream(
     listen(terms);
     if (terms.envelope !== "") return;
     for (const uri of subscribed)
-      endpoint.ask("resources/subscribe", JSON.stringify({ uri }), terms, own.source).catch(() => {});
+      endpoint.ask("resources/subscribe", JSON.stringify({ uri }), terms, own.party).catch(() => {});
   }
 
   function failed(error: DrawbridgeError): void {
-    problem = `${error.message} ${error.detail ?? ""}`;
+    // That nobody has connected an account there yet is no fault of the server.
+    problem = error.code === "connection_required" ? undefined : `${error.message} ${error.detail ?? ""}`;
   }
 
   /** Hears of changes for as long as the terms hold. */
@@ -341,13 +449,30 @@ export function httpUpstream(
     stopListening = watchChanges({
       endpoint,
       terms,
-      source: own.source,
+      party: own.party,
       subscribed,
       events,
       logger,
       lost: () => own.forget(terms),
       random,
     });
+  }
+
+  /** A sign of life, of a session of ours where there is one: a server that has forgotten it is there. */
+  async function ping(): Promise<void> {
+    const { terms } = own;
+    if (terms === undefined) {
+      await own.reach();
+      return;
+    }
+    const method = terms.envelope === "" ? "ping" : "server/discover";
+    const reply = await endpoint.ask(method, "{}", terms, own.party, PING_MS);
+    if (sessionLost(terms, reply)) {
+      own.forget(terms);
+      await own.reach();
+    } else if (reply.response === undefined && reply.status >= 500) {
+      throw endpoint.refusal(reply);
+    }
   }
 
   async function list(which: ListName, capabilities: JsonObject): Promise<readonly string[]> {
@@ -368,7 +493,7 @@ export function httpUpstream(
     if (flavour === PLAIN) return own;
     let link = listing.get(flavour.text);
     if (link === undefined) {
-      link = openLink({ ...linkOptions, source: own.source, flavour, legacy: true });
+      link = openLink({ ...linkOptions, party: own.party, flavour, legacy: true });
       listing.set(flavour.text, link);
       const [oldest] = listing;
       if (listing.size > MAX_FLAVOURS && oldest !== undefined) {
@@ -418,8 +543,11 @@ export function httpUpstream(
   const shuttingDown = () => new DrawbridgeError("upstream_unavailable", `The server "${name}" is being shut down.`);
 
   const mustBeOpen = () => {
-    if (closing) throw shuttingDown();
+    const refusal = closing ? shuttingDown() : health.refusal();
+    if (refusal !== undefined) throw refusal;
   };
+
+  const trouble = () => health.problem() ?? problem;
 
   return {
     name,
@@ -450,10 +578,12 @@ export function httpUpstream(
       if (own.terms.envelope !== "") listen(own.terms);
       else await abortable(subscribeLegacy("resources/unsubscribe", uri), signal);
     },
+    sessionEnded: personal.sessionEnded,
+    sweep: personal.sweep,
     state: () => ({
       state: closing
         ? "stopped"
-        : problem !== undefined
+        : trouble() !== undefined
           ? "degraded"
           : own.terms === undefined && own.reaching
             ? "starting"
@@ -462,14 +592,16 @@ export function httpUpstream(
       inFlight: active,
       queued: queue.size,
       restarts: Math.max(0, reachedTimes - 1),
-      problem,
+      problem: trouble(),
       stderr: [],
+      instances: apart ? personal.size : undefined,
     }),
     async close(signal) {
       if (closing) return;
       closing = true;
+      health.close();
       for (const call of queue.drain()) call.fail(shuttingDown());
-      if (active > 0 && !signal.aborted) {
+      if (active + paused > 0 && !signal.aborted) {
         await new Promise<void>((resolve) => {
           whenIdle = resolve;
           signal.addEventListener("abort", () => resolve(), { once: true });

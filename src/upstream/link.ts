@@ -2,8 +2,7 @@
 import { type JsonObject, LEGACY_REVISIONS, MODERN_REVISION, type Outcome } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import type { Flavour } from "./capabilities.ts";
-import type { CredentialSource } from "./credentials.ts";
-import type { Endpoint, Manner, Reply, Terms } from "./endpoint.ts";
+import type { Endpoint, Manner, Party, Reply, Terms } from "./endpoint.ts";
 import type { Stopwatch } from "./exchange.ts";
 import { LogLevel } from "./log-level.ts";
 import * as messages from "./messages.ts";
@@ -13,15 +12,15 @@ export interface Link {
   readonly terms: Terms | undefined;
   /** Whether somebody is on the way to it. */
   readonly reaching: boolean;
-  readonly source: CredentialSource;
+  readonly party: Party;
   /** Reaches the server; once for all who ask at the same time. */
   reach(): Promise<Terms>;
   /** These terms are void. Says nothing to the server. */
   forget(terms: Terms): void;
   /** Asks for an outcome, over new terms when the session is gone; at a server of 2026-07-28 for clients of these capabilities. */
   request(method: string, params: string, capabilities?: JsonObject): Promise<Outcome>;
-  /** Ends the session, if there is one; the server may not care. `by`: with whose credential. */
-  end(by?: CredentialSource): Promise<void>;
+  /** Ends the session, if there is one; the server may not care. `by`: on whose behalf. */
+  end(by?: Party): Promise<void>;
 }
 
 export interface LinkOptions {
@@ -30,7 +29,7 @@ export interface LinkOptions {
   /** Our own version. */
   readonly version: string;
   readonly startTimeoutSeconds: number;
-  readonly source: CredentialSource;
+  readonly party: Party;
   /** What a server with a handshake is told of the clients. */
   readonly flavour: Flavour;
   /** The server is known to be one with a handshake. */
@@ -60,7 +59,7 @@ export function openLink({
   endpoint,
   version,
   startTimeoutSeconds,
-  source,
+  party,
   flavour,
   legacy,
   events,
@@ -113,7 +112,7 @@ export function openLink({
     };
     let reply: Reply;
     try {
-      reply = await endpoint.ask("server/discover", "{}", over, source, Math.min(PROBE_MS, startMs));
+      reply = await endpoint.ask("server/discover", "{}", over, party, Math.min(PROBE_MS, startMs));
     } catch (error) {
       if (saysNothingOfTheEra(error)) throw error;
       return undefined;
@@ -148,7 +147,7 @@ export function openLink({
       "initialize",
       messages.initializeParams(version, flavour.text),
       first,
-      source,
+      party,
       startMs,
     );
     if (reply.response?.kind !== "result") throw unfit(reply);
@@ -164,7 +163,7 @@ export function openLink({
       }, startMs);
       const over = () => clearTimeout(timer);
       const request = { method: "POST" as const, headers: [...headers], body: messages.INITIALIZED };
-      const stop = endpoint.send(request, source, {
+      const stop = endpoint.send(request, party, {
         message() {},
         end({ status, headers: head, excerpt }) {
           over();
@@ -191,7 +190,7 @@ export function openLink({
 
   async function request(method: string, params: string, capabilities: JsonObject = {}): Promise<Outcome> {
     const ask = (over: Terms) =>
-      endpoint.ask(method, params, { ...over, envelope: messages.envelopeFor(over.envelope, capabilities) }, source);
+      endpoint.ask(method, params, { ...over, envelope: messages.envelopeFor(over.envelope, capabilities) }, party);
     let over = await reach();
     let reply = await ask(over);
     if (sessionLost(over, reply)) {
@@ -203,7 +202,7 @@ export function openLink({
     return messages.outcomeOf(reply.response);
   }
 
-  function end(by: CredentialSource = source): Promise<void> {
+  function end(by: Party = party): Promise<void> {
     const over = terms;
     terms = undefined;
     if (over?.sessionId === undefined) return Promise.resolve();
@@ -228,7 +227,7 @@ export function openLink({
     get reaching() {
       return reaching !== undefined;
     },
-    source,
+    party,
     reach,
     forget,
     request,
@@ -241,18 +240,16 @@ export class OtherTransport extends Error {}
 
 /** The server no longer knows the session, so it has not worked on the request. */
 export function sessionLost(over: Terms, { status, response, resumed }: Reply): boolean {
-  return (
-    over.sessionId !== undefined &&
-    !resumed &&
-    // Some servers say 400 where the specification says 404.
-    (status === 404 || (status === 400 && response?.kind === "error" && /session/i.test(response.message)))
-  );
+  if (over.sessionId === undefined || resumed) return false;
+  // Some servers say 400 where the specification says 404. That their transport says it and no tool shows by the id, which is not ours.
+  const untold = response?.kind === "error" && typeof response.id !== "number" && /session/i.test(response.message);
+  return status === 404 || (status === 400 && untold);
 }
 
 /** Nobody was reached, or there was no credential to go with. */
 function saysNothingOfTheEra(error: unknown): boolean {
   return (
     !(error instanceof DrawbridgeError) ||
-    ["upstream_unavailable", "unauthenticated", "insufficient_scope"].includes(error.code)
+    ["upstream_unavailable", "unauthenticated", "insufficient_scope", "connection_required"].includes(error.code)
   );
 }

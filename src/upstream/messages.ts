@@ -10,6 +10,7 @@ import {
 import { DrawbridgeError } from "../core/errors.ts";
 import { elementTexts, isObject, memberTexts, objectText, type UpstreamMessage } from "../mcp/json-text.ts";
 import { LOG_LEVELS } from "../mcp/methods.ts";
+import { TASKS_EXTENSION } from "../mcp/tasks.ts";
 import { PLAIN, toldOf } from "./capabilities.ts";
 import type { ListName, UpstreamEvents, UpstreamIdentity } from "./upstream.ts";
 
@@ -25,11 +26,16 @@ export const INITIALIZED = '{"jsonrpc":"2.0","method":"notifications/initialized
 export const envelopeMembers = (version: string) =>
   `"io.modelcontextprotocol/protocolVersion":"${MODERN_REVISION}","io.modelcontextprotocol/clientInfo":${clientInfo(version)},"io.modelcontextprotocol/clientCapabilities":{}`;
 
-/** The same for a client that can do something. */
-export function envelopeFor(envelope: string, capabilities: JsonObject): string {
+/** The same for a client that can do something, tasks among it where they are `accepted`. */
+export function envelopeFor(envelope: string, capabilities: JsonObject, accepted = false): string {
   if (envelope === "") return envelope;
-  const told = toldOf(capabilities);
+  const told = accepted ? withTasks(toldOf(capabilities)) : toldOf(capabilities);
   return told === PLAIN.capabilities ? envelope : `${envelope.slice(0, -2)}${JSON.stringify(told)}`;
+}
+
+function withTasks(told: JsonObject): JsonObject {
+  const { extensions } = told;
+  return { ...told, extensions: { ...(isObject(extensions) && extensions), [TASKS_EXTENSION]: {} } };
 }
 
 const clientInfo = (version: string) => JSON.stringify({ name: "drawbridge", version });
@@ -51,7 +57,7 @@ const HOP_KEYS = new Set([
  * (SEP-414). `envelope`: the members of 2026-07-28 for nobody in particular, or "" for a server with a handshake.
  */
 export function callText(call: McpCall, id: number, envelope: string): string {
-  let meta = envelopeFor(envelope, call.capabilities);
+  let meta = envelopeFor(envelope, call.capabilities, call.task?.accepted);
   const add = (member: string) => {
     meta = meta === "" ? member : `${meta},${member}`;
   };
@@ -131,6 +137,9 @@ export function reportChange(notification: Notification, events: UpstreamEvents)
       if (typeof uri === "string") events.resourceUpdated(uri, objectText(withoutSubscriptionId(notification)));
       return true;
     }
+    case "notifications/tasks/status":
+      events.taskStatus?.(objectText(notification.paramTexts));
+      return true;
     case "notifications/elicitation/complete":
       events.elicitationComplete?.(objectText(notification.paramTexts));
       return true;

@@ -22,7 +22,9 @@ export function nameHeader(call: McpCall): string | undefined {
       ? "name"
       : call.method === "resources/read"
         ? "uri"
-        : undefined;
+        : call.method.startsWith("tasks/")
+          ? "taskId"
+          : undefined;
   const text = member === undefined ? undefined : call.forward.get(member);
   if (text === undefined) return undefined;
   const name: unknown = JSON.parse(text);

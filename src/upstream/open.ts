@@ -1,23 +1,27 @@
 /** Makes the upstream of one entry of `servers:`. A further transport is a file beside these and a line here. */
 import type { UpstreamCredentials } from "./credentials.ts";
 import { httpUpstream } from "./http.ts";
+import { isolatedUpstream } from "./isolated.ts";
 import type { ServerSettings } from "./settings.ts";
 import { eitherUpstream, sseUpstream } from "./sse-upstream.ts";
 import { type StdioDeps, stdioUpstream } from "./stdio.ts";
 import type { Upstream } from "./upstream.ts";
+import type { ReadUserSecret } from "./user-values.ts";
 
 export type { UpstreamCredentials } from "./credentials.ts";
 
 export interface OpenDeps extends StdioDeps {
   /** For a server whose settings ask for `credentials`. */
   readonly credentials?: UpstreamCredentials | undefined;
+  /** For servers with values that are different for each user. Default: nobody has a secret. */
+  readonly readUserSecret?: ReadUserSecret;
 }
 
 /** Throws `settings_invalid` when the entry cannot be used safely. A server that is down is no error here: `state` tells. */
 export function openUpstream(name: string, settings: ServerSettings, deps: OpenDeps): Upstream {
-  return "command" in settings
-    ? stdioUpstream(name, settings, deps)
-    : OVER_HTTP[settings.transport](name, settings, deps);
+  if (!("command" in settings)) return OVER_HTTP[settings.transport](name, settings, deps);
+  if (settings.isolation === "shared") return stdioUpstream(name, settings, deps);
+  return isolatedUpstream(name, settings, { readUserSecret: async () => undefined, ...deps });
 }
 
 const OVER_HTTP = { auto: eitherUpstream, "streamable-http": httpUpstream, sse: sseUpstream } as const;

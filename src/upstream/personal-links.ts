@@ -1,39 +1,33 @@
 /**
- * Links to a server that keeps sessions: one for each user, client and flavour, never shared, bounded, ended when it is idle. What
- * comes on a session's own stream is thus for its one caller.
+ * Links to a server that keeps sessions, each for one caller alone (`tenants.ts`) and one flavour. What comes on a session's own stream
+ * is thus for its one caller.
  */
-import type { Authenticated } from "../core/call.ts";
+import type { PermittedCall } from "../core/call.ts";
 import { isObject } from "../mcp/json-text.ts";
 import type { Flavour } from "./capabilities.ts";
-import type { CredentialSource, UpstreamCredentials } from "./credentials.ts";
-import type { Endpoint, Notification, Terms } from "./endpoint.ts";
+import type { Endpoint, Notification, Party, Terms } from "./endpoint.ts";
 import type { Exchange, Stopwatch } from "./exchange.ts";
 import type { Link, LinkEvents } from "./link.ts";
 import * as messages from "./messages.ts";
+import type { Parties } from "./parties.ts";
 import { OUTSIDE, ownReply, refusalText, type ServerRequest } from "./questions.ts";
+import { type Tenancy, type Tenants, tenants } from "./tenants.ts";
 
-export interface PersonalLinks {
+export interface PersonalLinks extends Pick<Tenants<Personal>, "sessionEnded" | "sweep" | "size" | "close"> {
   /** The caller's link, made when there is none; it stays until each call has given it back. */
-  take(by: Authenticated, flavour: Flavour): Personal;
+  take(permitted: PermittedCall, flavour: Flavour): Personal;
   giveBack(personal: Personal, call: Exchange): void;
   /** Ends the links of a flavour; false when one of them is in use. */
   release(flavour: Flavour): boolean;
-  readonly size: number;
-  /** Ends every session. */
-  close(): Promise<void>;
 }
 
 /** One user's link through one client. */
 export interface Personal {
+  readonly tenancy: Tenancy;
   readonly link: Link;
   readonly flavour: Flavour;
-  /** The newest proof of who it is: tokens are refreshed while a link lives. */
-  by: Authenticated;
-  /** Calls that use it or are about to. */
-  users: number;
-  /** Those that were sent, oldest first. */
+  /** Calls that were sent over it, oldest first. */
   readonly calls: Exchange[];
-  usedAt: number;
   /** Resolves when the server can ask what it wants; undefined once it can, and where it may ask nothing. */
   hearing: Promise<void> | undefined;
   stopHearing(): void;
@@ -41,12 +35,13 @@ export interface Personal {
 
 export interface PersonalLinksOptions {
   readonly endpoint: Endpoint;
-  /** Undefined at a server that needs none. */
-  readonly credentials: UpstreamCredentials | undefined;
+  readonly parties: Parties;
+  /** Whether sessions of one user through one client have links of their own. A client of 2026-07-28 has but one. */
+  readonly perSession: boolean;
   readonly sessions: { readonly max: number; readonly idleSeconds: number };
-  open(source: CredentialSource, flavour: Flavour, events: LinkEvents): Link;
+  open(party: Party, flavour: Flavour, events: LinkEvents): Link;
   /** Opens the session's own stream. */
-  listen(terms: Terms, source: CredentialSource, hear: Hearing): () => void;
+  listen(terms: Terms, party: Party, hear: Hearing): () => void;
   readonly now: Stopwatch;
 }
 
@@ -63,48 +58,27 @@ const OPENING_MS = 2_000;
 const SETTLING_MS = 450;
 
 export function personalLinks(options: PersonalLinksOptions): PersonalLinks {
-  const { endpoint, credentials, sessions, open, listen, now } = options;
-  const idleMs = sessions.idleSeconds * 1000;
-  // A Map keeps insertion order; taking a link puts it last, so the first is the one unused for longest.
-  const links = new Map<string, Personal>();
-  let timer: NodeJS.Timeout | undefined;
+  const { endpoint, parties, perSession, sessions, open, listen, now } = options;
+  const kept = tenants<Personal>({
+    perSession,
+    trait: parties.trait,
+    sessions,
+    end({ link, tenancy, stopHearing }) {
+      stopHearing();
+      return link.end(parties.ending(tenancy.by));
+    },
+    now,
+  });
 
-  /** Ends what is idle, and what is too much of what nobody uses at the moment. */
-  function reap(): void {
-    const time = now();
-    for (const [key, personal] of links) {
-      const idle = time - personal.usedAt > idleMs;
-      if (personal.users > 0 || (!idle && links.size <= sessions.max)) continue;
-      links.delete(key);
-      void end(personal);
-    }
-    if (links.size === 0) {
-      clearInterval(timer);
-      timer = undefined;
-    }
-  }
-
-  /** By the time a session is idle its user's last token has often ended, and the session is ours to end. */
-  function end({ link, by, stopHearing }: Personal): Promise<void> {
-    stopHearing();
-    if (credentials === undefined) return link.end();
-    return link.end((signal, refused) =>
-      credentials.for(by, signal, refused).catch(() => credentials.own(signal, refused)),
-    );
-  }
-
-  function make(by: Authenticated, flavour: Flavour): Personal {
-    const source: CredentialSource =
-      credentials && ((signal, refused) => credentials.for(personal.by, signal, refused));
+  function make(tenancy: Tenancy, flavour: Flavour): Personal {
+    const party = parties.of(() => tenancy.by);
     const personal: Personal = {
-      by,
+      tenancy,
       flavour,
-      users: 0,
       calls: [],
-      usedAt: now(),
       hearing: undefined,
       stopHearing() {},
-      link: open(source, flavour, {
+      link: open(party, flavour, {
         reached(terms) {
           if (flavour.askable) hear(personal, terms);
         },
@@ -128,13 +102,13 @@ export function personalLinks(options: PersonalLinksOptions): PersonalLinks {
     let opened = false;
     personal.stopHearing();
     personal.hearing = heard.promise;
-    const tell = (text: string) => endpoint.notify(text, terms, link.source);
+    const tell = (text: string) => endpoint.notify(text, terms, link.party);
     const put = (request: ServerRequest) => {
       const call = likeliest(personal.calls);
       if (call === undefined) tell(refusalText(request.id, OUTSIDE));
       else call.ask(request, tell, () => put(request));
     };
-    const stop = listen(terms, link.source, {
+    const stop = listen(terms, link.party, {
       opened(open) {
         if (opened || personal.hearing !== heard.promise) return;
         opened = true;
@@ -160,46 +134,24 @@ export function personalLinks(options: PersonalLinksOptions): PersonalLinks {
   }
 
   return {
-    take(by, flavour) {
-      const key = `${by.subject}\n${by.client}\n${flavour.text}`;
-      let personal = links.get(key);
-      if (personal === undefined) {
-        personal = make(by, flavour);
-        timer ??= setInterval(reap, Math.min(60_000, idleMs)).unref();
-      } else {
-        links.delete(key);
-      }
-      links.set(key, personal);
-      personal.by = by;
-      personal.users++;
-      personal.usedAt = now();
-      if (links.size > sessions.max) reap();
-      return personal;
-    },
+    take: (permitted, flavour) => kept.take(permitted, flavour.text, (tenancy) => make(tenancy, flavour)),
     giveBack(personal, call) {
-      personal.users--;
       const at = personal.calls.indexOf(call);
       if (at >= 0) personal.calls.splice(at, 1);
-      personal.usedAt = now();
+      kept.giveBack(personal);
     },
+    sessionEnded: kept.sessionEnded,
+    sweep: kept.sweep,
     release(flavour) {
-      const its = [...links].filter(([, personal]) => personal.flavour.text === flavour.text);
-      if (its.some(([, { users }]) => users > 0)) return false;
-      for (const [key, personal] of its) {
-        links.delete(key);
-        void end(personal);
-      }
+      const its = [...kept.all()].filter((personal) => personal.flavour.text === flavour.text);
+      if (its.some(({ tenancy }) => tenancy.users > 0)) return false;
+      kept.endAll((personal) => its.includes(personal));
       return true;
     },
     get size() {
-      return links.size;
+      return kept.size;
     },
-    async close() {
-      clearInterval(timer);
-      const all = [...links.values()];
-      links.clear();
-      await Promise.all(all.map(end));
-    },
+    close: kept.close,
   };
 }
 
@@ -213,9 +165,9 @@ function likeliest(calls: readonly Exchange[]): Exchange | undefined {
 /** What a server says on the session's own stream, and withdraws there, is for its one caller. */
 function relay(calls: readonly Exchange[], message: Notification): boolean {
   if (message.method === "notifications/cancelled") {
-    const { requestId } = message.params;
+    const { requestId, reason } = message.params;
     if (typeof requestId !== "string" && typeof requestId !== "number") return true;
-    for (const call of calls) if (call.withdraw(requestId)) break;
+    for (const call of calls) if (call.withdraw(requestId, reason)) break;
     return true;
   }
   if (message.method !== "notifications/message") return false;

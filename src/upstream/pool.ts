@@ -4,16 +4,20 @@
  * calls wait, further processes are started beside it.
  */
 
-import type { Outcome, PermittedCall, Replies, RequestId } from "../core/call.ts";
+import type { Outcome, PermittedCall, Replies } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
+import { taskGone } from "../mcp/tasks.ts";
 import type { Logger } from "../observe/logger.ts";
+import { admission } from "./admission.ts";
+import { attribution } from "./attribution.ts";
 import type { Flavour } from "./capabilities.ts";
 import { Child, type ChildOwner, PooledCall, principalOf, type Tool } from "./child.ts";
 import { type Deadlines, deadlines, type Limits, type Stopwatch, stopwatch, timeoutError } from "./exchange.ts";
-import { fairQueue } from "./fair-queue.ts";
+import { fairQueue, type Ticket } from "./fair-queue.ts";
 import type { ProcessEvents, ServerProcess } from "./process.ts";
-import { OUTSIDE, type ServerRequest } from "./questions.ts";
+import { pulse as takenPulse } from "./pulse.ts";
 import type { UpstreamEvents, UpstreamIdentity, UpstreamState } from "./upstream.ts";
+import { vigil as keptVigil } from "./vigil.ts";
 
 /** What a pool needs to know of the server's settings. */
 export interface PoolSettings {
@@ -24,6 +28,8 @@ export interface PoolSettings {
   readonly maxCallSeconds: number;
   readonly answerSeconds: number;
   readonly startTimeoutSeconds: number;
+  /** A process that is silent for so long is pinged; 0: never. */
+  readonly healthSeconds: number;
   readonly maxAnswerBytes: number;
 }
 
@@ -61,7 +67,9 @@ export interface Pool {
   ensure(): void;
   /** Processes that run or start. */
   readonly size: number;
-  /** Nothing is in flight and nobody waits. */
+  /** Whether a process of this name is one of them. */
+  has(process: string): boolean;
+  /** Nothing is in flight, nobody waits, and there is no task. */
   readonly idle: boolean;
   /** Processes that have shaken hands. */
   ready(): readonly Child[];
@@ -71,24 +79,6 @@ export interface Pool {
   close(signal: AbortSignal): Promise<void>;
 }
 
-/** Calls of a tool in one process before it has been seen to answer while it works. */
-const FIRST_LIMIT = 2;
-/** How often a pulse is taken while calls wait. */
-const TICK_MS = 10;
-/** A process silent for so long gets no new calls. */
-const BLOCKED_MS = 50;
-/** A silence so long teaches us that a tool blocks. Shorter ones are the machine's noise. */
-const LESSON_MS = 100;
-/** A process that works on a call known to block has so long to show that it does not this time. */
-const SUSPECT_MS = 20;
-/** Processes that have shown that they answer while they work are given this much more time before others are started. */
-const TRUST = 4;
-/** A process with no call left that is silent so long while calls wait is given up. */
-const WEDGED_MS = 10_000;
-/** A limit doubles at most this often, so that a process shows the effect of one step before the next. */
-const GROWTH_MS = 15;
-/** Calls without a silence that clear a tool of the suspicion to block. */
-const CALM_CALLS = 16;
 /** So many waiting calls justify one more process. */
 const CALLS_PER_START = 4;
 /** Start failures in a row after which calls are refused at once. */
@@ -100,25 +90,8 @@ const MAX_CRASH_BACK_OFF_MS = 2_000;
 /** A process that lived so long clears the record of crashes. */
 const STEADY_MS = 10_000;
 const MAX_HOMES = 10_000;
-const MAX_TOOLS = 10_000;
 const MAX_STDERR_LINES = 100;
-/** Calls without a question after which it is known that a tool may run beside those of others. */
-const QUIET_CALLS = 1;
-/** The same for a tool that was there when nobody could tell whose question it was. */
-const SUSPECT_QUIET_CALLS = 8;
-/** A question that may be one of several callers' is held for so long at most. */
-const MAX_HELD_MS = 30_000;
-const MAX_HELD = 64;
-/**
- * A question that its client leaves unanswered gives way to other calls: soon to those of the same user, soonest when they come
- * with other capabilities, as from a client that was started anew; later to those of others.
- */
-const YIELDS_TO_OWN_ELSEWHERE_MS = 1_000;
-const YIELDS_TO_OWN_MS = 10_000;
-const YIELDS_TO_OTHERS_MS = 30_000;
-/** Calls that need a process to themselves wait so long for one that is there before another is started. */
-const SHARE_MS = 50;
-/** Processes started at once for them. */
+/** Processes started at once for calls that need one to themselves. */
 const STARTS_AT_ONCE = 2;
 
 export function processPool(
@@ -138,7 +111,7 @@ export function processPool(
     answerMs: settings.answerSeconds * 1000,
   };
   const queue = fairQueue<PooledCall>();
-  const tools = new Map<string, Tool>();
+  const gate = admission(settings.maxQueued, now);
   /** The process that served a session or principal last: what state it keeps is there. */
   const homes = new Map<string, Child>();
   /** Oldest first; starting and ready ones. */
@@ -156,8 +129,6 @@ export function processPool(
   let problem: string | undefined;
   let notBefore = 0;
   let startTimer: NodeJS.Timeout | undefined;
-  let pulseTimer: NodeJS.Timeout | undefined;
-  let pulseAt = 0;
   let idleTimer: NodeJS.Timeout | undefined;
   let closing = false;
   let whenIdle: (() => void) | undefined;
@@ -168,30 +139,87 @@ export function processPool(
       failures = 0;
       unstartable = false;
       problem = undefined;
+      gate.changed();
+      vigil.keep();
       logger.debug({ pid: child.pid, revision: identity?.revision }, "server process is ready");
       for (const waiter of waiters) waiter.resolve(child);
       waiters.clear();
       armIdle();
       dispatch();
     },
-    pulse: onPulse,
+    pulse(child, answered, pong) {
+      if (pong) vigil.answered();
+      pulse.heard(child, answered, pong);
+    },
     finished(child, call, answered) {
-      const { tool } = call;
-      if (answered && tool !== undefined) onCalm(child, call, tool);
-      if (askable) onOver(child, call, answered);
-      if (child.leaving && child.flights.size === 0) retire(child, "makes room for others");
+      if (answered) {
+        gate.served(toolOf(call.permitted).name);
+        pulse.answered(child, call);
+      }
+      whose.over(child, call, answered);
+      if (child.leaving && child.flights.size === 0) {
+        if (child.fault === undefined) retire(child, "makes room for others");
+        else child.discard(child.fault, true);
+      }
       dispatch();
       if (closing && inFlight() === 0) whenIdle?.();
     },
-    asked: onQuestion,
-    withdrawn: onWithdrawn,
+    asked: (child, question) => whose.asked(child, question),
+    withdrawn: (child, id) => whose.withdrawn(child, id),
     writable: dispatch,
+    unfit(child, reason) {
+      if (child.flights.size === 0) {
+        child.discard(reason, false);
+        return;
+      }
+      child.fault = reason;
+      child.leaving = true;
+    },
     ended: onEnded,
     stderr(line) {
       if (stderr.push(line) > MAX_STDERR_LINES) stderr.shift();
       logger.debug({ line }, "stderr of the server");
     },
   };
+
+  const pulse = takenPulse({
+    maxInFlight: settings.maxInFlight,
+    logger,
+    now,
+    children: () => children,
+    heads: queue.heads,
+    waiting: (tool) => (tool === undefined ? queue.size > 0 : queue.waitingIn(tool) > 0),
+    freed: dispatch,
+    looked() {
+      dispatch();
+      ensure();
+      if (whose.urgent()) whose.endForgotten();
+    },
+    rested() {
+      for (const child of children) child.reserved = false;
+    },
+    wedged: (child) => child.discard("gives no sign of life while calls wait", true),
+  });
+  const whose = attribution({
+    name,
+    askable,
+    silenceMs: limits.silenceMs,
+    logger,
+    now,
+    children: () => children,
+    heads: queue.heads,
+    toolOf: ({ permitted }) => toolOf(permitted),
+    room: share.room,
+    freed: dispatch,
+  });
+  const vigil = keptVigil({
+    everySeconds: settings.healthSeconds,
+    silenceMs: limits.silenceMs,
+    children: () => children,
+    dead: (child, reason) => child.discard(reason, true),
+    now,
+  });
+  const { toolOf } = pulse;
 
   // ---- calls ----
 
@@ -205,35 +233,51 @@ export function processPool(
       if (call.settled) return;
       call.release = (abandoned) => {
         if (call.child !== undefined) call.child.release(call, abandoned);
-        else if (call.ticket !== undefined) queue.remove(call.ticket);
+        else if (call.ticket !== undefined) unqueue(call, call.ticket);
       };
       const tool = toolOf(permitted);
+      const { process } = permitted.call.task ?? {};
+      if (process !== undefined) {
+        toItsTask(call, process, tool);
+        return;
+      }
       const lane = laneOf(permitted, tool);
       const child = queue.waitingIn(lane) === 0 ? place(permitted, tool) : undefined;
       if (child !== undefined) assign(child, call, tool);
-      else enqueue(call, lane);
+      else enqueue(call, tool, lane);
     });
   }
 
+  /** What is about a task goes to the process that works on it, at once: it is little work, and no other process knows the task. */
+  function toItsTask(call: PooledCall, process: string, tool: Tool): void {
+    const child = children.find(({ key, phase }) => key === process && phase === "ready");
+    if (child !== undefined) child.send(call, tool);
+    else call.fail(taskGone());
+  }
+
   function assign(child: Child, call: PooledCall, tool: Tool): void {
-    if (mayAsk(tool)) {
-      call.exclusive = true;
-      child.lease = principalOf(call.permitted);
-      child.leases++;
-      child.reserved = false;
-    }
+    whose.lend(child, call, tool);
     child.send(call, tool);
   }
 
-  function enqueue(call: PooledCall, lane: string): void {
-    if (queue.size >= settings.maxQueued) {
-      const message = `The server "${name}" has too many calls waiting. Try again later.`;
-      call.fail(new DrawbridgeError("overloaded", message, { retryAfterSeconds: 1 }));
+  function enqueue(call: PooledCall, tool: Tool, lane: string): void {
+    const principal = principalOf(call.permitted);
+    const retryAfterSeconds = gate.refusal(principal, tool.name, limits.silenceMs);
+    if (retryAfterSeconds !== undefined) {
+      const message = `The server "${name}" has too many calls waiting. Try again in ${retryAfterSeconds} s.`;
+      call.fail(new DrawbridgeError("overloaded", message, { retryAfterSeconds }));
       return;
     }
-    call.ticket = queue.push(principalOf(call.permitted), lane, call);
-    takePulse();
+    call.ticket = queue.push(principal, lane, call);
+    gate.joined(principal, tool.name);
+    pulse.take();
     ensure();
+  }
+
+  function unqueue(call: PooledCall, ticket: Ticket<PooledCall>): void {
+    queue.remove(ticket);
+    gate.left(principalOf(call.permitted), toolOf(call.permitted).name);
+    call.ticket = undefined;
   }
 
   /** Sends what waits to whoever can take it. Afterwards nothing waits that could be sent. */
@@ -244,7 +288,8 @@ export function processPool(
         const tool = toolOf(permitted);
         return children.some((child) => canTake(child, tool, permitted));
       });
-      if (call === undefined) return;
+      if (call?.ticket === undefined) return;
+      unqueue(call, call.ticket);
       const tool = toolOf(call.permitted);
       const child = place(call.permitted, tool);
       if (child !== undefined) assign(child, call, tool);
@@ -253,7 +298,7 @@ export function processPool(
 
   /** Calls wait in line for their tool; those that need a process to themselves, also for their caller. */
   const laneOf = (permitted: PermittedCall, tool: Tool) =>
-    mayAsk(tool) ? `${JSON.stringify(tool.name)}\n${principalOf(permitted)}` : tool.name;
+    whose.mayAsk(tool) ? `${JSON.stringify(tool.name)}\n${principalOf(permitted)}` : tool.name;
 
   /** The process for a call: its home if that can take it, else the least busy one, the oldest of equals. */
   function place(permitted: PermittedCall, tool: Tool): Child | undefined {
@@ -279,27 +324,11 @@ export function processPool(
       !child.blocked &&
       child.suspectId === 0 &&
       !child.full &&
-      child.flights.size < settings.maxInFlight &&
+      child.load < settings.maxInFlight &&
       (child.counts.get(tool) ?? 0) < tool.limit &&
       !child.leaving &&
-      (!askable || belongs(child, tool, principalOf(permitted)))
+      whose.belongs(child, tool, principalOf(permitted))
     );
-  }
-
-  function toolOf({ call }: PermittedCall): Tool {
-    const { kind, upstreamName } = call.target;
-    // A prompt may ask as a tool may; resources are too many to know each.
-    const key = kind === "tool" ? upstreamName : kind === "prompt" ? `${call.method} ${upstreamName}` : call.method;
-    let tool = tools.get(key);
-    if (tool === undefined) {
-      if (tools.size >= MAX_TOOLS)
-        for (const [old, { blocking }] of tools)
-          if (!blocking && queue.waitingIn(old) === 0 && tools.delete(old)) break;
-      const limit = Math.min(FIRST_LIMIT, settings.maxInFlight);
-      tool = { name: key, limit, blocking: false, calm: 0, grownAt: 0, asks: false, quiet: 0 };
-      tools.set(key, tool);
-    }
-    return tool;
   }
 
   function expire(exchange: unknown, why: "silence" | "total"): void {
@@ -310,235 +339,6 @@ export function processPool(
     }
     const message = `The server "${name}" had no process free for the call in time. Try again later.`;
     call.fail(new DrawbridgeError("overloaded", message, { retryAfterSeconds: 5 }));
-  }
-
-  // ---- questions ----
-
-  // A question does not say which call it belongs to. It is put to the one caller whose calls are in flight in the process that
-  // asks, so calls that may ask share no process with those of others. When it happens in spite of that, the question waits until
-  // all calls but one caller's have ended.
-
-  const mayAsk = (tool: Tool) => askable && (tool.asks || tool.quiet < QUIET_CALLS);
-
-  /** Whether a process can take a call of this caller without doubt about whose question is whose. */
-  function belongs(child: Child, tool: Tool, principal: string): boolean {
-    if (child.held.length > 0) return false;
-    if ((child.lease ?? principal) !== principal || (child.owner ?? principal) !== principal) return false;
-    if (!mayAsk(tool)) return !child.reserved;
-    if (!child.settled || child.hauntedFor(principal)) return false;
-    const atMost = leasesOf(principal) >= mostLeases();
-    if (child.lease === undefined && atMost) return false;
-    // Two dialogues of one caller in one process are told apart by nothing, so they share one only when they must.
-    if (!atMost && inDialogue(child)) return false;
-    for (const call of child.flights.values()) if (principalOf(call.permitted) !== principal) return false;
-    return true;
-  }
-
-  function inDialogue(child: Child): boolean {
-    for (const call of child.flights.values()) if (call.asking > 0) return true;
-    return false;
-  }
-
-  /** Nobody has all processes to themselves, however many clients they call through. */
-  const mostLeases = () => Math.max(1, (children.length + share.room()) >> 1);
-
-  function leasesOf(principal: string): number {
-    const subject = subjectOf(principal);
-    return children.filter(({ lease }) => lease !== undefined && subjectOf(lease) === subject).length;
-  }
-
-  const waitingSubjects = () => new Set([...queue.heads()].map(({ permitted }) => permitted.by.subject));
-
-  /**
-   * Ends the dialogue whose client has been silent for longest, when a process is wanted that it holds: most of those never come
-   * back. `all`: there is no process for anybody; otherwise only who has too many dialogues of their own is in their own way.
-   */
-  function endForgotten(waiting: ReadonlySet<string>, all: boolean, ownPatienceMs: number): void {
-    const time = now();
-    let forgotten: PooledCall | undefined;
-    for (const child of children) {
-      for (const call of child.flights.values()) {
-        if (call.asking === 0) continue;
-        const own = waiting.has(call.permitted.by.subject);
-        const patience = own ? ownPatienceMs : all ? YIELDS_TO_OTHERS_MS : Number.POSITIVE_INFINITY;
-        if (time - call.askingSince < patience) continue;
-        if (forgotten === undefined || call.askingSince < forgotten.askingSince) forgotten = call;
-      }
-    }
-    const message = `The server "${name}" is needed for other calls, and its question was not answered. Call again.`;
-    const busy = new DrawbridgeError("overloaded", message, { retryAfterSeconds: 1 });
-    forgotten?.fail(busy, "the question was not answered");
-  }
-
-  function onQuestion(child: Child, question: ServerRequest): void {
-    if (question.method === "roots/list" && !child.settled) {
-      child.refuse(question, OUTSIDE);
-      child.startedUp();
-    } else if (!tryToAsk(child, question)) {
-      hold(child, question);
-    }
-  }
-
-  /** Puts a question to whom it must be for, or refuses it when it is for nobody; false when that cannot be told now. */
-  function tryToAsk(child: Child, question: ServerRequest): boolean {
-    let best: PooledCall | undefined;
-    for (const call of child.flights.values()) {
-      if (best !== undefined && principalOf(best.permitted) !== principalOf(call.permitted)) return false;
-      if (best === undefined || likelier(call, best)) best = call;
-    }
-    if (best === undefined) {
-      child.refuse(question, OUTSIDE);
-      return true;
-    }
-    if (child.hauntedFor(principalOf(best.permitted))) return false;
-    if (best.tool !== undefined) {
-      if (!best.tool.asks) logger.debug({ tool: best.tool.name }, "the tool asks; calls of it share no process");
-      best.tool.asks = true;
-    }
-    // Servers keep the roots they were told for all their calls to come.
-    if (question.method === "roots/list") child.owner = principalOf(best.permitted);
-    child.ask(best, question);
-    return true;
-  }
-
-  function hold(child: Child, question: ServerRequest): void {
-    if (child.held.length >= MAX_HELD) {
-      child.refuse(question, "Too many questions wait.");
-      return;
-    }
-    const timer = setTimeout(
-      () => {
-        child.held = child.held.filter((other) => other.question !== question);
-        // One of them has asked, and all of them may.
-        for (const { tool } of child.flights.values())
-          if (tool !== undefined) tool.quiet = Math.min(tool.quiet, QUIET_CALLS - SUSPECT_QUIET_CALLS);
-        logger.warn({ pid: child.pid, method: question.method }, "a question of the server was in nobody's name");
-        child.refuse(question, "The question cannot be told from those of other calls.");
-        dispatch();
-      },
-      Math.min(MAX_HELD_MS, limits.silenceMs / 2),
-    );
-    child.held.push({ question, timer });
-  }
-
-  function onWithdrawn(child: Child, id: RequestId): void {
-    const withdrawn = child.held.find(({ question }) => question.id === id);
-    if (withdrawn === undefined) return;
-    clearTimeout(withdrawn.timer);
-    child.held = child.held.filter((other) => other !== withdrawn);
-    dispatch();
-  }
-
-  function onOver(child: Child, call: PooledCall, answered: boolean): void {
-    if (call.exclusive && --child.leases === 0) child.lease = undefined;
-    if (answered && call.questions === 0 && call.tool !== undefined) call.tool.quiet++;
-    if (child.held.length === 0 || child.phase === "ended") return;
-    child.held = child.held.filter(({ question, timer }) => {
-      if (!tryToAsk(child, question)) return true;
-      clearTimeout(timer);
-      return false;
-    });
-  }
-
-  // ---- pulse ----
-
-  /** Looks after the processes for as long as calls wait. */
-  function takePulse(): void {
-    if (pulseTimer !== undefined) return;
-    pulseAt = now();
-    pulseTimer = setInterval(() => setImmediate(onTick), TICK_MS);
-    onTick();
-  }
-
-  function onTick(): void {
-    if (queue.size === 0) {
-      clearInterval(pulseTimer);
-      pulseTimer = undefined;
-      for (const child of children) child.reserved = false;
-      return;
-    }
-    const time = now();
-    // While the gateway itself stood still nobody listened, and silence proves nothing.
-    const listened = Math.min(time - pulseAt, 2 * TICK_MS);
-    pulseAt = time;
-    for (const child of children) {
-      const watched = child.flights.size > 0 || child.full || child.blocked || child.suspectId !== 0;
-      if (child.phase !== "ready" || !watched) continue;
-      if (child.pingId === 0) {
-        if (!child.heard || mayGrow(child)) child.ping();
-      } else if (!child.heard) {
-        child.silentMs += listened;
-        if (child.silentMs >= BLOCKED_MS) child.blocked = true;
-        if (child.silentMs >= LESSON_MS) suspectOnly(child);
-        if (child.silentMs >= WEDGED_MS && child.flights.size === 0) replace(child);
-      }
-      child.heard = false;
-    }
-    dispatch();
-    ensure();
-    if (askable && queue.size > 0 && waitedMs() >= SHARE_MS) {
-      const all = share.room() <= 0 && children.every(({ phase, lease }) => phase !== "ready" || lease !== undefined);
-      endForgotten(waitingSubjects(), all, YIELDS_TO_OWN_MS);
-    }
-  }
-
-  const mayGrow = (child: Child) => [...queue.heads()].some(({ permitted }) => growable(toolOf(permitted), child));
-
-  const growable = (tool: Tool, child: Child) =>
-    !tool.blocking && tool.limit < settings.maxInFlight && (child.counts.get(tool) ?? 0) > 0;
-
-  /** Something came out of a process that was watched. */
-  function onPulse(child: Child, answered: PooledCall | undefined, pong: boolean): void {
-    const time = now();
-    if (child.silentMs >= LESSON_MS) {
-      child.silenceEndedAt = time;
-      // A process that was held up speaks first of what held it up.
-      if (answered?.tool !== undefined) learnBlocking(answered.tool);
-    }
-    const awake = child.blocked;
-    child.blocked = false;
-    if (pong && time - child.pingSentAt < BLOCKED_MS) {
-      for (const { permitted } of queue.heads()) {
-        const tool = toolOf(permitted);
-        if (!growable(tool, child) || time - tool.grownAt < GROWTH_MS) continue;
-        tool.limit = Math.min(settings.maxInFlight, tool.limit * 2);
-        tool.grownAt = time;
-      }
-      for (const call of child.flights.values())
-        if (call.tool?.blocking && call.sentAt <= child.pingSentAt) calm(call.tool, 4);
-    }
-    // An answer to a call dispatches when it has left the books.
-    if ((pong || awake) && answered === undefined) dispatch();
-  }
-
-  /** The one tool in flight in a silent process must be what blocks it. */
-  function suspectOnly(child: Child): void {
-    let only: Tool | undefined;
-    for (const [tool, count] of child.counts) {
-      if (count === 0) continue;
-      if (only !== undefined) return;
-      only = tool;
-    }
-    if (only !== undefined) learnBlocking(only);
-  }
-
-  function learnBlocking(tool: Tool): void {
-    if (!tool.blocking) logger.debug({ tool: tool.name }, "the tool blocks its process; it gets one process per call");
-    tool.blocking = true;
-    tool.limit = 1;
-    tool.calm = 0;
-  }
-
-  function onCalm(child: Child, call: PooledCall, tool: Tool): void {
-    if (!tool.blocking || child.silenceEndedAt > call.sentAt) return;
-    if (now() - call.sentAt < BLOCKED_MS) calm(tool, 1);
-  }
-
-  function calm(tool: Tool, calls: number): void {
-    tool.calm += calls;
-    if (tool.calm < CALM_CALLS) return;
-    tool.blocking = false;
-    tool.limit = Math.min(FIRST_LIMIT, settings.maxInFlight);
   }
 
   // ---- processes ----
@@ -573,72 +373,23 @@ export function processPool(
     for (const child of children) {
       if (child.phase !== "ready") continue;
       ready = true;
-      if (askable && !shared(child)) {
+      if (!whose.shared(child)) {
         unshared = true;
         continue;
       }
-      const suspect = child.suspectId !== 0 && now() - child.suspectSince > SUSPECT_MS;
-      const heldUp = suspect || (child.blocked && child.silentMs >= (trusted(child) ? TRUST : 1) * BLOCKED_MS);
-      if (!heldUp) return 0;
-      if (!suspect && child.silentMs < LESSON_MS) patience = true;
+      const heldUp = pulse.heldUp(child);
+      if (heldUp === "no") return 0;
+      if (heldUp === "perhaps") patience = true;
     }
-    if (unshared) return waitedMs() < SHARE_MS ? 0 : STARTS_AT_ONCE;
+    if (unshared) return whose.urgent() ? STARTS_AT_ONCE : 0;
     return patience || !ready ? 1 : Math.ceil(queue.size / CALLS_PER_START);
-  }
-
-  /** Whether a process could take any call that waits as soon as it has done something else. */
-  function shared(child: Child): boolean {
-    if (child.held.length > 0 || child.leaving) return false;
-    const owner = child.lease ?? child.owner;
-    for (const { permitted } of queue.heads()) {
-      const principal = principalOf(permitted);
-      if (owner !== undefined && principal !== owner) return false;
-      if (mayAsk(toolOf(permitted)) && inDialogue(child) && leasesOf(principal) < mostLeases()) return false;
-      if (mayAsk(toolOf(permitted)) && (child.flights.size > 0 ? owner === undefined : child.hauntedFor(principal)))
-        return false;
-    }
-    return true;
-  }
-
-  /** How long the first of those who wait has waited. */
-  function waitedMs(): number {
-    let since = now();
-    const time = since;
-    for (const { startedAt } of queue.heads()) since = Math.min(since, startedAt);
-    return time - since;
   }
 
   /** Processes are wanted, and there is no room for them. */
   function crowded(): void {
-    share.squeeze(children.length === 0, waitingSubjects());
-    if (!askable || share.room() > 0) return;
-    const kept = children.find(
-      (child) =>
-        (child.owner !== undefined || child.hauntedFor("")) && child.flights.size === 0 && child.phase === "ready",
-    );
-    if (kept !== undefined) {
-      retire(kept, "makes room for others");
-      return;
-    }
-    // Whoever needs a process to themselves gets one when it has done what it does for others.
-    let best: Child | undefined;
-    for (const child of children) {
-      if (child.reserved) return;
-      if (child.phase !== "ready" || !child.settled || !canLend(child)) continue;
-      if (best === undefined || child.flights.size < best.flights.size) best = child;
-    }
-    const wants = [...queue.heads()].some(({ permitted }) => mayAsk(toolOf(permitted)));
-    if (best !== undefined && wants) best.reserved = true;
-  }
-
-  const canLend = (child: Child) =>
-    child.lease === undefined && child.owner === undefined && child.held.length === 0 && !child.hauntedFor("");
-
-  /** Whether all it works on has been seen not to block. */
-  function trusted(child: Child): boolean {
-    for (const [tool, count] of child.counts)
-      if (count > 0 && (tool.blocking || tool.limit < 4 * FIRST_LIMIT)) return false;
-    return true;
+    share.squeeze(children.length === 0, whose.subjects());
+    const kept = share.room() > 0 ? undefined : whose.makeRoom();
+    if (kept !== undefined) retire(kept, "makes room for others");
   }
 
   function start(): void {
@@ -661,6 +412,7 @@ export function processPool(
       now,
     );
     children.push(child);
+    gate.changed();
     logger.debug({ pid: child.pid, size: children.length }, "server process starts");
   }
 
@@ -703,14 +455,6 @@ export function processPool(
     return (unstartable || failures >= FAILURES_TO_DEGRADE) && children.every((child) => child.phase !== "ready");
   }
 
-  /** Ends a process that does nothing for anybody any more, so that another may take its place. */
-  function replace(child: Child): void {
-    logger.warn({ pid: child.pid }, "a server process gives no sign of life and is replaced");
-    leave(child);
-    restarts++;
-    endings.add(settled(child.end()));
-  }
-
   function leave(child: Child): void {
     children = children.filter((other) => other !== child);
     for (const [key, home] of homes) if (home === child) homes.delete(key);
@@ -728,6 +472,7 @@ export function processPool(
           if (children.length <= min) break;
           if (child.phase !== "ready" || child.flights.size > 0 || queue.size > 0 || now() - child.idleSince < idleMs)
             continue;
+          if (child.openTasks > 0) continue;
           retire(child, "was idle");
         }
         armIdle();
@@ -766,13 +511,13 @@ export function processPool(
     identity: () => identity,
     spare(must, waiting) {
       const ready = children.filter((child) => child.phase === "ready" && !child.leaving);
-      const idle = ready.find((child) => child.flights.size === 0);
+      const idle = ready.find((child) => child.flights.size === 0 && (must || child.openTasks === 0));
       if (queue.size === 0 && idle !== undefined && children.length > (must ? 0 : min)) {
         retire(idle, "makes room for others");
         return true;
       }
       if (!must) return false;
-      endForgotten(waiting, true, YIELDS_TO_OWN_ELSEWHERE_MS);
+      whose.endForgotten(waiting);
       if (children.some(({ leaving }) => leaving)) return false;
       const [least] = ready.sort((a, b) => a.flights.size - b.flights.size);
       if (least === undefined) return false;
@@ -784,8 +529,10 @@ export function processPool(
     get size() {
       return children.length;
     },
+    has: (process) => children.some(({ key }) => key === process),
     get idle() {
-      return queue.size === 0 && waiters.size === 0 && inFlight() === 0;
+      const busy = queue.size > 0 || waiters.size > 0 || inFlight() > 0;
+      return !busy && children.every(({ openTasks }) => openTasks === 0);
     },
     ready: () => children.filter((child) => child.phase === "ready"),
     async reach(signal) {
@@ -822,6 +569,7 @@ export function processPool(
               : "starting",
         size: children.length,
         inFlight: inFlight(),
+        tasks: children.reduce((sum, child) => sum + child.openTasks, 0),
         queued: queue.size,
         restarts,
         problem: ready ? undefined : problem,
@@ -846,20 +594,9 @@ export function processPool(
         for (const call of [...child.flights.values()]) call.fail(error, "the gateway is being shut down");
       for (const child of children) endings.add(settled(child.end()));
       children = [];
-      clearInterval(pulseTimer);
+      pulse.stop();
+      vigil.stop();
       await Promise.all(endings);
     },
   };
-}
-
-/** Of calls of one caller: those whose tool is known to ask, those that have asked least, and the oldest come first. */
-function likelier(call: PooledCall, other: PooledCall): boolean {
-  const asks = Number(call.tool?.asks ?? false) - Number(other.tool?.asks ?? false);
-  const fewer = other.questions - call.questions;
-  return asks > 0 || (asks === 0 && (fewer > 0 || (fewer === 0 && call.id < other.id)));
-}
-
-/** A client's id is a URL or ours, and has no line breaks. */
-function subjectOf(principal: string): string {
-  return principal.slice(0, principal.lastIndexOf("\n"));
 }

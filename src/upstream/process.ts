@@ -2,6 +2,7 @@
 import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
 import type { DrawbridgeError } from "../core/errors.ts";
 import type { Logger } from "../observe/logger.ts";
+import { errorLines } from "./error-lines.ts";
 import { sharedReaper } from "./reaper.ts";
 
 export interface ProcessOptions {
@@ -9,11 +10,15 @@ export interface ProcessOptions {
   readonly command: readonly string[];
   readonly cwd: string;
   readonly environment: Readonly<Record<string, string>>;
+  /** Gives the process an IPC channel until the first message came through it, whose handle goes here. */
+  readonly channel?: ((handle: unknown) => void) | undefined;
+  /** Asks for an orderly end in place of SIGTERM to the process group. False: there was nobody to ask. */
+  readonly terminate?: ((pid: number) => boolean) | undefined;
 }
 
 export interface ProcessEvents {
   output(chunk: Buffer): void;
-  /** One line of stderr, cut at 1,000 characters. */
+  /** One line of stderr, cut at 1,000 characters. Of a flood the middle is left out. */
   errorLine(line: string): void;
   /** stdin takes more again after `full`. */
   drained(): void;
@@ -40,7 +45,6 @@ const STDIN_GRACE_MS = 1000;
 const TERM_GRACE_MS = 2000;
 /** How long output may come after the exit; a grandchild can hold the pipe open for ever. */
 const LAST_WORDS_MS = 200;
-const MAX_ERROR_LINE = 1000;
 
 const POSIX = process.platform !== "win32";
 
@@ -54,8 +58,8 @@ export function startProcess(options: ProcessOptions, logger: Logger, events: Pr
       shell: false,
       detached: POSIX,
       windowsHide: true,
-      stdio: ["pipe", "pipe", "pipe"],
-    });
+      stdio: options.channel === undefined ? ["pipe", "pipe", "pipe"] : ["pipe", "pipe", "pipe", "ipc"],
+    }) as ChildProcessWithoutNullStreams;
   } catch (error) {
     const reason = `could not be started: ${error instanceof Error ? error.message : String(error)}`;
     setImmediate(() => events.exited(reason, false));
@@ -68,6 +72,7 @@ export function startProcess(options: ProcessOptions, logger: Logger, events: Pr
   let out: string[] = [];
   let full = false;
   let gone = false;
+  const complaints = errorLines(events.errorLine);
   const exit = Promise.withResolvers<void>();
   /** Settles when the whole group is gone. */
   let cleared: Promise<void> | undefined;
@@ -76,6 +81,7 @@ export function startProcess(options: ProcessOptions, logger: Logger, events: Pr
     if (gone) return;
     gone = true;
     out = [];
+    complaints.end();
     events.exited(reason, startable);
   }
   function signalGroup(signal: NodeJS.Signals | 0): boolean {
@@ -110,6 +116,10 @@ export function startProcess(options: ProcessOptions, logger: Logger, events: Pr
     child.once("close", () => reportExit(reason, true));
     setTimeout(() => reportExit(reason, true), LAST_WORDS_MS);
   });
+  child.once("message", (_message, handle) => {
+    options.channel?.(handle);
+    if (child.connected) child.disconnect();
+  });
   child.stdin.on("error", () => {}); // EPIPE: the exit event tells the same.
   child.stdin.on("drain", () => {
     full = false;
@@ -120,7 +130,9 @@ export function startProcess(options: ProcessOptions, logger: Logger, events: Pr
   });
   child.stdout.on("error", () => {});
   child.stderr.on("error", () => {});
-  child.stderr.on("data", errorLines(events.errorLine));
+  child.stderr.on("data", (chunk: Buffer) => {
+    if (!gone) complaints.push(chunk);
+  });
 
   async function leave(first: () => void): Promise<void> {
     first();
@@ -145,7 +157,8 @@ export function startProcess(options: ProcessOptions, logger: Logger, events: Pr
     end: () =>
       leave(() => {
         child.stdin.end();
-        const term = setTimeout(() => signalGroup("SIGTERM"), STDIN_GRACE_MS);
+        const asked = () => pid !== undefined && options.terminate?.(pid) === true;
+        const term = setTimeout(() => asked() || signalGroup("SIGTERM"), STDIN_GRACE_MS);
         const kill = setTimeout(() => signalGroup("SIGKILL"), STDIN_GRACE_MS + TERM_GRACE_MS);
         void exit.promise.then(() => {
           clearTimeout(term);
@@ -157,14 +170,3 @@ export function startProcess(options: ProcessOptions, logger: Logger, events: Pr
 }
 
 const delay = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
-
-/** Cuts stderr into lines; what is beyond the limit of a line is not kept. */
-function errorLines(onLine: (line: string) => void): (chunk: Buffer) => void {
-  const decoder = new TextDecoder();
-  let held = "";
-  return (chunk) => {
-    const lines = (held + decoder.decode(chunk, { stream: true })).split("\n");
-    held = (lines.pop() ?? "").slice(0, MAX_ERROR_LINE);
-    for (const line of lines) if (line.trim() !== "") onLine(line.slice(0, MAX_ERROR_LINE).trimEnd());
-  };
-}

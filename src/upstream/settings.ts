@@ -16,6 +16,14 @@ const common = {
     .describe(
       "How long a question of the server to its client (elicitation, sampling, roots) may wait for the answer. The call's own times stand still meanwhile.",
     ),
+  healthSeconds: z
+    .number()
+    .min(0)
+    .max(86_400)
+    .default(15)
+    .describe(
+      "How often a server that is not in use is asked for a sign of life (a ping of MCP). 0: only after failures.",
+    ),
   startTimeoutSeconds: seconds.default(30).describe("How long the first handshake may take."),
   maxAnswerBytes: z
     .int()
@@ -25,14 +33,122 @@ const common = {
     .describe("The largest single message of the upstream, in bytes. A larger one ends the call with an error."),
 };
 
+const isolation = z.enum(["shared", "per-user", "per-session"]).default("shared");
+
+/** Where a value comes from that is different for each user. */
+const userValue = z.union([
+  z.strictObject({
+    from: z
+      .union([z.enum(["subject", "client"]), z.string().regex(/^claims\.[A-Za-z0-9_.:/-]+$/)])
+      .describe("`subject`, `client`, or a claim of the user's, such as `claims.email`."),
+    otherwise: z.string().optional().describe("For what is asked on nobody's behalf, such as the list of tools."),
+  }),
+  z.strictObject({
+    secret: z
+      .string()
+      .regex(/^[A-Za-z0-9_][A-Za-z0-9_.-]*$/)
+      .describe(
+        "The folder of a secret for each user: `secrets/<name>/<subject>`. A user without one is refused, and told so.",
+      ),
+    otherwise: secretField.optional().describe("For what is asked on nobody's behalf, such as the list of tools."),
+  }),
+]);
+const environmentName = z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/);
+const headerName = z.string().regex(/^[A-Za-z0-9-]+$/);
+
+/** `host:port`, `*.domain:port`; nothing else may be reached. */
+const egress = z
+  .string()
+  .regex(
+    /^(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?:\d{1,5}$|^\[[0-9A-Fa-f:.]+\]:\d{1,5}$/,
+    "expected host:port, *.domain:port or [address]:port",
+  );
+
+export const sandboxSettings = z.strictObject({
+  network: z
+    .array(egress)
+    .max(100)
+    .default([])
+    .describe(
+      "Hosts that the server may reach through the proxy it is given, as host:port. Default: none; there is no other way out. A name that leads to a private address needs that address beside it.",
+    ),
+  read: z
+    .array(z.string().min(1))
+    .max(100)
+    .default([])
+    .describe(
+      "Files and folders that it may read beside its own program and the system's. Relative to the settings file, or to the home folder by `~`.",
+    ),
+  write: z
+    .array(z.string().min(1))
+    .max(100)
+    .default([])
+    .describe(
+      "Files and folders that it may change. Default: none but its own empty /tmp and home, which are gone with it.",
+    ),
+  memoryMb: z
+    .int()
+    .min(16)
+    .max(1_048_576)
+    .default(1024)
+    .describe("Memory of a process and all that it starts, together."),
+  processes: z
+    .int()
+    .min(1)
+    .max(10_000)
+    .default(64)
+    .describe("Processes and threads that it may have; a Node program alone has 11."),
+  tmpMb: z
+    .int()
+    .min(1)
+    .max(1_048_576)
+    .default(64)
+    .describe("The size of its /tmp, of its home and of /dev/shm, each; what is in them counts as memory."),
+  require: z
+    .boolean()
+    .default(false)
+    .describe(
+      "Refuse to start where this cannot be enforced (no bubblewrap, no control groups); otherwise the start says what is missing.",
+    ),
+});
+
 export const stdioServer = z.strictObject({
   command: z
-    .array(z.string().min(1))
+    .array(z.union([z.string().min(1), secretField]))
     .min(1)
-    .describe("The program and its arguments. Started as it stands, never through a shell."),
+    .describe(
+      "The program and its arguments. Started as it stands, never through a shell. A secret in an argument can be seen by every program of the machine: prefer `environment`.",
+    ),
+  isolation: isolation.describe(
+    "Who shares a process: everybody; nobody with another user (`per-user`); nobody with another session (`per-session`).",
+  ),
+  instances: z
+    .strictObject({
+      max: z
+        .int()
+        .min(1)
+        .max(10_000)
+        .default(64)
+        .describe(
+          "Users (or sessions) that have processes at the same time. For a further one the one idle for longest gives way; when none is idle it is refused with 503.",
+        ),
+      processes: z.int().min(1).max(64).default(2).describe("The most processes of one user (or session)."),
+      idleSeconds: seconds
+        .default(600)
+        .describe("A user (or session) whose processes do nothing for so long loses them."),
+    })
+    .prefault({})
+    .describe("With `isolation: per-user` and `per-session`; `processes` is for shared ones."),
+  userEnvironment: z
+    .record(environmentName, userValue)
+    .default({})
+    .describe("Environment that is different for each user; needs `isolation: per-user` or `per-session`."),
+  sandbox: sandboxSettings
+    .optional()
+    .describe("Confines the processes (bubblewrap, Linux). Default: they may do what the gateway's own user may."),
   cwd: z.string().optional().describe("The working directory, relative to the settings file."),
   environment: z
-    .record(z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/), z.union([z.string(), secretField]))
+    .record(environmentName, z.union([z.string(), secretField]))
     .default({})
     .describe(
       "Environment of the process, beside PATH, HOME, LANG, TZ, TMPDIR and the like. Nothing else of the gateway's environment is passed on.",
@@ -66,14 +182,50 @@ export const stdioServer = z.strictObject({
   ...common,
 });
 
+const upstreamOAuth = z.preprocess(
+  (written) => (typeof written === "string" ? { of: written } : written),
+  z.strictObject({
+    of: z
+      .enum(["per-user", "operator"])
+      .describe("Whose authorization calls carry: that of the calling user, or one that the operator gave for all."),
+    scopes: z
+      .array(z.string().min(1))
+      .optional()
+      .describe("Scopes to ask for at first. Default: those that the server's challenge or metadata names."),
+    clientId: z
+      .string()
+      .min(1)
+      .optional()
+      .describe("A client that was registered there by hand. Default: our metadata document, or dynamic registration."),
+    clientSecret: secretField.optional(),
+    issuer: z
+      .url({ protocol: /^https?$/ })
+      .optional()
+      .describe(
+        "The only authorization server that is believed, which may then be on a private network. Default: the first that the server names, on public addresses unless the server's own URL is a private address.",
+      ),
+    allowInsecureHttp: z
+      .boolean()
+      .default(false)
+      .describe("Insecure: allows plain http to an authorization server that is not loopback."),
+  }),
+);
+
 export const httpServer = z.strictObject({
   url: z
     .url({ protocol: /^https?$/ })
     .describe("The MCP endpoint. Plain http is for loopback or with `allowInsecureHttp`."),
   headers: z
-    .record(z.string().regex(/^[A-Za-z0-9-]+$/), z.union([z.string(), secretField]))
+    .record(headerName, z.union([z.string(), secretField]))
     .default({})
     .describe("Headers sent with each request, for example an API key by reference. No client ever sees them."),
+  userHeaders: z
+    .record(headerName, userValue)
+    .default({})
+    .describe("Headers that are different for each user; needs `isolation: per-user` or `per-session`."),
+  isolation: isolation.describe(
+    "Who shares a session at the server: everybody; nobody with another user; nobody with another session.",
+  ),
   credentials: z
     .union([
       z.literal("exchange"),
@@ -88,10 +240,11 @@ export const httpServer = z.strictObject({
             ),
         }),
       }),
+      z.strictObject({ oauth: upstreamOAuth }),
     ])
     .optional()
     .describe(
-      "Each call carries a token made for this upstream and the calling user (RFC 8693), never the caller's own. Default: none but `headers`.",
+      "`exchange`: each call carries a token made for this upstream and the calling user (RFC 8693), never the caller's own. `oauth`: the server has an authorization server of its own, and each user (or the operator) connects once. Default: none but `headers`.",
     ),
   transport: z
     .enum(["auto", "streamable-http", "sse"])
@@ -111,7 +264,7 @@ export const httpServer = z.strictObject({
     })
     .prefault({})
     .describe(
-      "At a server that keeps sessions, one for each user and client, never shared: with `credentials`, and for clients that the server may ask something.",
+      "At a server that keeps sessions, one for each user and client, never shared: with `credentials` or `isolation`, and for clients that the server may ask something.",
     ),
   allowInsecureHttp: z.boolean().default(false).describe("Insecure: allows plain http to a host that is not loopback."),
   allowPrivateAddresses: z
@@ -138,6 +291,18 @@ export const serversSettings = z
   .record(serverName, z.union([stdioServer, httpServer]))
   .refine((servers) => Object.keys(servers).length > 0, "at least one server is needed");
 
+export type SandboxSettings = z.infer<typeof sandboxSettings>;
+export type UserValue = z.infer<typeof userValue>;
+export type UpstreamOAuthSettings = z.infer<typeof upstreamOAuth>;
+export type Isolation = z.infer<typeof isolation>;
 export type StdioServerSettings = z.infer<typeof stdioServer>;
 export type HttpServerSettings = z.infer<typeof httpServer>;
+/** A server that has an authorization server of its own. */
+export type OAuthServerSettings = HttpServerSettings & {
+  readonly credentials: { readonly oauth: UpstreamOAuthSettings };
+};
 export type ServerSettings = StdioServerSettings | HttpServerSettings;
+
+export function hasOAuth(server: ServerSettings): server is OAuthServerSettings {
+  return "url" in server && typeof server.credentials === "object" && "oauth" in server.credentials;
+}

@@ -4,8 +4,7 @@
  */
 import type { DrawbridgeError } from "../core/errors.ts";
 import { oneLine } from "../core/one-line.ts";
-import type { CredentialSource } from "./credentials.ts";
-import type { Endpoint, Manner } from "./endpoint.ts";
+import type { Endpoint, Manner, Party } from "./endpoint.ts";
 import type { ProcessEvents, ServerProcess } from "./process.ts";
 
 /** Messages on their way at most; more wait in the pool. */
@@ -13,7 +12,7 @@ const MAX_UNSENT = 256;
 /** How long a message may take until the server has taken it. */
 const POST_MS = 30_000;
 
-export function startSse(endpoint: Endpoint, source: CredentialSource, events: ProcessEvents): ServerProcess {
+export function startSse(endpoint: Endpoint, party: Party, events: ProcessEvents): ServerProcess {
   const manner: Manner = { headers: endpoint.headers, envelope: "" };
   const end = Promise.withResolvers<void>();
   const underWay = new Set<() => void>();
@@ -37,7 +36,7 @@ export function startSse(endpoint: Endpoint, source: CredentialSource, events: P
     end.resolve();
   }
 
-  stop = endpoint.stream(manner, source, "", {
+  stop = endpoint.stream(manner, party, "", {
     event(type, data) {
       if (type === "endpoint" && path === undefined) onEndpoint(data);
     },
@@ -93,7 +92,7 @@ export function startSse(endpoint: Endpoint, source: CredentialSource, events: P
       }
     };
     const body = text.trimEnd();
-    const giveUp = endpoint.send({ method: "POST", path: to, headers: [...manner.headers], body }, source, {
+    const giveUp = endpoint.send({ method: "POST", path: to, headers: [...manner.headers], body }, party, {
       message() {},
       end(reply) {
         taken();

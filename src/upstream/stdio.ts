@@ -1,12 +1,14 @@
 /** An MCP server that is a program: `Upstream` over a pool of its processes. */
 import { resolve } from "node:path";
 import { DrawbridgeError } from "../core/errors.ts";
+import { Secret } from "../core/secret.ts";
 import type { Logger } from "../observe/logger.ts";
 import { childEnvironment, type Environment } from "./environment.ts";
-import { flavouredPools } from "./flavoured-pools.ts";
+import { flavouredPools, type Personal } from "./flavoured-pools.ts";
 import { readList } from "./messages.ts";
 import type { PoolOptions } from "./pool.ts";
-import { startProcess } from "./process.ts";
+import type { ProcessEvents, ServerProcess } from "./process.ts";
+import { confinement, type SandboxSupport } from "./sandbox.ts";
 import type { StdioServerSettings } from "./settings.ts";
 import type { Upstream, UpstreamEvents, UpstreamIdentity } from "./upstream.ts";
 
@@ -22,31 +24,56 @@ export interface StdioDeps extends UpstreamDeps {
   readonly baseDirectory: string;
   /** The gateway's environment; only harmless variables of it are passed on. */
   readonly environment: Environment;
+  /** Files and folders of the gateway's own, which no sandbox shows; `secrets` and `.drawbridge` beside the settings are among them anyway. */
+  readonly hidden?: readonly string[] | undefined;
+  /** How processes can be confined here. Default: found out by trying. */
+  readonly sandboxSupport?: SandboxSupport | undefined;
 }
 
-/** Starts the least number of processes at once, in the background. */
-export function stdioUpstream(name: string, settings: StdioServerSettings, deps: StdioDeps): Upstream {
+/** Starts the least number of processes at once, in the background. `personal`: they serve one user or session alone. */
+export function stdioUpstream(
+  name: string,
+  settings: StdioServerSettings,
+  deps: StdioDeps,
+  personal?: Personal,
+): Upstream {
   const logger = deps.logger.child({ server: name });
   const process = {
-    command: settings.command,
+    command: settings.command.map((word) => (word instanceof Secret ? word.reveal() : word)),
     cwd: resolve(deps.baseDirectory, settings.cwd ?? "."),
     environment: childEnvironment(deps.environment, settings.environment),
   };
-  return pooledUpstream({
-    name,
-    version: deps.version,
-    settings,
-    events: deps.events,
+  const confined = confinement(name, settings.sandbox, {
+    ...deps,
+    cwd: settings.cwd === undefined ? undefined : process.cwd,
+    support: deps.sandboxSupport,
     logger,
-    start: (events) => startProcess(process, logger, events),
   });
+  const start = (events: ProcessEvents) => confined.start(process, logger, events);
+  const upstream = pooledUpstream(
+    { name, version: deps.version, settings, events: deps.events, logger, start },
+    personal,
+  );
+  return { ...upstream, state: () => ({ ...upstream.state(), sandbox: confined.sentence() }) };
 }
 
 /** An upstream over processes, or over what is like them: one connection for many callers. */
-export function pooledUpstream(options: PoolOptions): Upstream {
+export function pooledUpstream(options: PoolOptions, personal?: Personal): Upstream {
   const { name } = options;
   const subscribed = new Set<string>();
-  const pool = flavouredPools(options, subscribed);
+  const pool = flavouredPools(personal === undefined ? options : { ...options, start }, subscribed, personal);
+
+  /** A process that is started when it is wanted is also wanted by those who subscribed. */
+  function start(events: ProcessEvents): ServerProcess {
+    const exited: ProcessEvents["exited"] = (...why) => {
+      events.exited(...why);
+      if (subscribed.size === 0) return;
+      pool
+        .reach(AbortSignal.timeout(options.settings.startTimeoutSeconds * 1000))
+        .catch((error: unknown) => options.logger.debug({ error }, "subscriptions wait for the server"));
+    };
+    return options.start({ ...events, exited });
+  }
 
   async function identity(signal: AbortSignal): Promise<UpstreamIdentity> {
     const known = pool.identity() ?? (await pool.reach(signal)).identity;

@@ -558,19 +558,12 @@ export const attacks: Readonly<Record<number, Attack>> = {
       "attacks/sign-in: metadata of another issuer, or with an endpoint that is no web address, sends nobody anywhere",
       "oauth/issuers: of an issuer that cannot be one is refused before anything is asked",
     ],
-    good: "oauth/issuers: is looked for where RFC 8414 puts the path, then where OpenID Connect does",
-    otherwise:
-      "The gateway discovers no authorization server of an upstream: it brings a token of its own issuer, or none. What remains is what it asks identity providers and issuers of the settings.",
+    good: "attacks/upstream-authorization: of a good server all this is followed",
   },
   83: {
     refused: "A consent at somebody else's server cannot be finished by another person or browser.",
-    tests: [
-      "attacks/sign-in: comes back in another browser: refused with 403, and nobody is signed in anywhere",
-      "attacks/token-passthrough: that the server turns down is answered in band: its challenge sends no client to a stranger",
-    ],
-    good: "attacks/sign-in: of another session is refused: somebody has signed in meanwhile",
-    otherwise:
-      "No person consents at an upstream through the gateway, so nothing of it is stored; the way back from an identity provider is the only one there is.",
+    tests: ["attacks/sign-in: comes back in another browser: refused with 403, and nobody is signed in anywhere"],
+    good: "e2e/connected-upstreams: is called for each person with their own account, and for whoever has none not at all",
   },
   84: {
     refused: "No document says of us what a request's headers say, and no public issuer is without https.",

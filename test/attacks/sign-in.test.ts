@@ -458,7 +458,7 @@ test("whichever operation of the store fails, nobody is signed in of whom there 
         (target, name) =>
         async (...args: unknown[]) => {
           // Not what a gateway looks at every quarter of a second.
-          if (args[0] !== "oauth:changes" && --left === 0) throw new Error("the store is gone");
+          if (args[0] !== "changes" && --left === 0) throw new Error("the store is gone");
           return Reflect.apply(Reflect.get(target, name), target, args);
         },
     });

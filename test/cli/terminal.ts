@@ -63,6 +63,8 @@ export async function run(argv: readonly string[], options: RunOptions = {}): Pr
         ],
         withheld: () => [],
         ready: Promise.resolve(),
+        control: undefined,
+        reload: async () => [],
         close: async () => {
           closed++;
         },

@@ -314,10 +314,19 @@ describe("references", () => {
 
   test("a secret cannot stand where others could read it", async () => {
     expect(
-      await report("servers: { a: { command: [node, '--token=${secret:x}'] } }\n", {
+      await report("servers: { a: { command: [node], cwd: './${secret:x}' } }\n", {
         readSecret: async () => "s3cr3t",
       }),
-    ).toEqual(["1:33 servers.a.command.1: expected a text, found a secret, which is not allowed here"]);
+    ).toEqual(["1:39 servers.a.cwd: expected a text, found a secret, which is not allowed here"]);
+  });
+
+  test("a secret may stand in an argument, with a warning, because other programs can see it there", async () => {
+    const { settings, warnings } = await load("servers: { a: { command: [node, '--token=${secret:x}'] } }\n", {
+      readSecret: async () => "s3cr3t",
+    });
+    expect(settings.servers["a"]).toMatchObject({ command: ["node", expect.any(Secret)] });
+    expect(warnings.join("\n")).toMatch(/servers\.a\.command has a secret in an argument, which every program/);
+    expect(warnings.join("\n")).not.toContain("s3cr3t");
   });
 });
 

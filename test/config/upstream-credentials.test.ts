@@ -37,3 +37,21 @@ test("an authorization server of others needs to know the gateway before it exch
   const known = "exchange: { clientId: drawbridge, clientSecret: '${env:SECRET}' }";
   expect(await problems(`${server}authorization: { issuer: https://login.example, ${known} }\n`)).toBe("");
 });
+
+test("people connect accounts only where this gateway signs them in; the operator does so anywhere", async () => {
+  const server = (of: string) => `servers: { a: { url: 'https://a.example/mcp', credentials: { oauth: ${of} } } }\n`;
+  const elsewhere = "authorization: { issuer: https://login.example }\n";
+  expect(await problems(`${server("per-user")}${elsewhere}`)).toMatch(
+    /servers\.a\.credentials\.oauth\.of.*cannot be per-user beside authorization/,
+  );
+  expect(await problems(`${server("operator")}${elsewhere}`)).toBe("");
+  expect(await problems(server("per-user"))).toBe("");
+});
+
+test("a client secret without its client, and an issuer in the clear, are refused", async () => {
+  const server = (more: string) =>
+    `servers: { a: { url: 'https://a.example/mcp', credentials: { oauth: { of: per-user, ${more} } } } }\n`;
+  expect(await problems(server("clientSecret: '${env:SECRET}'"))).toMatch(/clientSecret.*needs clientId/);
+  expect(await problems(server("issuer: 'http://login.example'"))).toMatch(/issuer.*must be https/);
+  expect(await problems(server("issuer: 'http://127.0.0.1:9000'"))).toBe("");
+});

@@ -23,7 +23,7 @@ export interface Expected {
   readonly over?: Transport;
 }
 
-/** Nobody offers the tasks extension here, so that nothing can be said about it. These scenarios are not scored. */
+/** They want tools of their own. These scenarios are not scored. */
 const NOT_OFFERED = /^tasks-/;
 
 const IN_WORDS = "A legacy server that misses a capability of the client says so in the text of its answer.";

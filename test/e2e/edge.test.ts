@@ -207,7 +207,7 @@ describe("/admin/servers", () => {
     const ask = (init: RequestInit) => fetch(`${one.origin}/admin/servers`, init).then((response) => response.status);
     expect(await ask({})).toBe(401);
     expect(await ask({ headers: { authorization: "Bearer nonsense" } })).toBe(401);
-    expect(await ask({ method: "POST", headers: { authorization: `Bearer ${token}` } })).toBe(404);
+    expect(await ask({ method: "POST", headers: { authorization: `Bearer ${token}` } })).toBe(405);
   });
 });
 

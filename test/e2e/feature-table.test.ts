@@ -67,7 +67,7 @@ function script(era: ClientEra, own = ""): Script {
   const log = (level: string) => ["notifications/message", `{"level":"${level}","data":"${level}"}`] as const;
   return {
     era,
-    capabilities: `{"tools":{},"resources":{},"prompts":{},"completions":{},"logging":{},"tasks":{"list":{}},"extensions":{${UI},"io.modelcontextprotocol/tasks":{}}}`,
+    capabilities: `{"tools":{},"resources":{},"prompts":{},"completions":{},"logging":{},"tasks":{"list":{},"requests":{"tools":{"call":{}}}},"extensions":{${UI},"io.modelcontextprotocol/tasks":{}}}`,
     hello: `"instructions":"Be nice${own}."`,
     results: {
       "tools/list": says(`{"tools":[${TOOLS.join(",")}]}`),
@@ -180,7 +180,7 @@ const ROWS: Readonly<Record<string, (pair: Pair) => Promise<void>>> = {
     const names = async () =>
       (resultOf(await client.ask("tools/list"))["tools"] as { name: string }[]).map(({ name }) => name);
     const expected = TOOLS.map((text) => (JSON.parse(text) as { name: string }).name);
-    expect(await names()).toEqual(expected.filter((name) => name !== "as-task" && name !== "unpinnable"));
+    expect(await names()).toEqual(expected.filter((name) => name !== "unpinnable"));
     expect(await names()).toEqual(await names());
   },
   async "what a server lets everybody keep is private to the caller"({ client, era, serverEra }) {
@@ -294,14 +294,19 @@ const ROWS: Readonly<Record<string, (pair: Pair) => Promise<void>>> = {
     expect(await heard("warning")).toEqual(["warning", "error"]);
     expect(await heard("debug")).toEqual(["debug", "info", "warning", "error"]);
   },
-  async "tasks are hidden: neither their capability nor a tool that needs them"(pair) {
+  async "tasks are offered in the form of the client's revision, and a task that never was is unknown"(pair) {
     const { capabilities } = resultOf(await hello(pair)) as unknown as {
       capabilities: Record<string, Record<string, unknown>>;
     };
-    expect(capabilities["tasks"]).toBeUndefined();
-    expect(Object.keys(capabilities["extensions"] ?? {})).toEqual(["io.modelcontextprotocol/ui"]);
-    for (const method of ["tasks/get", "tasks/list", "tasks/cancel"])
-      expect(last(await pair.client.ask(method, ['"taskId":"t"']))?.error?.code, method).toBe(-32601);
+    const modern = pair.era === "modern";
+    const own = { list: {}, cancel: {}, requests: { tools: { call: {} } } };
+    expect(capabilities["tasks"]).toEqual(modern ? undefined : own);
+    const extensions = Object.keys(capabilities["extensions"] ?? {}).toSorted();
+    expect(extensions).toEqual([...(modern ? ["io.modelcontextprotocol/tasks"] : []), "io.modelcontextprotocol/ui"]);
+    for (const method of ["tasks/get", "tasks/cancel", modern ? "tasks/update" : "tasks/result"]) {
+      const reply = await pair.client.ask(method, ['"taskId":"t"']);
+      expect(last(reply)?.error?.code, method).toBe(modern ? -32021 : -32602);
+    }
   },
   async "a method of a vendor is refused, whoever has the extension"({ client, era, one }) {
     const reply = await client.ask("vendor/method");
@@ -313,7 +318,9 @@ const ROWS: Readonly<Record<string, (pair: Pair) => Promise<void>>> = {
     expect(last(await hello(pair))?.result).toMatchObject({
       capabilities: { extensions: JSON.parse(`{${UI}}`) as object },
     });
-    expect((await client.ask("tools/list")).body).toContain(TOOLS.at(-1));
+    // Each tool of a server that makes tasks can be called as one.
+    const offered = '"execution":{"taskSupport":"optional"},';
+    expect((await client.ask("tools/list")).body.replaceAll(`{${offered}`, "{")).toContain(TOOLS.at(-1));
     expect((await client.ask("resources/list")).body).toContain(PAGE);
     expect((await client.ask("resources/read", ['"uri":"ui://view/a.html"'])).body).toContain(
       '{"uri":"ui://view/a.html","text":"<p></p>","n":1.0}',

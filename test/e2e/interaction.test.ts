@@ -1,5 +1,5 @@
 /** Servers that ask their clients in the middle of a call: four pairings, real servers, the SDK's clients of both generations. */
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -18,7 +18,15 @@ import { type RunningGateway, startGateway } from "../../src/gateway/gateway.ts"
 import { silentLogger } from "../../src/observe/logger.ts";
 import { sqliteStore } from "../../src/store/sqlite/sqlite.ts";
 import { type Fixture, fixtureCommand, startFixture, waitFor } from "../fixtures/processes.ts";
+import { verifies } from "../requirements.ts";
+import { resultOf, scripted } from "./scripted.ts";
 import { modernRequest, type World, world } from "./world.ts";
+
+let folder: string;
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), "drawbridge-interaction-"));
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 type Json = Record<string, unknown>;
 type AnyClient = Pick<LegacyClient, "callTool" | "close">;
@@ -141,6 +149,43 @@ describe.each([
       await client.close();
     });
 
+    if (serverEra === "legacy")
+      test("withdraws what it does not need any more, and it is taken from the client", async () => {
+        const until = join(folder, `enough-${transport}-${era}`);
+        const tool = { name: "change-mind", arguments: { until } };
+        const blue = { action: "accept", content: { colour: "blue" } };
+        const withdrawnBefore = withdrawn(await one.metrics());
+        if (era === "modern") {
+          const { result: first } = await call(one, token, tool);
+          expect(first).toMatchObject({ inputRequests: { user_name: { params: { message: "Your name?" } } } });
+          writeFileSync(until, "");
+          await waitFor(async () => withdrawn(await one.metrics()) > withdrawnBefore);
+          // The answer comes too late to be one.
+          const { result: second } = await call(one, token, { ...tool, ...requestState({ result: first }), ...late });
+          expect(Object.keys((second as { inputRequests: Json }).inputRequests)).toEqual(["user_colour"]);
+          const inputResponses = { user_colour: blue };
+          const last = await call(one, token, { ...tool, ...requestState({ result: second }), inputResponses });
+          expect(last.result).toMatchObject({ structuredContent: { colour: blue } });
+        } else {
+          const client = new LegacyClient({ name: "asked", version: "1" }, { capabilities });
+          const seen: string[] = [];
+          client.setRequestHandler(ElicitRequestSchema, async ({ params }, { signal }) => {
+            seen.push(params.message);
+            if (params.message !== "Your name?") return { action: "accept" as const, content: { colour: "blue" } };
+            writeFileSync(until, "");
+            await new Promise((resolve) => signal.addEventListener("abort", resolve));
+            seen.push(String(signal.reason));
+            return { action: "cancel" as const };
+          });
+          const requestInit = { headers: { authorization: `Bearer ${token}` } };
+          await client.connect(new LegacyTransport(new URL(one.url), { requestInit }) as never);
+          expect((await client.callTool(tool)).structuredContent).toEqual({ colour: blue });
+          expect(seen.toSorted()).toEqual(["The name was found elsewhere.", "Your colour?", "Your name?"]);
+          expect(withdrawn(await one.metrics())).toBe(withdrawnBefore + 1);
+          await client.close();
+        }
+      });
+
     test("asks twenty at once, and each gets its own answers", async () => {
       const same = Array.from({ length: 20 }, () => token);
       const tokens = transport === "stdio" && serverEra === "legacy" ? await principals(one, 20) : same;
@@ -159,6 +204,13 @@ describe.each([
     }, 60_000);
   });
 });
+
+const late = { inputResponses: { user_name: { action: "accept", content: { name: "late" } } } };
+const metric = (text: string, name: string, labels: string) => {
+  const line = text.split("\n").find((one) => one.startsWith(`${name}{`) && one.includes(labels));
+  return Number(line?.split(" ").at(-1) ?? 0);
+};
+const withdrawn = (text: string) => metric(text, "drawbridge_questions_ended_total", 'drawbridge_outcome="withdrawn"');
 
 /** One call of 2026-07-28 by hand; the result or error of its answer. */
 async function call(one: Pick<World, "post">, token: string, params: Json, declared: Json = capabilities) {
@@ -190,25 +242,29 @@ describe("a legacy server and requests of 2026-07-28 by hand", () => {
     await one?.[Symbol.asyncDispose]();
   });
 
-  test("a retry of another user's client, with other arguments or of another tool is refused", async () => {
-    const { result } = await call(one, token, nameCall);
-    const { requestState } = result as { requestState: string };
-    const retry = { ...nameCall, requestState, inputResponses: answered };
-    const other = (await one.tokens()).access_token;
-    for (const [who, params] of [
-      [other, retry],
-      [token, { ...retry, arguments: { extra: 1 } }],
-      [token, { ...retry, name: "test_input_required_result_list_roots" }],
-      [token, { ...retry, requestState: `${requestState}-TAMPERED` }],
-      [token, { ...retry, requestState: 7 }],
-    ] as [string, Json][]) {
-      const refused = await call(one, who, params);
-      expect(refused.error).toMatchObject({ code: -32602 });
-      expect(JSON.stringify(refused)).not.toContain("Hello");
-    }
-    expect((await call(one, token, retry)).result).toMatchObject({ content: [{ text: "Hello, ann!" }] });
-    expect((await call(one, token, retry)).error).toMatchObject({ code: -32602 });
-  });
+  verifies(
+    ["mrtr-state-verified", "mrtr-state-bound", "elicitation-bound"],
+    "a retry of another user's client, with other arguments or of another tool is refused",
+    async () => {
+      const { result } = await call(one, token, nameCall);
+      const { requestState } = result as { requestState: string };
+      const retry = { ...nameCall, requestState, inputResponses: answered };
+      const other = (await one.tokens()).access_token;
+      for (const [who, params] of [
+        [other, retry],
+        [token, { ...retry, arguments: { extra: 1 } }],
+        [token, { ...retry, name: "test_input_required_result_list_roots" }],
+        [token, { ...retry, requestState: `${requestState}-TAMPERED` }],
+        [token, { ...retry, requestState: 7 }],
+      ] as [string, Json][]) {
+        const refused = await call(one, who, params);
+        expect(refused.error).toMatchObject({ code: -32602 });
+        expect(JSON.stringify(refused)).not.toContain("Hello");
+      }
+      expect((await call(one, token, retry)).result).toMatchObject({ content: [{ text: "Hello, ann!" }] });
+      expect((await call(one, token, retry)).error).toMatchObject({ code: -32602 });
+    },
+  );
 
   test("one client's abandoned rounds end with its own quota; another is served meanwhile", async () => {
     const careless = await one.tokens();
@@ -225,6 +281,53 @@ describe("a legacy server and requests of 2026-07-28 by hand", () => {
     const { result, error } = await call(one, token, nameCall, {});
     expect(result?.["isError"] ?? error).toBeTruthy();
   });
+});
+
+describe.each(["stdio", "http"] as const)("a server of 2026-07-28 over %s", (transport) => {
+  verifies(
+    ["mrtr-client-state", "mrtr-client-id", "mrtr-client-scope"],
+    "gets its state back to the byte, with another id, and nothing of it with any other call",
+    async () => {
+      const complete = '{"resultType":"complete","content":[]}';
+      await using one = await scripted(transport, {
+        s: {
+          era: "modern",
+          capabilities: '{"tools":{}}',
+          results: {
+            "tools/list": {
+              result:
+                '{"resultType":"complete","ttlMs":0,"cacheScope":"private","tools":[{"name":"asks","inputSchema":{"type":"object"}},{"name":"other","inputSchema":{"type":"object"}},{"name":"recorded","inputSchema":{"type":"object"}}]}',
+            },
+            "tools/call asks": {
+              result:
+                '{"resultType":"input_required","requestState":"\\u00e9\\n{\\"a\\":1}","inputRequests":{"r":{"method":"roots/list"}}}',
+            },
+            "tools/call other": { result: complete },
+          },
+        },
+      });
+      const client = await one.client("modern", '{"roots":{}}');
+      const first = resultOf(await client.ask("tools/call", ['"name":"asks"']));
+      await client.ask("tools/call", ['"name":"other"']);
+      const answers = [
+        '"inputResponses":{"r":{"roots":[]}}',
+        `"requestState":${JSON.stringify(first["requestState"])}`,
+      ];
+      const second = resultOf(await client.ask("tools/call", ['"name":"asks"', ...answers]));
+      expect(second).toMatchObject({ resultType: "input_required" });
+      const calls = (await one.recorded())
+        .map((text) => JSON.parse(text) as { id: unknown; method: string; params: Json })
+        .filter(({ method, params }) => method === "tools/call" && params["name"] !== "recorded");
+      expect(
+        calls.map(({ params: { name, requestState, inputResponses } }) => [name, requestState, inputResponses]),
+      ).toEqual([
+        ["asks", undefined, undefined],
+        ["other", undefined, undefined],
+        ["asks", 'é\n{"a":1}', { r: { roots: [] } }],
+      ]);
+      expect(new Set(calls.map(({ id }) => id)).size).toBe(3);
+    },
+  );
 });
 
 describe("@modelcontextprotocol/server-everything over stdio, and clients of 2026-07-28", () => {
@@ -406,7 +509,7 @@ describe("two gateways on one store", () => {
   }, 60_000);
 });
 
-const requestState = ({ result }: { result?: Json }) => ({ requestState: result?.["requestState"] });
+const requestState = ({ result }: { result?: Json | undefined }) => ({ requestState: result?.["requestState"] });
 
 async function freePort(): Promise<number> {
   const server = createServer();

@@ -76,6 +76,7 @@ describe.each(eras)("a %s client", (era) => {
       "everything_get-resource-reference": { resourceType: "Text", resourceId: 1 },
       "everything_get-structured-content": { location: "New York" },
       "everything_trigger-long-running-operation": { duration: 1, steps: 2 },
+      "everything_simulate-research-query": { topic: "rust" },
       "everything_gzip-file-as-resource": { name: "a.gz", data: "data:text/plain,hello", outputType: "resource" },
     };
     const mineOnly = tools.filter((tool) => tool.name.startsWith("everything_"));

@@ -101,7 +101,7 @@ export async function rawSession(
     ask(method, params = [], meta = [], id = "1") {
       const own = era === "modern" ? [envelope(capabilities), ...meta] : meta;
       const members = own.length === 0 ? params : [...params, `"_meta":${objectOf(...own)}`];
-      const named = /^"(?:name|uri)":"([^"\\]*)"$/;
+      const named = /^"(?:name|uri|taskId)":"([^"\\]*)"$/;
       const name = params.map((member) => named.exec(member)?.[1]).find((found) => found !== undefined);
       return post(`{"jsonrpc":"2.0","id":${id},"method":"${method}","params":${objectOf(...members)}}`, {
         ...(era === "modern" && {

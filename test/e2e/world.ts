@@ -2,9 +2,9 @@
 import { Client as ModernClient, StreamableHTTPClientTransport as ModernTransport } from "@modelcontextprotocol/client";
 import { Client as LegacyClient } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport as LegacyTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
-import { settleSettings } from "../../src/config/load.ts";
+import { type LoadedSettings, settleSettings } from "../../src/config/load.ts";
 import { type RunningGateway, startGateway } from "../../src/gateway/gateway.ts";
-import type { Logger } from "../../src/observe/logger.ts";
+import type { Logger, LogStream } from "../../src/observe/logger.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { type Browser, Browser as CookieBrowser, connect, PASSWORD, register, type Tokens } from "../oauth/support.ts";
 
@@ -33,20 +33,33 @@ export async function world(
     logger = silentLogger,
     folder = process.cwd(),
     environment = process.env,
-  }: { logger?: Logger; folder?: string; environment?: Record<string, string | undefined> } = {},
+    load = (raw) => settleSettings(raw, folder, { env: environment }),
+    wait = true,
+    logTo,
+  }: {
+    logger?: Logger;
+    /** In place of a logger. */
+    logTo?: LogStream;
+    folder?: string;
+    environment?: Record<string, string | undefined>;
+    /** Makes settings of what the file would have in it. */
+    load?: (raw: Record<string, unknown>) => Promise<LoadedSettings>;
+    /** False: not until the servers were read. */
+    wait?: boolean;
+  } = {},
 ): Promise<World> {
-  const loaded = await settleSettings(
-    {
-      store: "memory",
-      clients: { registration: "open" },
-      log: { level: "silent" },
-      ...settings,
-      listen: { port: 0, shutdownSeconds: 3, ...(settings["listen"] as object | undefined) },
-    },
-    folder,
-    { env: environment },
-  );
-  const gateway = await startGateway({ settings: loaded, environment, logger });
+  const loaded = await load({
+    store: "memory",
+    clients: { registration: "open" },
+    log: { level: "silent" },
+    ...settings,
+    listen: { port: 0, shutdownSeconds: 3, ...(settings["listen"] as object | undefined) },
+  });
+  const gateway = await startGateway({
+    settings: loaded,
+    environment,
+    ...(logTo === undefined ? { logger } : { logTo }),
+  });
   const origin = new URL(gateway.url).origin;
   const browser = new CookieBrowser(origin);
   const link = await gateway.setupLink();
@@ -54,7 +67,7 @@ export async function world(
     await browser.go(link);
     await browser.submit({ name: "olive", email: "olive@shop.example", password: PASSWORD, again: PASSWORD });
   }
-  await gateway.ready;
+  if (wait) await gateway.ready;
   const clients: { close(): Promise<void> }[] = [];
   const place = { origin, base: gateway.publicUrl, resource: gateway.url } as Parameters<typeof connect>[0];
   let shared: Promise<Tokens & { client: string }> | undefined;

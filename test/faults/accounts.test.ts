@@ -20,7 +20,7 @@ async function shaky(after: boolean, clock = () => Date.now()): Promise<Shaky> {
     Object.keys(store.records).map((name) => [
       name,
       (...words: readonly unknown[]) => {
-        const from = name === "list" && words[0] === "oauth:changes" ? store : current;
+        const from = name === "list" && words[0] === "changes" ? store : current;
         return (from.records[name as keyof Records] as (...all: readonly unknown[]) => unknown)(...words);
       },
     ]),

@@ -60,7 +60,7 @@ async function shaky(backend: Backend, after: boolean, refreshGraceSeconds = 0):
     Object.keys(store.records).map((name) => [
       name,
       (...words: readonly unknown[]) => {
-        const { records } = name === "list" && words[0] === "oauth:changes" ? store : current;
+        const { records } = name === "list" && words[0] === "changes" ? store : current;
         return (records[name as keyof Records] as (...all: readonly unknown[]) => unknown)(...words);
       },
     ]),

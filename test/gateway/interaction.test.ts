@@ -23,6 +23,7 @@ import { memoryStore } from "../../src/store/memory/memory.ts";
 import type { Records } from "../../src/store/ports.ts";
 import type { Upstream } from "../../src/upstream/upstream.ts";
 import { waitFor } from "../fixtures/processes.ts";
+import { verifies } from "../requirements.ts";
 
 const everything: JsonObject = { elicitation: { form: {}, url: {} }, sampling: {}, roots: {} };
 const askName: Question = {
@@ -32,6 +33,9 @@ const askName: Question = {
 const roots: Question = { method: "roots/list", params: "{}" };
 const sampling: Question = { method: "sampling/createMessage", params: '{"messages":[],"maxTokens":5}' };
 const accepted = (content: JsonObject) => ({ action: "accept", content });
+
+/** Of a question that its server does not withdraw. */
+const open = new AbortController().signal;
 
 const outcome = (value: JsonObject): Outcome => ({ kind: "result", result: JSON.stringify(value), value });
 const text = (words: string) => outcome({ content: [{ type: "text", text: words }] });
@@ -59,6 +63,7 @@ function gateway(
 ) {
   const told: { session: Session; message: string }[] = [];
   const streams = { open: false };
+  const ended: string[] = [];
   const interaction = openInteraction({
     settings: { ...interactionSettings.parse({}), ...settings },
     seals: openSeals(records, undefined),
@@ -68,6 +73,7 @@ function gateway(
         return streams.open;
       },
     },
+    telemetry: { questionEnded: (server, end) => void ended.push(`${server} ${end}`) },
     identities: () => new Map([["s", { revision, info: {}, capabilities: {}, instructions: undefined }]]),
     replica,
     shared: shared ? records : undefined,
@@ -78,6 +84,10 @@ function gateway(
   return {
     interaction,
     told,
+    /** How questions ended, in order. */
+    ended,
+    /** What is open at the server. */
+    now: () => interaction.open().find(({ server }) => server === "s") ?? { server: "s", open: 0, suspended: 0 },
     streams,
     call: (client: Client, params?: JsonObject) => call(interaction, upstream, client, params),
   };
@@ -109,6 +119,7 @@ function call(interaction: Interaction, upstream: Upstream, client: Client, para
   if (typeof written === "string") forward.set("arguments", written);
   const messages: JsonObject[] = [];
   const questions: JsonObject[] = [];
+  const abandoned: JsonObject[] = [];
   const gone = new AbortController();
   const record = {
     link: undefined as { id: string; round: number } | undefined,
@@ -123,6 +134,9 @@ function call(interaction: Interaction, upstream: Upstream, client: Client, para
     replied: (entry: { action?: string }, answer: QuestionAnswer) => Object.assign(entry, { action: answer.kind }),
     answeredInput: (key: string) => questions.push({ key }),
     sentWith: () => {},
+    async abandonedLater({ message }: Error, link: { id: string; round: number }, open: Map<string, Question>) {
+      abandoned.push({ ...link, message, open: [...open.keys()] });
+    },
   };
   const progressToken = (meta as JsonObject | undefined)?.["progressToken"] as string | undefined;
   const asked = {
@@ -155,7 +169,7 @@ function call(interaction: Interaction, upstream: Upstream, client: Client, para
     }
   })();
   answer.catch(() => {});
-  return { answer, messages, questions, record, gone };
+  return { answer, messages, questions, abandoned, record, gone };
 }
 
 type Asks = { requestState: string; inputRequests: Record<string, { method: string; params: JsonObject }> };
@@ -169,64 +183,78 @@ const textOf = (given: Outcome) =>
 
 describe("a client of 2026-07-28 and a server with a handshake", () => {
   const asksName: Send = async (_call, replies) =>
-    text(`hello ${said((await replies.ask?.(askName)) as QuestionAnswer)}`);
+    text(`hello ${said((await replies.ask?.(askName, open)) as QuestionAnswer)}`);
 
-  test("the question is an input request, the retry brings the answer and gets the result", async () => {
-    const { call, interaction } = gateway(asksName);
-    const ann = client("modern");
-    const first = call(ann, { arguments: { n: 1 } });
-    const { inputRequests, requestState } = await asks(first);
-    expect(inputRequests).toEqual({ user_name: { method: "elicitation/create", params: JSON.parse(askName.params) } });
-    expect(interaction.open.suspended).toBe(1);
-    const retry = call(ann, {
-      arguments: { n: 1 },
-      requestState,
-      inputResponses: { user_name: accepted({ name: "Ann" }), other: 7 },
-    });
-    expect(textOf(await retry.answer)).toBe('hello {"action":"accept","content":{"name":"Ann"}}');
-    expect(interaction.open.suspended).toBe(0);
-    expect(retry.record.link).toEqual({ id: first.record.link?.id, round: 2 });
-    expect(retry.questions).toEqual([{ method: "elicitation/create", key: "user_name", action: "result" }]);
-  });
+  verifies(
+    ["mrtr-only-way", "mrtr-extra"],
+    "the question is an input request, the retry brings the answer and gets the result",
+    async () => {
+      const { call, now } = gateway(asksName);
+      const ann = client("modern");
+      const first = call(ann, { arguments: { n: 1 } });
+      const { inputRequests, requestState } = await asks(first);
+      expect(inputRequests).toEqual({
+        user_name: { method: "elicitation/create", params: JSON.parse(askName.params) },
+      });
+      expect(now().suspended).toBe(1);
+      const retry = call(ann, {
+        arguments: { n: 1 },
+        requestState,
+        inputResponses: { user_name: accepted({ name: "Ann" }), other: 7 },
+      });
+      expect(textOf(await retry.answer)).toBe('hello {"action":"accept","content":{"name":"Ann"}}');
+      expect(now().suspended).toBe(0);
+      expect(retry.record.link).toEqual({ id: first.record.link?.id, round: 2 });
+      expect(retry.questions).toEqual([{ method: "elicitation/create", key: "user_name", action: "result" }]);
+    },
+  );
 
-  test("questions that come together are one round, later ones another", async () => {
-    const { call } = gateway(async (_call, replies) => {
-      const ask = async (question: Question) => said((await replies.ask?.(question)) as QuestionAnswer);
-      const together = await Promise.all([ask(askName), ask(askName), ask(roots)]);
-      return text([...together, await ask(sampling)].join(" "));
-    });
-    const ann = client("modern");
-    const one = await asks(call(ann));
-    expect(Object.keys(one.inputRequests)).toEqual(["user_name", "user_name_2", "client_roots"]);
-    const answers = {
-      user_name: { action: "decline" },
-      user_name_2: { action: "cancel" },
-      client_roots: { roots: [] },
-    };
-    const two = await asks(call(ann, { requestState: one.requestState, inputResponses: answers }));
-    expect(Object.keys(two.inputRequests)).toEqual(["model_answer"]);
-    const three = call(ann, {
-      requestState: two.requestState,
-      inputResponses: { model_answer: { role: "assistant", model: "m", content: { type: "text", text: "x" } } },
-    });
-    expect(textOf(await three.answer)).toContain('{"action":"decline"} {"action":"cancel"} {"roots":[]} {"role"');
-  });
+  verifies(
+    ["mrtr-keys", "elicitation-declined"],
+    "questions that come together are one round, later ones another",
+    async () => {
+      const { call } = gateway(async (_call, replies) => {
+        const ask = async (question: Question) => said((await replies.ask?.(question, open)) as QuestionAnswer);
+        const together = await Promise.all([ask(askName), ask(askName), ask(roots)]);
+        return text([...together, await ask(sampling)].join(" "));
+      });
+      const ann = client("modern");
+      const one = await asks(call(ann));
+      expect(Object.keys(one.inputRequests)).toEqual(["user_name", "user_name_2", "client_roots"]);
+      const answers = {
+        user_name: { action: "decline" },
+        user_name_2: { action: "cancel" },
+        client_roots: { roots: [] },
+      };
+      const two = await asks(call(ann, { requestState: one.requestState, inputResponses: answers }));
+      expect(Object.keys(two.inputRequests)).toEqual(["model_answer"]);
+      const three = call(ann, {
+        requestState: two.requestState,
+        inputResponses: { model_answer: { role: "assistant", model: "m", content: { type: "text", text: "x" } } },
+      });
+      expect(textOf(await three.answer)).toContain('{"action":"decline"} {"action":"cancel"} {"roots":[]} {"role"');
+    },
+  );
 
-  test("what was not answered is asked again with a fresh state, and the old one is spent", async () => {
-    const { call } = gateway(asksName);
-    const ann = client("modern");
-    const one = await asks(call(ann));
-    const two = await asks(call(ann, { requestState: one.requestState, inputResponses: { wrong: {} } }));
-    expect(two.inputRequests).toEqual(one.inputRequests);
-    expect(two.requestState).not.toBe(one.requestState);
-    await expect(call(ann, { requestState: one.requestState }).answer).rejects.toMatchObject({
-      code: "invalid_params",
-    });
-    const answer = call(ann, { requestState: two.requestState, inputResponses: { user_name: accepted({}) } });
-    expect(textOf(await answer.answer)).toContain("accept");
-  });
+  verifies(
+    ["mrtr-missing", "mrtr-state-once"],
+    "what was not answered is asked again with a fresh state, and the old one is spent",
+    async () => {
+      const { call } = gateway(asksName);
+      const ann = client("modern");
+      const one = await asks(call(ann));
+      const two = await asks(call(ann, { requestState: one.requestState, inputResponses: { wrong: {} } }));
+      expect(two.inputRequests).toEqual(one.inputRequests);
+      expect(two.requestState).not.toBe(one.requestState);
+      await expect(call(ann, { requestState: one.requestState }).answer).rejects.toMatchObject({
+        code: "invalid_params",
+      });
+      const answer = call(ann, { requestState: two.requestState, inputResponses: { user_name: accepted({}) } });
+      expect(textOf(await answer.answer)).toContain("accept");
+    },
+  );
 
-  test("a malformed answer is refused, and a good one still counts", async () => {
+  verifies("mrtr-malformed", "a malformed answer is refused, and a good one still counts", async () => {
     const { call } = gateway(asksName);
     const ann = client("modern");
     const { requestState } = await asks(call(ann));
@@ -237,12 +265,12 @@ describe("a client of 2026-07-28 and a server with a handshake", () => {
   });
 
   test("answers that come with the first request are not asked for", async () => {
-    const { call, interaction } = gateway(asksName);
+    const { call, now } = gateway(asksName);
     const good = call(client("modern"), { inputResponses: { user_name: accepted({ name: "Ann" }), extra: {} } });
     expect(textOf(await good.answer)).toContain("Ann");
     await asks(call(client("modern"), { inputResponses: { user_name: 12345 } }));
     await asks(call(client("modern"), { inputResponses: { wrong: accepted({}) } }));
-    expect(interaction.open.suspended).toBe(2);
+    expect(now().suspended).toBe(2);
   });
 
   test("the server hears of nothing but the call: neither answers nor states are forwarded", async () => {
@@ -261,7 +289,7 @@ describe("a client of 2026-07-28 and a server with a handshake", () => {
       const progress = (step: number) =>
         replies.notify({ method: "notifications/progress", params: `{"progressToken":"first","progress":${step}}` });
       progress(1);
-      const answer = replies.ask?.(askName);
+      const answer = replies.ask?.(askName, open);
       await between.promise;
       for (let step = 2; step < 100; step++) progress(step);
       await answer;
@@ -289,8 +317,8 @@ describe("a client of 2026-07-28 and a server with a handshake", () => {
 
   test("a server that answers while its question is open is heard by the retry", async () => {
     const between = Promise.withResolvers<void>();
-    const { call, interaction } = gateway(async (_call, replies) => {
-      void replies.ask?.(askName).catch(() => {});
+    const { call, now } = gateway(async (_call, replies) => {
+      void replies.ask?.(askName, open).catch(() => {});
       await between.promise;
       return text("never mind");
     });
@@ -298,22 +326,72 @@ describe("a client of 2026-07-28 and a server with a handshake", () => {
     const { requestState } = await asks(call(ann));
     between.resolve();
     expect(textOf(await call(ann, { requestState }).answer)).toBe("never mind");
-    expect(interaction.open.suspended).toBe(0);
+    expect(now().suspended).toBe(0);
   });
 
-  test("nobody is asked what the client cannot do, or during a request that has no place for it", async () => {
-    const { call } = gateway(asksName);
-    const text = textOf(await call(client("modern", { capabilities: { roots: {} } })).answer);
-    expect(text).toContain("error -32601");
-    const completion = call(client("modern"), { method: "completion/complete" });
-    expect(textOf(await completion.answer)).toContain("error -32601");
+  test("a question that its server withdraws is not asked again, and the call goes on", async () => {
+    const [withdrawn, goOn] = [new AbortController(), Promise.withResolvers<void>()];
+    let told: unknown;
+    const { call, now, ended } = gateway(async (_call, replies) => {
+      await replies.ask?.(askName, withdrawn.signal).catch((error: unknown) => (told = error));
+      await goOn.promise;
+      return text(said((await replies.ask?.(roots, open)) as QuestionAnswer));
+    });
+    const ann = client("modern");
+    const one = await asks(call(ann));
+    withdrawn.abort(new DOMException("Never mind.", "AbortError"));
+    expect(now()).toEqual({ server: "s", open: 0, suspended: 1 });
+    await waitFor(() => told);
+    expect(told).toMatchObject({ code: "cancelled", message: "Never mind." });
+    // What comes too late is nobody's answer, whatever it looks like.
+    const retry = call(ann, { requestState: one.requestState, inputResponses: { user_name: 7 } });
+    goOn.resolve();
+    const two = await asks(retry);
+    expect(Object.keys(two.inputRequests)).toEqual(["client_roots"]);
+    const last = call(ann, { requestState: two.requestState, inputResponses: { client_roots: { roots: [] } } });
+    expect(textOf(await last.answer)).toBe('{"roots":[]}');
+    expect(ended).toEqual(["s withdrawn", "s answered"]);
   });
+
+  test("a question that is withdrawn before it was put to the client never is", async () => {
+    const withdrawn = new AbortController();
+    const { call, ended } = gateway(async (_call, replies) => {
+      const [first, second] = [replies.ask?.(askName, withdrawn.signal), replies.ask?.(roots, open)];
+      withdrawn.abort();
+      await first?.catch(() => {});
+      return text(said((await second) as QuestionAnswer));
+    });
+    const alone = gateway(async (_call, replies) => {
+      const first = replies.ask?.(askName, withdrawn.signal);
+      withdrawn.abort();
+      await first?.catch(() => {});
+      return text("alone");
+    });
+    const ann = client("modern");
+    const { inputRequests } = await asks(call(ann));
+    expect(Object.keys(inputRequests)).toEqual(["client_roots"]);
+    expect(ended).toEqual(["s withdrawn"]);
+    expect(textOf(await alone.call(ann).answer)).toBe("alone");
+    expect(alone.now().suspended).toBe(0);
+  });
+
+  verifies(
+    ["mrtr-declared", "mrtr-requests"],
+    "nobody is asked what the client cannot do, or during a request that has no place for it",
+    async () => {
+      const { call } = gateway(asksName);
+      const text = textOf(await call(client("modern", { capabilities: { roots: {} } })).answer);
+      expect(text).toContain("error -32601");
+      const completion = call(client("modern"), { method: "completion/complete" });
+      expect(textOf(await completion.answer)).toContain("error -32601");
+    },
+  );
 
   test("a client that goes away in a later round cancels the call upstream", async () => {
     let cancelled = false;
     const answered = Promise.withResolvers<void>();
-    const { call, interaction } = gateway(async (_call, replies, signal) => {
-      await replies.ask?.(askName);
+    const { call, now } = gateway(async (_call, replies, signal) => {
+      await replies.ask?.(askName, open);
       answered.resolve();
       return new Promise((_, reject) => {
         signal.addEventListener("abort", () => {
@@ -329,31 +407,45 @@ describe("a client of 2026-07-28 and a server with a handshake", () => {
     retry.gone.abort();
     await expect(retry.answer).rejects.toMatchObject({ code: "cancelled" });
     expect(cancelled).toBe(true);
-    expect(interaction.open.suspended).toBe(0);
+    expect(now().suspended).toBe(0);
   });
 
-  test("an abandoned call ends by the clock, is cancelled upstream, and its retry is told to call again", async () => {
-    const signals: AbortSignal[] = [];
-    const { call, interaction } = gateway(
-      async (_call, replies, signal) => {
-        signals.push(signal);
-        return text(said((await replies.ask?.(askName)) as QuestionAnswer));
-      },
-      { settings: { answerSeconds: 0.2 } },
-    );
-    const ann = client("modern");
-    const { requestState } = await asks(call(ann));
-    await waitFor(() => interaction.open.suspended === 0);
-    expect(signals[0]?.aborted).toBe(true);
-    const retry = call(ann, { requestState, inputResponses: { user_name: accepted({}) } });
-    await expect(retry.answer).rejects.toMatchObject({
-      code: "invalid_params",
-      message: expect.stringMatching(/Call again/),
-    });
-  });
+  verifies(
+    "mrtr-abandoned",
+    "an abandoned call ends by the clock, is cancelled upstream, and its retry is told to call again",
+    async () => {
+      const signals: AbortSignal[] = [];
+      const { call, now, ended } = gateway(
+        async (_call, replies, signal) => {
+          signals.push(signal);
+          return text(said((await replies.ask?.(askName, open)) as QuestionAnswer));
+        },
+        { settings: { answerSeconds: 0.2 } },
+      );
+      const ann = client("modern");
+      const calling = call(ann);
+      const { requestState } = await asks(calling);
+      await waitFor(() => now().suspended === 0);
+      expect(ended).toEqual(["s expired"]);
+      expect(calling.abandoned).toEqual([
+        {
+          id: calling.record.link?.id,
+          round: 1,
+          message: "Nobody answered the server's question in time.",
+          open: ["user_name"],
+        },
+      ]);
+      expect(signals[0]?.aborted).toBe(true);
+      const retry = call(ann, { requestState, inputResponses: { user_name: accepted({}) } });
+      await expect(retry.answer).rejects.toMatchObject({
+        code: "invalid_params",
+        message: expect.stringMatching(/Call again/),
+      });
+    },
+  );
 
   test("one user's abandoned calls end their own quota only", async () => {
-    const { call, interaction } = gateway(asksName, { settings: { maxSuspendedPerPrincipal: 3, maxSuspended: 5 } });
+    const { call, now } = gateway(asksName, { settings: { maxSuspendedPerPrincipal: 3, maxSuspended: 5 } });
     const ann = client("modern");
     const rounds = [];
     for (let at = 0; at < 3; at++) rounds.push(await asks(call(ann)));
@@ -371,43 +463,117 @@ describe("a client of 2026-07-28 and a server with a handshake", () => {
     await asks(call(ann));
     for (let at = 0; at < 2; at++) await asks(call(client("modern", { subject: `eve${at}` })));
     expect(await call(bob).answer).toMatchObject({ code: -31503 });
-    expect(interaction.open.suspended).toBe(5);
+    expect(now().suspended).toBe(5);
   });
 
-  test("an error that names pages to open becomes questions, and the call is made anew when they were opened", async () => {
-    let calls = 0;
-    const elicitations = [{ mode: "url", elicitationId: "e", url: "https://a.test/", message: "Sign in" }];
-    const { call } = gateway(async () => {
-      if (calls++ > 0) return text("signed in");
-      return { kind: "error", code: -32042, message: "Sign in first", data: JSON.stringify({ elicitations }) };
+  verifies(
+    "elicitation-modes",
+    "an error that names pages to open becomes questions, and the call is made anew when they were opened",
+    async () => {
+      let calls = 0;
+      const elicitations = [{ mode: "url", elicitationId: "e", url: "https://a.test/", message: "Sign in" }];
+      const { call } = gateway(async () => {
+        if (calls++ > 0) return text("signed in");
+        return { kind: "error", code: -32042, message: "Sign in first", data: JSON.stringify({ elicitations }) };
+      });
+      const ann = client("modern");
+      const { inputRequests, requestState } = await asks(call(ann));
+      expect(inputRequests).toEqual({
+        user_visit: {
+          method: "elicitation/create",
+          params: { mode: "url", url: "https://a.test/", message: "Sign in" },
+        },
+      });
+      const declined = call(ann, { requestState, inputResponses: { user_visit: { action: "decline" } } });
+      expect(await declined.answer).toMatchObject({ value: { isError: true } });
+      const opened = call(ann, { requestState, inputResponses: { user_visit: { action: "accept" } } });
+      expect(textOf(await opened.answer)).toBe("signed in");
+      expect(calls).toBe(2);
+      calls = 0;
+      await expect(call(client("modern", { capabilities: { elicitation: {} } })).answer).rejects.toMatchObject({
+        code: "missing_client_capability",
+        data: { requiredCapabilities: { elicitation: { url: {} } } },
+      });
+    },
+  );
+
+  test("a round that did not reach its client ends the call, and nobody is recorded twice", async () => {
+    let cancelled: AbortSignal | undefined;
+    const { call, interaction, now } = gateway(async (_call, replies, signal) => {
+      cancelled = signal;
+      return text(said((await replies.ask?.(askName, open)) as QuestionAnswer));
     });
+    const calling = call(client("modern"));
+    await asks(calling);
+    interaction.unheard(await calling.answer);
+    expect(now().suspended).toBe(0);
+    expect(cancelled?.aborted).toBe(true);
+    expect(calling.abandoned).toEqual([]);
+    interaction.unheard(text("an answer"));
+  });
+
+  test("a call that its server finished while nobody came back is abandoned all the same", async () => {
+    const { call, now } = gateway(
+      async (_call, replies) => {
+        const withdrawn = new AbortController();
+        setTimeout(() => withdrawn.abort(), 50);
+        await replies.ask?.(askName, withdrawn.signal).catch(() => {});
+        return text("done without you");
+      },
+      { settings: { answerSeconds: 0.3 } },
+    );
+    const calling = call(client("modern"));
+    await asks(calling);
+    await waitFor(() => now().suspended === 0);
+    expect(calling.abandoned).toMatchObject([{ round: 1, open: [] }]);
+  });
+
+  test("what asks one thing at a time is not waited for as long as what asks several", async () => {
+    const two: Send = async (_call, replies) => {
+      const first = replies.ask?.(askName, open);
+      await new Promise((resolve) => setTimeout(resolve, 8));
+      return text(said((await Promise.all([first, replies.ask?.(roots, open)]))[0] as QuestionAnswer));
+    };
+    const waits = async (calling: { answer: Promise<Outcome> }) => {
+      const began = performance.now();
+      await asks(calling);
+      return performance.now() - began;
+    };
     const ann = client("modern");
-    const { inputRequests, requestState } = await asks(call(ann));
-    expect(inputRequests).toEqual({
-      user_visit: { method: "elicitation/create", params: { mode: "url", url: "https://a.test/", message: "Sign in" } },
+    const one = gateway(asksName, { settings: { maxSuspendedPerPrincipal: 100 } });
+    expect(await waits(one.call(ann))).toBeGreaterThan(15);
+    const later: number[] = [];
+    for (let at = 0; at < 20; at++) later.push(await waits(one.call(ann)));
+    expect(Math.min(...later)).toBeLessThan(15);
+    const several = gateway(two, { settings: { maxSuspendedPerPrincipal: 100 } });
+    for (let at = 0; at < 3; at++)
+      expect(Object.keys((await asks(several.call(ann))).inputRequests)).toEqual(["user_name", "client_roots"]);
+  });
+
+  test("when the gateway stops, nobody is asked any more", async () => {
+    const goOn = Promise.withResolvers<void>();
+    const { call, interaction } = gateway(async (_call, replies) => {
+      await goOn.promise;
+      return text(said((await replies.ask?.(askName, open)) as QuestionAnswer));
     });
-    const declined = call(ann, { requestState, inputResponses: { user_visit: { action: "decline" } } });
-    expect(await declined.answer).toMatchObject({ value: { isError: true } });
-    const opened = call(ann, { requestState, inputResponses: { user_visit: { action: "accept" } } });
-    expect(textOf(await opened.answer)).toBe("signed in");
-    expect(calls).toBe(2);
-    calls = 0;
-    await expect(call(client("modern", { capabilities: { elicitation: {} } })).answer).rejects.toMatchObject({
-      code: "missing_client_capability",
-      data: { requiredCapabilities: { elicitation: { url: {} } } },
-    });
+    const [modern, legacy] = [call(client("modern")), call(client("legacy"))];
+    await interaction.close();
+    goOn.resolve();
+    expect(await modern.answer).toMatchObject({ code: -31503, message: expect.stringMatching(/being stopped/) });
+    expect(textOf(await legacy.answer)).toContain("being stopped");
+    expect(interaction.open()).toEqual([]);
   });
 
   test("when the gateway stops, what waits is cancelled upstream", async () => {
     let signalled: AbortSignal | undefined;
     const { call, interaction } = gateway(async (_call, replies, signal) => {
       signalled = signal;
-      return text(said((await replies.ask?.(askName)) as QuestionAnswer));
+      return text(said((await replies.ask?.(askName, open)) as QuestionAnswer));
     });
     await asks(call(client("modern")));
     await interaction.close();
     expect(signalled?.aborted).toBe(true);
-    expect(interaction.open).toEqual({ questions: 0, suspended: 0 });
+    expect(interaction.open()).toEqual([]);
   });
 });
 
@@ -421,7 +587,7 @@ describe("a client and a server of 2026-07-28", () => {
   };
 
   test("the question passes as it is, its state sealed and given back to the server", async () => {
-    const { call, interaction } = gateway(asksOnce, { upstream });
+    const { call, now } = gateway(asksOnce, { upstream });
     const ann = client("modern");
     const first = call(ann);
     const { requestState, ...rest } = await asks(first);
@@ -435,38 +601,42 @@ describe("a client and a server of 2026-07-28", () => {
     const retry = call(ann, { requestState, inputResponses: { a: { roots: [] }, b: 1 } });
     expect(textOf(await retry.answer)).toBe('"theirs" {"a":{"roots":[]},"b":1}');
     expect(retry.record.link).toEqual({ id: first.record.link?.id, round: 2 });
-    expect(interaction.open.suspended).toBe(0);
+    expect(now().suspended).toBe(0);
   });
 
-  test("a state is good for the same request, however it is spelt, and in time; not for another", async () => {
-    const { call } = gateway(asksOnce, { upstream, settings: { answerSeconds: 1 } });
-    const ann = client("modern");
-    const written = '{"n":9007199254740993,"text":"7","list":[1,2]}';
-    const { requestState } = await asks(call(ann, { written }));
-    for (const other of [
-      { written: written.replace("993", "992") },
-      { written: written.replace('"7"', "7") },
-      { written: written.replace("1,2", "2,1") },
-      { written: "{}" },
-      {},
-      { written, name: "u" },
-      { written, method: "prompts/get" },
-    ])
-      await expect(call(ann, { ...other, requestState }).answer).rejects.toMatchObject({
-        code: "invalid_params",
-        data: { reason: "invalid_request_state" },
-      });
-    const same = call(ann, { written: '{ "text": "7", "list": [1, 2], "n": 9007199254740993 }', requestState });
-    expect(textOf(await same.answer)).toContain("theirs");
-    await waitFor(async () =>
-      call(ann, { written, requestState }).answer.then(
-        () => false,
-        (error: { data: unknown }) => error.data !== undefined,
-      ),
-    );
-  });
+  verifies(
+    "mrtr-state-bound",
+    "a state is good for the same request, however it is spelt, and in time; not for another",
+    async () => {
+      const { call } = gateway(asksOnce, { upstream, settings: { answerSeconds: 1 } });
+      const ann = client("modern");
+      const written = '{"n":9007199254740993,"text":"7","list":[1,2]}';
+      const { requestState } = await asks(call(ann, { written }));
+      for (const other of [
+        { written: written.replace("993", "992") },
+        { written: written.replace('"7"', "7") },
+        { written: written.replace("1,2", "2,1") },
+        { written: "{}" },
+        {},
+        { written, name: "u" },
+        { written, method: "prompts/get" },
+      ])
+        await expect(call(ann, { ...other, requestState }).answer).rejects.toMatchObject({
+          code: "invalid_params",
+          data: { reason: "invalid_request_state" },
+        });
+      const same = call(ann, { written: '{ "text": "7", "list": [1, 2], "n": 9007199254740993 }', requestState });
+      expect(textOf(await same.answer)).toContain("theirs");
+      await waitFor(async () =>
+        call(ann, { written, requestState }).answer.then(
+          () => false,
+          (error: { data: unknown }) => error.data !== undefined,
+        ),
+      );
+    },
+  );
 
-  test("a server without a state gets none, and answers pass without one", async () => {
+  verifies("mrtr-client-state", "a server without a state gets none, and answers pass without one", async () => {
     const { call } = gateway(
       async ({ call }) => {
         const answers = call.forward.get("inputResponses");
@@ -481,7 +651,7 @@ describe("a client and a server of 2026-07-28", () => {
     expect(textOf(await retry.answer)).toBe('{"a":{"roots":[]}}');
   });
 
-  test("what the client did not declare is not asked", async () => {
+  verifies(["mrtr-declared", "mrtr-requests"], "what the client did not declare is not asked", async () => {
     const { call } = gateway(asksOnce, { upstream });
     await expect(call(client("modern", { capabilities: { sampling: {} } })).answer).rejects.toMatchObject({
       code: "missing_client_capability",
@@ -490,6 +660,38 @@ describe("a client and a server of 2026-07-28", () => {
     await expect(call(client("modern"), { method: "completion/complete" }).answer).rejects.toMatchObject({
       code: "upstream_failed",
     });
+  });
+
+  verifies(["mrtr-questions", "mrtr-not-empty"], "what the protocol does not have is not asked", async () => {
+    for (const asking of [
+      { inputRequests: { a: { method: "tools/call", params: { name: "t" } } } },
+      { inputRequests: { a: { method: "elicitation/create", params: 7 } } },
+      { inputRequests: [] },
+      { inputRequests: {} },
+      { requestState: 7 },
+      {},
+    ] as JsonObject[]) {
+      const { call } = gateway(async () => outcome({ resultType: "input_required", ...asking }), { upstream });
+      await expect(call(client("modern")).answer, JSON.stringify(asking)).rejects.toMatchObject({
+        code: "upstream_failed",
+      });
+    }
+  });
+
+  verifies("sampling-tools", "sampling with tools needs a client that can do it, from whichever server", async () => {
+    const tools: Question = { method: "sampling/createMessage", params: '{"messages":[],"maxTokens":5,"tools":[]}' };
+    const requests = { m: { method: tools.method, params: JSON.parse(tools.params) as JsonObject } };
+    const modern = gateway(async () => outcome({ resultType: "input_required", inputRequests: requests }), {
+      upstream,
+    });
+    const plain = client("modern");
+    await expect(modern.call(plain).answer).rejects.toMatchObject({ code: "missing_client_capability" });
+    const able = client("modern", { capabilities: { sampling: { tools: {} } } });
+    expect(Object.keys((await asks(modern.call(able))).inputRequests)).toEqual(["m"]);
+    const legacy = gateway(async (_call, replies) => text(said((await replies.ask?.(tools, open)) as QuestionAnswer)));
+    for (const who of [plain, client("legacy")])
+      expect(textOf(await legacy.call(who).answer)).toContain("error -32601");
+    expect(Object.keys((await asks(legacy.call(able))).inputRequests)).toEqual(["model_answer"]);
   });
 });
 
@@ -508,17 +710,17 @@ async function reply(
 const result = (value: JsonObject): QuestionAnswer => ({ kind: "result", result: JSON.stringify(value) });
 
 describe("a legacy client and a server with a handshake", () => {
-  const asksName: Send = async (_call, replies) => text(said((await replies.ask?.(askName)) as QuestionAnswer));
+  const asksName: Send = async (_call, replies) => text(said((await replies.ask?.(askName, open)) as QuestionAnswer));
 
   test("the question is a request on the stream of its call, and the answer goes back as it came", async () => {
-    const { call, interaction } = gateway(asksName);
+    const { call, interaction, now } = gateway(asksName);
     const ann = client("legacy");
     const calling = call(ann);
     const question = await reply(interaction, ann, calling, result(accepted({ name: "Ann" })));
     expect(question).toMatchObject({ method: "elicitation/create", params: JSON.parse(askName.params) });
     expect(textOf(await calling.answer)).toBe('{"action":"accept","content":{"name":"Ann"}}');
     expect(calling.questions).toEqual([{ method: "elicitation/create", action: "result" }]);
-    expect(interaction.open.questions).toBe(0);
+    expect(now().open).toBe(0);
   });
 
   test("a client that takes no stream is asked on its session's, and one without is not asked", async () => {
@@ -535,8 +737,8 @@ describe("a legacy client and a server with a handshake", () => {
     expect(textOf(await calling.answer)).toBe("error -1: rejected");
   });
 
-  test("an answer of another session, another user or to nothing is ignored", async () => {
-    const { call, interaction } = gateway(asksName);
+  verifies("elicitation-bound", "an answer of another session, another user or to nothing is ignored", async () => {
+    const { call, interaction, now } = gateway(asksName);
     const ann = client("legacy");
     const calling = call(ann);
     const bob = client("legacy", { subject: "bob" });
@@ -545,7 +747,7 @@ describe("a legacy client and a server with a handshake", () => {
     await reply(interaction, { ...bob, session: ann.session }, calling, result({ action: "decline" }));
     for (const id of ["x", "1.AAAA", 7, ""])
       await interaction.heard({ kind: "response", id, answer: result({ action: "decline" }) }, ann.by, ann.session);
-    expect(interaction.open.questions).toBe(1);
+    expect(now().open).toBe(1);
     await reply(interaction, ann, calling, result({ action: "cancel" }));
     expect(textOf(await calling.answer)).toBe('{"action":"cancel"}');
   });
@@ -567,7 +769,7 @@ describe("a legacy client and a server with a handshake", () => {
     let thrown: unknown;
     const { call, interaction } = gateway(async (_call, replies) => {
       try {
-        return text(said((await replies.ask?.(askName)) as QuestionAnswer));
+        return text(said((await replies.ask?.(askName, open)) as QuestionAnswer));
       } catch (error) {
         thrown = error;
         throw error;
@@ -587,8 +789,8 @@ describe("a legacy client and a server with a handshake", () => {
 
   test("a question whose call is over is withdrawn", async () => {
     const asked = Promise.withResolvers<void>();
-    const { call, interaction } = gateway(async (_call, replies) => {
-      void replies.ask?.(askName).catch(() => {});
+    const { call, now } = gateway(async (_call, replies) => {
+      void replies.ask?.(askName, open).catch(() => {});
       await asked.promise;
       return text("done");
     });
@@ -597,13 +799,49 @@ describe("a legacy client and a server with a handshake", () => {
     asked.resolve();
     await calling.answer;
     expect(calling.messages).toMatchObject([{ method: "elicitation/create" }, { method: "notifications/cancelled" }]);
-    await waitFor(() => interaction.open.questions === 0);
+    await waitFor(() => now().open === 0);
+  });
+
+  test("a question that its server withdraws is taken back in the server's words, and a late answer is ignored", async () => {
+    const withdrawn = new AbortController();
+    const { call, interaction, ended } = gateway(async (_call, replies) => {
+      await replies.ask?.(askName, withdrawn.signal).catch(() => {});
+      return text(said((await replies.ask?.(roots, open)) as QuestionAnswer));
+    });
+    const ann = client("legacy");
+    const calling = call(ann);
+    const { id } = await waitFor(() => calling.messages[0]);
+    withdrawn.abort(new DOMException("Found it.", "AbortError"));
+    await waitFor(() => calling.messages.length === 3);
+    expect(calling.messages[1]).toMatchObject({
+      method: "notifications/cancelled",
+      params: { requestId: id, reason: "Found it." },
+    });
+    await reply(interaction, ann, calling, result(accepted({ name: "late" })), 0);
+    await reply(interaction, ann, calling, result({ roots: [] }));
+    expect(textOf(await calling.answer)).toBe('{"roots":[]}');
+    expect(ended).toEqual(["s withdrawn", "s answered"]);
+  });
+
+  test("a question that is withdrawn before it was sent never is", async () => {
+    const { call } = gateway(async (_call, replies) => {
+      const withdrawn = new AbortController();
+      const asking = replies.ask?.(askName, withdrawn.signal);
+      withdrawn.abort();
+      await expect(asking).rejects.toMatchObject({ code: "cancelled" });
+      await expect(replies.ask?.(askName, AbortSignal.abort())).rejects.toMatchObject({ code: "cancelled" });
+      return text("done");
+    });
+    const calling = call(client("legacy"));
+    expect(textOf(await calling.answer)).toBe("done");
+    expect(calling.messages).toEqual([]);
   });
 
   test("a question that nobody answers ends by the clock", async () => {
-    const { call } = gateway(asksName, { settings: { answerSeconds: 0.2 } });
+    const { call, ended } = gateway(asksName, { settings: { answerSeconds: 0.2 } });
     const calling = call(client("legacy"));
     expect(textOf(await calling.answer)).toContain("did not answer in time");
+    expect(ended).toEqual(["s expired"]);
     expect(calling.messages.at(-1)).toMatchObject({ method: "notifications/cancelled" });
   });
 
@@ -613,7 +851,7 @@ describe("a legacy client and a server with a handshake", () => {
       params: '{"mode":"url","elicitationId":"e1","url":"https://a.test/"}',
     };
     const { call, interaction, told, streams } = gateway(async (_call, replies) =>
-      text(said((await replies.ask?.(page)) as QuestionAnswer)),
+      text(said((await replies.ask?.(page, open)) as QuestionAnswer)),
     );
     const ann = client("legacy");
     const calling = call(ann);
@@ -645,34 +883,38 @@ describe("a legacy client and a server of 2026-07-28", () => {
       ...(requestState !== undefined && { requestState }),
     });
 
-  test("all questions are asked at once, and the server is called again with the answers by its own keys", async () => {
-    const forwarded: Record<string, string>[] = [];
-    const { call, interaction } = gateway(
-      async ({ call }) => {
-        forwarded.push(Object.fromEntries(call.forward));
-        return forwarded.length === 1 ? askAll("their state") : text("done");
-      },
-      { upstream },
-    );
-    const ann = client("legacy");
-    const calling = call(ann, { inputResponses: { who: 1 }, requestState: "smuggled" });
-    await waitFor(() => calling.messages.length === 3);
-    expect(calling.messages[1]).toMatchObject({
-      params: { mode: "url", elicitationId: expect.stringMatching(/.{20}/) },
-    });
-    await reply(interaction, ann, calling, result({ roots: [] }), 2);
-    await reply(interaction, ann, calling, result({ action: "accept" }), 1);
-    await reply(interaction, ann, calling, { kind: "error", code: -32000, message: "no", data: undefined }, 0);
-    expect(textOf(await calling.answer)).toBe("done");
-    expect(forwarded).toEqual([
-      { name: '"t"' },
-      {
-        name: '"t"',
-        inputResponses: '{"who":{"action":"cancel"},"visit":{"action":"accept"},"where":{"roots":[]}}',
-        requestState: '"their state"',
-      },
-    ]);
-  });
+  verifies(
+    ["mrtr-client-answers", "mrtr-client-state"],
+    "all questions are asked at once, and the server is called again with the answers by its own keys",
+    async () => {
+      const forwarded: Record<string, string>[] = [];
+      const { call, interaction } = gateway(
+        async ({ call }) => {
+          forwarded.push(Object.fromEntries(call.forward));
+          return forwarded.length === 1 ? askAll("their state") : text("done");
+        },
+        { upstream },
+      );
+      const ann = client("legacy");
+      const calling = call(ann, { inputResponses: { who: 1 }, requestState: "smuggled" });
+      await waitFor(() => calling.messages.length === 3);
+      expect(calling.messages[1]).toMatchObject({
+        params: { mode: "url", elicitationId: expect.stringMatching(/.{20}/) },
+      });
+      await reply(interaction, ann, calling, result({ roots: [] }), 2);
+      await reply(interaction, ann, calling, result({ action: "accept" }), 1);
+      await reply(interaction, ann, calling, { kind: "error", code: -32000, message: "no", data: undefined }, 0);
+      expect(textOf(await calling.answer)).toBe("done");
+      expect(forwarded).toEqual([
+        { name: '"t"' },
+        {
+          name: '"t"',
+          inputResponses: '{"who":{"action":"cancel"},"visit":{"action":"accept"},"where":{"roots":[]}}',
+          requestState: '"their state"',
+        },
+      ]);
+    },
+  );
 
   test("a server that asks without end is left after eight rounds", async () => {
     let rounds = 0;
@@ -690,7 +932,7 @@ describe("a legacy client and a server of 2026-07-28", () => {
     expect(rounds).toBe(9);
   });
 
-  test("a server that only wants to be called again is", async () => {
+  verifies("mrtr-client-answers", "a server that only wants to be called again is", async () => {
     let rounds = 0;
     const { call } = gateway(
       async () => (rounds++ === 0 ? outcome({ resultType: "input_required", requestState: "later" }) : text("now")),
@@ -715,7 +957,25 @@ describe("a legacy client and a server of 2026-07-28", () => {
     expect(textOf(await refusing.call(poor).answer)).toContain("sampling");
   });
 
-  test("sampling that the client refuses ends the call in words", async () => {
+  test("when one of several questions cannot be answered, the others are taken back", async () => {
+    const inputRequests = { m: { ...sampling, params: { messages: [] } }, where: { method: "roots/list" } };
+    const { call, interaction, ended } = gateway(async () => outcome({ resultType: "input_required", inputRequests }), {
+      upstream,
+    });
+    const ann = client("legacy");
+    const calling = call(ann);
+    const where = await waitFor(() => calling.messages.find(({ method }) => method === "roots/list"));
+    const no: QuestionAnswer = { kind: "error", code: -1, message: "no", data: undefined };
+    await reply(interaction, ann, calling, no, 0);
+    expect(textOf(await calling.answer)).toContain("sampling/createMessage: no");
+    expect(calling.messages.at(-1)).toMatchObject({
+      method: "notifications/cancelled",
+      params: { requestId: where["id"] },
+    });
+    expect(ended.sort()).toEqual(["s refused", "s withdrawn"]);
+  });
+
+  verifies("elicitation-declined", "sampling that the client refuses ends the call in words", async () => {
     const { call, interaction } = gateway(
       async () =>
         outcome({ resultType: "input_required", inputRequests: { m: { ...sampling, params: { messages: [] } } } }),
@@ -737,8 +997,8 @@ describe("a legacy client and a server of 2026-07-28", () => {
 
 describe("two replicas on one store", () => {
   const asksTwice: Send = async (_call, replies) => {
-    const one = said((await replies.ask?.(askName)) as QuestionAnswer);
-    return text(`${one} ${said((await replies.ask?.(roots)) as QuestionAnswer)}`);
+    const one = said((await replies.ask?.(askName, open)) as QuestionAnswer);
+    return text(`${one} ${said((await replies.ask?.(roots, open)) as QuestionAnswer)}`);
   };
   const pair = (send: Send = asksTwice) => {
     const { records } = memoryStore();
@@ -755,7 +1015,7 @@ describe("two replicas on one store", () => {
     expect(Object.keys(two.inputRequests)).toEqual(["client_roots"]);
     const three = b.call(ann, { requestState: two.requestState, inputResponses: { client_roots: { roots: [] } } });
     expect(textOf(await three.answer)).toBe('{"action":"accept","content":{}} {"roots":[]}');
-    expect(a.interaction.open.suspended).toBe(0);
+    expect(a.now().suspended).toBe(0);
   });
 
   test("a malformed answer, a spent state and another user's are refused there as here", async () => {
@@ -777,7 +1037,7 @@ describe("two replicas on one store", () => {
     let aborted = false;
     const answered = Promise.withResolvers<void>();
     const [a, b] = pair(async (_call, replies, signal) => {
-      await replies.ask?.(askName);
+      await replies.ask?.(askName, open);
       answered.resolve();
       await new Promise((resolve) => signal.addEventListener("abort", resolve));
       aborted = true;
@@ -805,7 +1065,7 @@ describe("two replicas on one store", () => {
   });
 
   test("a legacy client's answer that reaches the other one finds its question", async () => {
-    const [a, b] = pair(async (_call, replies) => text(said((await replies.ask?.(askName)) as QuestionAnswer)));
+    const [a, b] = pair(async (_call, replies) => text(said((await replies.ask?.(askName, open)) as QuestionAnswer)));
     const ann = client("legacy");
     const calling = a.call(ann);
     await reply(b.interaction, ann, calling, result({ action: "decline" }));

@@ -1,26 +1,28 @@
 /** Sessions of 2025 clients: how long they last, how many there are, and what happens when the store does not answer. */
 import { afterEach, expect, test } from "vitest";
-import type { Principal } from "../../src/core/call.ts";
+import type { Authenticated } from "../../src/core/call.ts";
 import { openSessions, type Sessions, type SessionsOptions } from "../../src/gateway/sessions.ts";
 import type { Session } from "../../src/mcp/sessions.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { memoryStore } from "../../src/store/memory/memory.ts";
 import type { Records } from "../../src/store/ports.ts";
+import { CHANGES, watchChanges } from "../../src/store/watch.ts";
 import { waitFor } from "../fixtures/processes.ts";
 
-const principal = (subject = "u_1") => ({ subject, client: "c_1" }) as Principal;
+const principal = (subject = "u_1") => ({ subject, client: "c_1" }) as Authenticated;
 const HOUR = 3_600_000;
 
-const opened: Sessions[] = [];
+const opened: Pick<Sessions, "close">[] = [];
 afterEach(async () => {
   for (const sessions of opened.splice(0)) await sessions.close();
 });
 
 async function replica(records: Records, options: Partial<SessionsOptions> = {}) {
   const ended: Session[] = [];
+  const changes = await watchChanges(records);
   const sessions = await openSessions({
     records,
-    shared: true,
+    changes,
     encryption: undefined,
     limits: { maxSessions: 100, sessionIdleSeconds: 4 * 3600 },
     onEnd: (session) => void ended.push(session),
@@ -29,7 +31,7 @@ async function replica(records: Records, options: Partial<SessionsOptions> = {})
     log: silentLogger,
     ...options,
   });
-  opened.push(sessions);
+  opened.push({ close: async () => Promise.resolve(sessions.close()).finally(() => changes.close()) });
   return { sessions, ended };
 }
 const unknown = expect.objectContaining({ code: "unknown_session" });
@@ -147,4 +149,32 @@ test("a session takes about half a kilobyte", async () => {
   const each = (process.memoryUsage().heapUsed - before) / 20_000;
   // Without a way to collect garbage first the measure is loose.
   expect(each).toBeLessThan(gc === undefined ? 4_000 : 900);
+});
+
+test("a session that ended elsewhere is not found by who comes after a time in which nobody came", async () => {
+  const { records } = memoryStore();
+  const [one, state] = [await replica(records), { now: 0, reads: 0 }];
+  const counted: Records = {
+    ...records,
+    list(kind, page) {
+      if (kind === CHANGES) state.reads++;
+      return records.list(kind, page);
+    },
+  };
+  const changes = await watchChanges(counted, () => state.now);
+  const two = await replica(counted, { changes });
+  const [session, other] = [
+    await one.sessions.open(principal(), "2025-11-25", ""),
+    await one.sessions.open(principal(), "2025-11-25", ""),
+  ];
+  for (const { id } of [session, other]) await two.sessions.find(id, principal());
+  // The look that finds that nobody came is the last one while this clock stands still.
+  const before = state.reads;
+  state.now += 60_000;
+  await waitFor(() => state.reads > before);
+  await one.sessions.end(session);
+  await refused(two.sessions, session.id);
+  expect(await two.sessions.find(other.id, principal())).toMatchObject({ id: other.id });
+  expect(two.ended.map(({ id }) => id)).toEqual([session.id]);
+  changes.close();
 });

@@ -5,7 +5,7 @@ import { openResumption } from "../../src/gateway/resume.ts";
 import { openStreams, type Streams } from "../../src/gateway/streams.ts";
 import type { Session } from "../../src/mcp/sessions.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
-import type { Upstream } from "../../src/upstream/upstream.ts";
+import type { Caller, Upstream } from "../../src/upstream/upstream.ts";
 import { waitFor } from "../fixtures/processes.ts";
 
 const opened: Streams[] = [];
@@ -32,6 +32,7 @@ function streamsBefore(subscribe: () => Promise<void> = () => Promise.resolve())
   opened.push(streams);
   return { streams, asked };
 }
+const anyone = {} as Caller;
 const soon = () => AbortSignal.timeout(5_000);
 const follows = (...uris: string[]) => new Map(uris.map((uri) => [uri, "s"]));
 
@@ -41,7 +42,7 @@ test("of several who follow a resource the first begins and the last ends, whate
   streams.follow(first, follows("r:1"));
   streams.follow(first, follows("r:1", "r:2"));
   streams.follow(second, follows("r:1"));
-  const release = await streams.hold("s", "r:1", soon());
+  const release = await streams.hold("s", "r:1", soon(), anyone);
   expect(asked).toEqual(["+r:1", "+r:2"]);
   streams.follow(first, follows("r:2"));
   streams.sessionEnded(second);
@@ -56,8 +57,8 @@ test("of several who follow a resource the first begins and the last ends, whate
 
 test("a subscription that begins again waits until its end is through", async () => {
   const { streams, asked } = streamsBefore();
-  (await streams.hold("s", "r:1", soon()))();
-  await streams.hold("s", "r:1", soon());
+  (await streams.hold("s", "r:1", soon(), anyone))();
+  await streams.hold("s", "r:1", soon(), anyone);
   expect(asked).toEqual(["+r:1", "-r:1", "-r:1 done", "+r:1"]);
 });
 
@@ -67,10 +68,13 @@ test("a server's refusal reaches everybody who waited for it, and who comes late
     await sleep(5);
     if (refusing) throw new Error("not now");
   });
-  const both = await Promise.allSettled([streams.hold("s", "r:1", soon()), streams.hold("s", "r:1", soon())]);
+  const both = await Promise.allSettled([
+    streams.hold("s", "r:1", soon(), anyone),
+    streams.hold("s", "r:1", soon(), anyone),
+  ]);
   expect(both.map(({ status }) => status)).toEqual(["rejected", "rejected"]);
   refusing = false;
-  (await streams.hold("s", "r:1", soon()))();
+  (await streams.hold("s", "r:1", soon(), anyone))();
   expect(asked.filter((what) => what === "+r:1")).toHaveLength(2);
   await waitFor(() => asked.includes("-r:1 done"));
 });

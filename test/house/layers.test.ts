@@ -26,12 +26,12 @@ const LAYERS: Readonly<Record<string, Layer>> = {
   },
   net: { folders: ["core", "observe"], packages: ["undici", "zod"] },
   store: { folders: ["core", "observe"], packages: ["zod", "pg", "@redis/client"] },
-  contract: { folders: ["core"], packages: ["ajv", "ajv-formats", "re2js", "canonicalize", "zod"] },
+  contract: { folders: ["core"], packages: ["ajv", "ajv-formats", "re2js", "refa", "canonicalize", "zod"] },
   policy: { folders: ["core", "contract"], packages: ["zod", "@marcbachmann/cel-js"] },
   mask: { folders: ["core", "store"], packages: ["zod", "re2js"] },
   mcp: { folders: ["core"], packages: ["zod", "@modelcontextprotocol/core"] },
   audit: { folders: ["core", "observe", "net", "store", "policy"], packages: ["zod", "canonicalize"] },
-  upstream: { folders: ["core", "observe", "net", "store", "mcp"], packages: ["zod", "undici"] },
+  upstream: { folders: ["core", "observe", "net", "store", "mcp"], packages: ["zod", "undici", "openid-client"] },
   oauth: { folders: ["core", "observe", "net", "store"], packages: ["zod", "oidc-provider", "jose", "openid-client"] },
   config: {
     folders: [

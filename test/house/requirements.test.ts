@@ -37,7 +37,7 @@ test("tests name only requirements that exist", () => {
 test("every requirement has a clause of its own publisher and a sentence", () => {
   for (const [id, { clause, sentence }] of Object.entries(requirements)) {
     expect(clause, id).toMatch(
-      /^https:\/\/(modelcontextprotocol\.io\/specification|www\.rfc-editor\.org\/rfc|datatracker\.ietf\.org\/doc\/html)\/\S+$/,
+      /^https:\/\/(modelcontextprotocol\.io\/specification|github\.com\/modelcontextprotocol\/ext-\w+\/blob|www\.rfc-editor\.org\/rfc|datatracker\.ietf\.org\/doc\/html)\/\S+$/,
     );
     expect(sentence, id).toMatch(/^\S.*\.$/);
   }

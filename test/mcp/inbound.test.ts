@@ -194,7 +194,7 @@ describe("2026-07-28", () => {
 
   verifiesEach(
     "http-unknown-method",
-    ["initialize", "ping", "logging/setLevel", "resources/subscribe", "tasks/get", "toString", "__proto__"],
+    ["initialize", "ping", "logging/setLevel", "resources/subscribe", "tasks/list", "toString", "__proto__"],
     "%s is not a method of this revision: 404",
     (method) => {
       const text = JSON.stringify({ jsonrpc: "2.0", id: 1, method, params: { _meta: meta } });

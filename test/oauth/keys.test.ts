@@ -5,6 +5,7 @@ import { type Keys, type KeysOptions, listKeys, loadKeys, revokeKey, rotateKeys 
 import { watch } from "../../src/oauth/watch.ts";
 import { memoryStore } from "../../src/store/memory/memory.ts";
 import type { Records } from "../../src/store/ports.ts";
+import { watchChanges } from "../../src/store/watch.ts";
 import { everyStore } from "../store/backends.ts";
 import { mint, replica } from "./minting.ts";
 import { Browser, call, connect, type Running, refresh, register, running, setUp } from "./support.ts";
@@ -17,9 +18,9 @@ afterEach(async () => {
 
 /** The keys as one replica sees them, at a time that the test moves. */
 async function replicaKeys(records: Records, options: KeysOptions = {}): Promise<Keys> {
-  const watching = await watch(records);
-  const keys = await loadKeys(records, { ...options, watch: watching });
-  closing.push(watching, keys);
+  const changes = await watchChanges(records);
+  const keys = await loadKeys(records, { ...options, watch: watch(records, changes) });
+  closing.push(changes, keys);
   return keys;
 }
 const kids = (keys: Keys) => keys.signing.map(({ kid }) => kid);

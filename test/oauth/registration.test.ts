@@ -7,6 +7,7 @@ import {
 } from "../../src/oauth/clients/initial-access.ts";
 import { memoryStore } from "../../src/store/memory/memory.ts";
 import type { Records } from "../../src/store/ports.ts";
+import { verifies } from "../requirements.ts";
 import {
   authorize,
   authorizeUrl,
@@ -330,7 +331,7 @@ describe("with initial access tokens", () => {
 describe("a client's own registration (RFC 7592)", () => {
   const metadata = { client_name: "Test client", redirect_uris: [REDIRECT], token_endpoint_auth_method: "none" };
 
-  test("is read with its token, without a secret, and by no other client's token", async () => {
+  verifies("rfc7592-token", "is read with its token, without a secret, and by no other client's token", async () => {
     await using live = await running(OPEN);
     const [mine, other] = [
       await registered(live, { token_endpoint_auth_method: "client_secret_basic" }),
@@ -353,34 +354,38 @@ describe("a client's own registration (RFC 7592)", () => {
     expect((await manage(mine, "POST", {})).status).toBe(405);
   });
 
-  test("is changed under the same rules as it was made; its token changes with it and the old one ends", async () => {
-    await using live = await running(OPEN);
-    const mine = await registered(live);
-    const good = { ...metadata, client_id: mine.client_id };
-    for (const [change, error] of [
-      [{ redirect_uris: ["http://shop.example/cb"] }, "invalid_redirect_uri"],
-      [{ redirect_uris: ["javascript:x"] }, "invalid_redirect_uri"],
-      [{ response_types: ["token"] }, "invalid_client_metadata"],
-      [{ client_id: "registered-other" }, "invalid_request"],
-    ] as const) {
-      expect(await manage(mine, "PUT", { ...good, ...change })).toMatchObject({ status: 400, body: { error } });
-    }
-    const changed = await manage(mine, "PUT", {
-      ...good,
-      client_name: "New name",
-      logo_uri: "http://127.0.0.1/",
-      scope: "x",
-    });
-    expect(changed).toMatchObject({ status: 200, body: { client_name: "New name" } });
-    expect(changed.body).not.toHaveProperty("logo_uri");
-    const next = String(changed.body["registration_access_token"]);
-    expect(next).not.toBe(mine.registration_access_token);
-    expect((await manage(mine, "GET")).status).toBe(401);
-    expect((await manage(mine, "GET", undefined, next)).body["client_name"]).toBe("New name");
-    expect(live.events.map(({ type }) => type)).toContain("client-changed");
-  });
+  verifies(
+    "rfc7592-update",
+    "is changed under the same rules as it was made; its token changes with it and the old one ends",
+    async () => {
+      await using live = await running(OPEN);
+      const mine = await registered(live);
+      const good = { ...metadata, client_id: mine.client_id };
+      for (const [change, error] of [
+        [{ redirect_uris: ["http://shop.example/cb"] }, "invalid_redirect_uri"],
+        [{ redirect_uris: ["javascript:x"] }, "invalid_redirect_uri"],
+        [{ response_types: ["token"] }, "invalid_client_metadata"],
+        [{ client_id: "registered-other" }, "invalid_request"],
+      ] as const) {
+        expect(await manage(mine, "PUT", { ...good, ...change })).toMatchObject({ status: 400, body: { error } });
+      }
+      const changed = await manage(mine, "PUT", {
+        ...good,
+        client_name: "New name",
+        logo_uri: "http://127.0.0.1/",
+        scope: "x",
+      });
+      expect(changed).toMatchObject({ status: 200, body: { client_name: "New name" } });
+      expect(changed.body).not.toHaveProperty("logo_uri");
+      const next = String(changed.body["registration_access_token"]);
+      expect(next).not.toBe(mine.registration_access_token);
+      expect((await manage(mine, "GET")).status).toBe(401);
+      expect((await manage(mine, "GET", undefined, next)).body["client_name"]).toBe("New name");
+      expect(live.events.map(({ type }) => type)).toContain("client-changed");
+    },
+  );
 
-  test("with a secret is changed by naming it, keeps it, and is told no other", async () => {
+  verifies("rfc7592-secret", "with a secret is changed by naming it, keeps it, and is told no other", async () => {
     await using live = await running(OPEN);
     const mine = await registered(live, { token_endpoint_auth_method: "client_secret_post" });
     const good = { ...metadata, client_id: mine.client_id, token_endpoint_auth_method: "client_secret_post" };
@@ -417,7 +422,7 @@ describe("a client's own registration (RFC 7592)", () => {
     expect(browser.last.text).toContain("<legend>");
   });
 
-  test("deleted ends its tokens, its consents and its management token", async () => {
+  verifies("rfc7592-delete", "deleted ends its tokens, its consents and its management token", async () => {
     const store = memoryStore();
     await using live = await running({ ...OPEN, records: store.records });
     const browser = await setUp(live);

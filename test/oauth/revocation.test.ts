@@ -8,6 +8,7 @@ import { loadKeys, revokeKey } from "../../src/oauth/tokens/keys.ts";
 import { watch } from "../../src/oauth/watch.ts";
 import { memoryStore } from "../../src/store/memory/memory.ts";
 import type { Records } from "../../src/store/ports.ts";
+import { watchChanges } from "../../src/store/watch.ts";
 import { verifiesEach } from "../requirements.ts";
 import { everyStore } from "../store/backends.ts";
 import { type Minted, mint, type ReplicaOptions, replica } from "./minting.ts";
@@ -135,7 +136,8 @@ describe("a store that does not answer", () => {
   test("is told later what it could not be told: other replicas hear of the end when it answers again", async () => {
     const store = memoryStore();
     const { records, fail } = counted(store.records);
-    const [first, second] = [await watch(records), await watch(store.records)];
+    const [mine, others] = [await watchChanges(records), await watchChanges(store.records)];
+    const [first, second] = [watch(records, mine), watch(store.records, others)];
     let heard = 0;
     second.on("ended", () => heard++);
     fail(true);
@@ -143,8 +145,8 @@ describe("a store that does not answer", () => {
     expect(heard).toBe(0);
     fail(false);
     await vi.waitUntil(() => heard > 0, { timeout: 2_000 });
-    first.close();
-    second.close();
+    mine.close();
+    others.close();
   });
 });
 

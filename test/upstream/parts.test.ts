@@ -1,7 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { Secret } from "../../src/core/secret.ts";
+import { Allowance } from "../../src/upstream/allowance.ts";
 import { childEnvironment } from "../../src/upstream/environment.ts";
+import { errorLines } from "../../src/upstream/error-lines.ts";
 import { fairQueue } from "../../src/upstream/fair-queue.ts";
 import { lineReader } from "../../src/upstream/lines.ts";
 import { headerValue, mirroredParameters } from "../../src/upstream/mirrored-headers.ts";
@@ -57,6 +59,75 @@ describe("lines", () => {
     read(Buffer.from(`${"x".repeat(1000)}\n${"y".repeat(1000)}\n${"z".repeat(1025)}\nlast\n`));
     expect(seen).toEqual([1000, 1000, -1]);
   });
+});
+
+describe("what a server complains of", () => {
+  function lines() {
+    let time = 0;
+    const seen: string[] = [];
+    const reader = errorLines(
+      (line) => seen.push(line),
+      () => time,
+    );
+    const pass = (ms: number) => {
+      time += ms;
+    };
+    return { seen, reader, pass };
+  }
+
+  test("comes in lines however the bytes are cut, the last one too when nothing follows it", () => {
+    const text = fc.string({ unit: "grapheme", minLength: 1, maxLength: 30 }).map((one) => one.replace(/\s/g, "."));
+    fc.assert(
+      fc.property(fc.array(text), fc.array(fc.nat(200)), (texts, cuts) => {
+        const { seen, reader } = lines();
+        for (const piece of pieces(Buffer.from(texts.join("\n\n")), cuts)) reader.push(piece);
+        reader.end();
+        expect(seen).toEqual(texts);
+      }),
+    );
+  });
+
+  test("is cut where it is too long, and a line of a gigabyte is one line", () => {
+    const { seen, reader, pass } = lines();
+    const chunk = Buffer.alloc(1 << 20, "x");
+    for (let n = 0; n < 1024; n++) {
+      reader.push(chunk);
+      pass(1);
+    }
+    reader.push(Buffer.from("\nthe end"));
+    reader.end();
+    expect(Math.max(...seen.map((line) => line.length))).toBe(1000);
+    expect(seen.length).toBeLessThan(10);
+    expect(seen.at(-1)).toBe("the end");
+  });
+
+  test("loses the middle of a flood, says how much, and begins anew with each second", () => {
+    const { seen, reader, pass } = lines();
+    const chunk = Buffer.from("again and again\n".repeat(4096));
+    for (let n = 0; n < 3000; n++) {
+      reader.push(chunk);
+      pass(1);
+    }
+    reader.push(Buffer.from("last words"));
+    reader.end();
+    // Three seconds of 64 KB, and the ends of them.
+    expect(seen.length).toBeLessThan(3 * 4096 + 4 * 100);
+    const left = seen.flatMap((line) => /^\[(\d+) bytes left out\]$/.exec(line)?.[1] ?? []);
+    expect(left.length).toBeGreaterThanOrEqual(3);
+    expect(left.reduce((sum, bytes) => sum + Number(bytes), 0)).toBeGreaterThan(
+      0.99 * 3000 * chunk.length - 4 * 65_536,
+    );
+    expect(seen.at(-1)).toBe("last words");
+  });
+});
+
+test("an allowance is spent at once or little by little, and comes back with time", () => {
+  const allowance = new Allowance(100, 10);
+  expect([allowance.spend(100, 0), allowance.spend(1, 0)]).toEqual([true, false]);
+  const slow = new Allowance(100, 10);
+  for (let second = 0; second < 1000; second++) expect(slow.spend(10, second * 1000)).toBe(true);
+  for (let second = 1000; second < 1009; second++) expect(slow.spend(20, second * 1000)).toBe(true);
+  expect([slow.spend(20, 1_009_000), slow.spend(20, 1_030_000)]).toEqual([false, true]);
 });
 
 describe("server-sent events", () => {

@@ -1,9 +1,17 @@
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { afterEach, describe, expect, test } from "vitest";
 import type { CallNotification, JsonObject, Question, QuestionAnswer, Replies } from "../../src/core/call.ts";
+import { silentLogger } from "../../src/observe/logger.ts";
+import { flavourOf } from "../../src/upstream/capabilities.ts";
+import { processPool } from "../../src/upstream/pool.ts";
+import { startProcess } from "../../src/upstream/process.ts";
+import { stdioServer } from "../../src/upstream/settings.ts";
 import type { Upstream } from "../../src/upstream/upstream.ts";
-import { startFixture, waitFor } from "../fixtures/processes.ts";
+import { fixtureCommand, startFixture, waitFor } from "../fixtures/processes.ts";
 import {
   anyHttp,
   type CallOptions,
@@ -12,6 +20,7 @@ import {
   http,
   ignored,
   never,
+  permitted,
   type Recorded,
   stdio,
   structuredOf,
@@ -117,6 +126,30 @@ describe.each(["stdio", "http", "sse"])("over %s, a server with a handshake", (t
     expect(textOf(mute)).toContain("does not support elicitation");
     const rejecting = client(() => Promise.reject(new Error("the call has ended")));
     expect(textOf(await upstream.send(asks(["Who?"]), rejecting.replies, never))).toContain("not answered");
+  });
+
+  test("withdraws a question in its own words, and asks another one", async () => {
+    const upstream = await over(transport);
+    const folder = await mkdtemp(join(tmpdir(), "drawbridge-questions-"));
+    cleanups.push(() => rm(folder, { recursive: true }));
+    const until = join(folder, "enough");
+    let withdrawal: AbortSignal | undefined;
+    const asked: Question[] = [];
+    const replies: Replies = {
+      notify: () => {},
+      async ask(question, withdrawn) {
+        asked.push(question);
+        if (asked.length > 1) return result({ action: "accept", content: { colour: "blue" } });
+        withdrawal = withdrawn;
+        await writeFile(until, "");
+        return nobody();
+      },
+    };
+    const call = toolCall("change-mind", { until }, { capabilities: CAN_ELICIT });
+    const answer = await upstream.send(call, replies, never);
+    expect(structuredOf(answer)).toEqual({ colour: { action: "accept", content: { colour: "blue" } } });
+    expect(asked.map(messageOf)).toEqual(["Your name?", "Your colour?"]);
+    expect(withdrawal?.reason).toMatchObject({ name: "AbortError", message: "The name was found elsewhere." });
   });
 
   test("asks twenty users at once, and each sees the questions of their own call only", async () => {
@@ -306,6 +339,146 @@ describe("a process that several users share", () => {
     await Promise.all(calls);
     for (const [user, questions] of seen.entries())
       expect([...questions].filter((message) => message !== `user-${user}`)).toEqual([]);
+  });
+});
+
+describe("a pool of its own time", () => {
+  /** So many processes for clients of one kind. `later` lets seconds pass that nobody waits for. */
+  function pool(max: number) {
+    let ahead = 0;
+    let size = () => 0;
+    const settings = stdioServer.parse({ command: fixtureCommand("everything/stdio", ["--era", "legacy"]) });
+    const process = { command: settings.command as string[], cwd: import.meta.dirname, environment: {} };
+    const flavour = flavourOf(CAN_ELICIT, true);
+    const made = processPool(
+      {
+        name: "s",
+        version: "0",
+        start: (events) => startProcess(process, silentLogger, events),
+        settings,
+        logger: silentLogger,
+        events: { listChanged() {}, resourceUpdated() {} },
+      },
+      { flavour, min: 0, room: () => max - size(), squeeze() {}, vacated() {} },
+      new Set(),
+      () => performance.now() + ahead,
+    );
+    size = () => made.size;
+    cleanups.push(() => made.close(AbortSignal.abort()));
+    const later = (seconds: number) => {
+      ahead += seconds * 1000;
+    };
+    /** How many calls each process works on that works at all. */
+    const loads = () =>
+      made
+        .ready()
+        .flatMap(({ flights }) => (flights.size > 0 ? [flights.size] : []))
+        .sort();
+    return { pool: made, later, loads };
+  }
+
+  test.each([
+    ["those of others after half a minute", { subject: "bob" }, 9, 22],
+    ["those of the same user after ten seconds", { client: "another" }, 3, 8],
+  ])(
+    "has a question that its client has forgotten give way to calls that need its process: to %s",
+    async (_, who, soon, rest) => {
+      const { pool: one, later } = pool(1);
+      const { asked, replies } = client(nobody);
+      const forgotten = codeOf(one.send(asks(["Anyone?"], { subject: "ann" }), replies, never));
+      await waitFor(() => asked.length === 1);
+      const next = accepts({ who: "next" });
+      let over = false;
+      void forgotten.then(() => {
+        over = true;
+      });
+      const waiting = one.send(asks(["Now me?"], { subject: "ann", ...who }), next.replies, never);
+      later(soon);
+      await new Promise((resolve) => setTimeout(resolve, 200));
+      expect([over, next.asked]).toEqual([false, []]);
+      later(rest);
+      expect(await forgotten).toBe("overloaded");
+      expect(structuredOf(await waiting)["answers"]).toEqual([{ it: { action: "accept", content: { who: "next" } } }]);
+      expect(asked.map(messageOf)).toEqual(["Anyone?"]);
+    },
+  );
+
+  test("leaves a forgotten question alone while there is a process for everybody else", async () => {
+    const { pool: two, later } = pool(2);
+    const { asked, replies } = client(nobody);
+    const control = new AbortController();
+    const forgotten = codeOf(two.send(asks(["Anyone?"], { subject: "ann" }), replies, control.signal));
+    await waitFor(() => asked.length === 1);
+    later(40);
+    await two.send(asks(["Me?"], { subject: "bob" }), accepts().replies, never);
+    expect(two.state().inFlight).toBe(1);
+    control.abort();
+    expect(await forgotten).toBe("cancelled");
+  });
+
+  test("knows prompts one by one: what is known of one says nothing of another", async () => {
+    const { pool: one } = pool(1);
+    const prompt = (name: string, subject: string) =>
+      permitted("prompts/get", { name }, { subject, capabilities: CAN_ELICIT });
+    const slow = (ms: number) => toolCall("slow", { ms }, { subject: "bob", capabilities: CAN_ELICIT });
+    const ann = accepts({ context: "ann's" });
+    const bob = accepts();
+    await one.send(slow(1), bob.replies, never);
+    await one.send(prompt("test_simple_prompt", "ann"), ann.replies, never);
+    let over = false;
+    const held = one.send(slow(1500), bob.replies, never).finally(() => {
+      over = true;
+    });
+    await one.send(prompt("test_simple_prompt", "ann"), ann.replies, never);
+    expect(over).toBe(false);
+    const asking = one.send(prompt("test_input_required_result_prompt", "ann"), ann.replies, never);
+    await waitFor(() => one.state().queued === 1);
+    await held;
+    expect(JSON.stringify(await asking)).toContain("ann's");
+    expect([ann.asked.length, bob.asked.length]).toEqual([1, 0]);
+  });
+
+  test("has dialogues of one caller in processes of their own while there are some, and lets them share one only then", async () => {
+    const { pool: four, loads } = pool(4);
+    const { asked, replies } = client(nobody);
+    const control = new AbortController();
+    const dialogues: Promise<string>[] = [];
+    const begin = async () => {
+      dialogues.push(codeOf(four.send(asks([`question ${dialogues.length}`]), replies, control.signal)));
+      await waitFor(() => asked.length === dialogues.length);
+    };
+    await begin();
+    await begin();
+    expect(loads()).toEqual([1, 1]);
+    // Nobody has more than half of the processes.
+    await begin();
+    expect(loads()).toEqual([1, 2]);
+    const bob = accepts();
+    await four.send(asks(["bob?"], { subject: "bob" }), bob.replies, never);
+    expect(bob.asked.map(messageOf)).toEqual(["bob?"]);
+    control.abort();
+    expect(await Promise.all(dialogues)).toEqual(["cancelled", "cancelled", "cancelled"]);
+  });
+});
+
+describe("a client that was started anew", () => {
+  test("with other capabilities gets the process of the question that its user has left unanswered, not that of others", async () => {
+    const upstream = everything({ processes: { min: 0, max: 3 } });
+    const users = ["ann", "bob", "cat"];
+    const clients = users.map(() => client(nobody));
+    const controls = users.map(() => new AbortController());
+    const open: Promise<string>[] = [];
+    for (const [index, subject] of users.entries()) {
+      const { replies = ignored, asked = [] } = clients[index] ?? {};
+      open.push(codeOf(upstream.send(asks(["?"], { subject }), replies, controls[index]?.signal ?? never)));
+      await waitFor(() => asked.length === 1);
+    }
+    const anew = accepts({ who: "ann" });
+    const capabilities = { elicitation: {}, sampling: {} };
+    const again = await upstream.send(asks(["Again?"], { subject: "ann", capabilities }), anew.replies, never);
+    expect(structuredOf(again)["answers"]).toHaveLength(1);
+    for (const control of controls) control.abort();
+    expect(await Promise.all(open)).toEqual(["overloaded", "cancelled", "cancelled"]);
   });
 });
 

@@ -217,6 +217,106 @@ describe("a server that misbehaves", () => {
   });
 });
 
+describe("a server that says too much", () => {
+  test.each([
+    ["200 MB of lines", 200, false],
+    ["one line of 1 GB", 1024, true],
+  ])("to stderr (%s) goes on being used, and its last words are kept", { timeout: 60_000 }, async (_, mb, line) => {
+    const upstream = up("flooding-stdio", [], { processes: { max: 1 } });
+    await upstream.send(toolCall("complain", { mb, line }), ignored, never);
+    let calls = 0;
+    await waitFor(async () => {
+      expect(textOf(await echo(upstream, `call ${calls}`))).toBe(`call ${calls++}`);
+      return structuredOf(await upstream.send(toolCall("complained"), ignored, never))["complained"];
+    }, 50_000);
+    expect(calls).toBeGreaterThan(5);
+    expect(upstream.state()).toMatchObject({ size: 1, restarts: 0 });
+    const { stderr } = upstream.state();
+    expect(stderr.length).toBeLessThanOrEqual(100);
+    expect(Math.max(...stderr.map((text) => text.length))).toBeLessThanOrEqual(1000);
+    const { pid } = structuredOf(await upstream.send(toolCall("whoami"), ignored, never)) as { pid: number };
+    process.kill(pid, "SIGKILL");
+    await waitFor(() => upstream.state().restarts === 1);
+    const after = upstream.state().stderr;
+    expect(after.some((text) => /^\[\d+ bytes left out\]$/.test(text))).toBe(true);
+    expect(after.at(-1)).toBe("the end");
+  });
+
+  test.each(["garbage", "notifications"])("to nobody (%s) is replaced, with a reason", async (what) => {
+    const upstream = up("flooding-stdio", [], { processes: { max: 1 } });
+    await upstream.send(toolCall("babble", { what }), ignored, never);
+    const { problem } = await waitFor(() => upstream.state().restarts > 0 && upstream.state());
+    expect(problem).toContain("talked without end");
+    expect(textOf(await echo(upstream, "well again"))).toBe("well again");
+    expect(upstream.state().restarts).toBe(1);
+  });
+
+  test("before it has said who it is counts as one that cannot be started", async () => {
+    const upstream = up("flooding-stdio", ["--at-start"]);
+    expect(await codeOf(upstream.identity(never))).toBe("upstream_unavailable");
+    expect(upstream.state().problem).toContain("talked without end");
+  });
+
+  test("by answering what nobody asked is replaced once it has done what it was asked", async () => {
+    const upstream = up("flooding-stdio", [], { processes: { max: 1 } });
+    await upstream.send(toolCall("lie", { times: 500 }), ignored, never);
+    expect(upstream.state().restarts).toBe(0);
+    const slow = upstream.send(toolCall("slow", { ms: 600 }), ignored, never);
+    expect(textOf(await upstream.send(toolCall("lie", { times: 600 }), ignored, never))).toBe("as you wish");
+    expect(upstream.state().restarts).toBe(0);
+    expect(textOf(await slow)).toBe("slept 600 ms");
+    expect(upstream.state()).toMatchObject({ restarts: 1, problem: expect.stringContaining("nobody had asked") });
+    expect(textOf(await echo(upstream, "well again"))).toBe("well again");
+  });
+});
+
+describe("a process that nobody calls", () => {
+  const pidOf = async (upstream: Upstream) =>
+    structuredOf(await upstream.send(toolCall("whoami"), ignored, never))["pid"] as number;
+  /** Long enough to have been pinged, and answered. */
+  const pinged = () => new Promise((resolve) => setTimeout(resolve, 700));
+
+  test("and hangs is replaced before a call finds out", async () => {
+    const upstream = up("echo-stdio", [], { healthSeconds: 0.1 });
+    const pid = await pidOf(upstream);
+    await pinged();
+    process.kill(pid, "SIGSTOP");
+    const { problem } = await waitFor(() => upstream.state().restarts === 1 && upstream.state());
+    expect(problem).toMatch(/did not answer a ping for \d+ s/);
+    await waitFor(() => upstream.state().state === "ready");
+    const began = performance.now();
+    expect(await pidOf(upstream)).not.toBe(pid);
+    expect(performance.now() - began).toBeLessThan(1000);
+  });
+
+  test("is left alone while it answers, and when it knows no pings", async () => {
+    const both = [
+      up("echo-stdio", [], { healthSeconds: 0.1 }),
+      up("misbehaving-stdio", ["ignores-ping"], { healthSeconds: 0.1 }),
+    ];
+    const before = await Promise.all(both.map(pidOf));
+    await new Promise((resolve) => setTimeout(resolve, 3000));
+    expect(await Promise.all(both.map(pidOf))).toEqual(before);
+    expect(both.map((upstream) => upstream.state().restarts)).toEqual([0, 0]);
+  });
+
+  test("but works is left alone, however long a tool blocks it and whether anybody waits for it still", async () => {
+    const upstream = up("echo-stdio", [], { healthSeconds: 0.1 });
+    const pid = await pidOf(upstream);
+    await pinged();
+    const control = new AbortController();
+    const waitedFor = upstream.send(toolCall("block", { ms: 2500 }), ignored, never);
+    expect(textOf(await waitedFor)).toBe("blocked 2500 ms");
+    const given = codeOf(upstream.send(toolCall("block", { ms: 2500 }), ignored, control.signal));
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    control.abort();
+    expect(await given).toBe("cancelled");
+    await new Promise((resolve) => setTimeout(resolve, 2500));
+    expect(await pidOf(upstream)).toBe(pid);
+    expect(upstream.state().restarts).toBe(0);
+  });
+});
+
 test("a log message goes to no caller while several calls share the process", async () => {
   const upstream = up("echo-stdio");
   await upstream.identity(never);

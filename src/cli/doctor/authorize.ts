@@ -61,7 +61,7 @@ export async function openLanding(wanted: URL | undefined): Promise<Landing> {
 
 /** Nothing of what arrived is shown: it is a stranger's. */
 const LANDED =
-  "<!doctype html><title>Drawbridge doctor</title><p>That was the browser's part. You can close this page and go back to the terminal.";
+  "<!doctype html><title>Drawbridge</title><p>That was the browser's part. You can close this page and go back to the terminal.";
 
 async function listening(server: HttpServer, port: number, host: string): Promise<void> {
   await new Promise<void>((resolve, reject) => {

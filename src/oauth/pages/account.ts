@@ -6,6 +6,7 @@ import type { SignedIn } from "../people/browser.ts";
 import { MIN_PASSWORD_LENGTH } from "../people/passwords.ts";
 import { browserName, type Session } from "../people/sessions.ts";
 import type { Consent } from "../tokens/grants.ts";
+import { connectionCards } from "./connections.ts";
 import { alert, day, field, formToken, type Html, html, showPage } from "./pages.ts";
 import type { Site } from "./site.ts";
 
@@ -14,7 +15,11 @@ export async function handleAccount(site: Site, exchange: Exchange, action: stri
   const { browsers, place } = site;
   const signedIn = await browsers.signedIn(exchange.request);
   if (signedIn === undefined) return seeOther(exchange.response, `${place.prefix}/sign-in`);
-  if (exchange.request.method !== "POST") return show(site, exchange, signedIn, {});
+  if (exchange.request.method !== "POST") {
+    const wayBack = browsers.takeWayBack(exchange);
+    if (wayBack !== undefined) return seeOther(exchange.response, `${place.prefix}${wayBack}`);
+    return show(site, exchange, signedIn, {});
+  }
 
   const form = await readForm(exchange.request);
   browsers.checkForm(exchange, form, `account ${signedIn.user.id}`);
@@ -68,6 +73,7 @@ const actions: Readonly<Record<string, Action>> = {
 
 const DONE: Readonly<Record<string, string>> = {
   revoked: "The client's access has ended.",
+  disconnected: "The server is disconnected.",
   password: "The password is changed. Your other browsers were signed out.",
   session: "That browser is signed out.",
   others: "Your other browsers are signed out.",
@@ -87,7 +93,11 @@ async function show(
   const { user, session } = signedIn;
   const token = formToken(browsers.formToken(exchange, `account ${user.id}`));
   const to = (action: string) => `${place.prefix}/account/${action}`;
-  const [consents, open] = await Promise.all([grants.consents.of(user.id), sessions.list(user.id)]);
+  const [consents, open, connected] = await Promise.all([
+    grants.consents.of(user.id),
+    sessions.list(user.id),
+    site.connections?.of(user) ?? [],
+  ]);
   const others = open.filter(({ id }) => id !== session.id);
   const done = problems.length === 0 ? DONE[exchange.query.get("done") ?? ""] : undefined;
   const labelOf = (name: string | undefined) => (name === undefined ? undefined : (providers.get(name)?.label ?? name));
@@ -102,6 +112,7 @@ ${
     ? html`<p class="quiet">None. A client appears here once you have allowed it to use <code>${place.resource}</code>.</p>`
     : consents.map((consent) => consentCard(consent, token, to("revoke")))
 }
+${connectionCards(site, connected)}
 <h2>Where you are signed in</h2>
 ${sessionCard(session, labelOf(session.provider))}
 ${others.map((other) => sessionCard(other, labelOf(other.provider), html`<form method="post" action="${to("end-session")}">${token}<input type="hidden" name="session" value="${other.id}"><button class="plain" aria-label="End the session of ${browserName(other.userAgent)}">End</button></form>`))}

@@ -13,6 +13,7 @@ import type { Users } from "../people/users.ts";
 import type { ClientsSettings, SignInSettings, TokensSettings } from "../settings.ts";
 import type { Throttle } from "../throttle.ts";
 import type { Grants } from "../tokens/grants.ts";
+import type { Connections } from "./connections.ts";
 import type { Interactions } from "./interaction.ts";
 
 export interface Site {
@@ -30,6 +31,8 @@ export interface Site {
   readonly interactions: Interactions;
   /** What roles open to a person; undefined when nobody here knows. */
   readonly reach: ReachOf | undefined;
+  /** Accounts at servers behind the gateway; undefined where nobody connects any. */
+  readonly connections: Connections | undefined;
   readonly signIn: SignInSettings;
   readonly clients: ClientsSettings;
   readonly tokens: TokensSettings;

@@ -29,6 +29,10 @@ export interface Browsers {
   markAway(exchange: Exchange): string;
   /** What `markAway` gave this browser. */
   awayMark(request: Request): string | undefined;
+  /** Remembers, for ten minutes, the page of a server's connection that somebody wanted before they were signed in. */
+  markWayBack(exchange: Exchange, path: string): void;
+  /** What `markWayBack` was given, once. */
+  takeWayBack(exchange: Exchange): string | undefined;
 }
 
 export interface SignedIn {
@@ -52,6 +56,7 @@ export const AWAY_SECONDS = 600;
 export function browsers({ users, sessions, keys, secure }: BrowsersOptions): Browsers {
   const sessionCookie = secure ? "__Host-drawbridge" : "drawbridge";
   const browserCookie = secure ? "__Host-drawbridge-browser" : "drawbridge-browser";
+  const backCookie = secure ? "__Host-drawbridge-back" : "drawbridge-back";
   const awayCookie = secure ? "__Host-drawbridge-away" : "drawbridge-away";
 
   function setCookie({ response }: Exchange, name: string, value: string, maxAgeSeconds: number): void {
@@ -116,12 +121,24 @@ export function browsers({ users, sessions, keys, secure }: BrowsersOptions): Br
       setCookie(exchange, awayCookie, mark, AWAY_SECONDS);
       return digest(mark);
     },
+    markWayBack(exchange, path) {
+      setCookie(exchange, backCookie, WAY_BACK.test(path) ? path : "", AWAY_SECONDS);
+    },
+    takeWayBack(exchange) {
+      const path = cookieOf(exchange.request, backCookie);
+      if (path === undefined) return undefined;
+      setCookie(exchange, backCookie, "", 0);
+      return WAY_BACK.test(path) ? path : undefined;
+    },
     awayMark(request) {
       const mark = secretOf(request, awayCookie);
       return mark === undefined ? undefined : digest(mark);
     },
   };
 }
+
+/** A page of ours and nothing else, whoever may have set the cookie. */
+const WAY_BACK = /^\/connections\/[a-z][a-z0-9-]{0,39}\?for=[\w-]{0,64}$/;
 
 const digest = (text: string) => hash("sha256", text, "base64url");
 

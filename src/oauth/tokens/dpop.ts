@@ -10,7 +10,7 @@ import type { Proof } from "../authority.ts";
 export const DPOP_ALGORITHMS = ["ES256", "Ed25519", "EdDSA", "PS256", "RS256"] as const;
 
 export interface ProofCheckOptions {
-  /** The configured URL of the resource: what `htu` must be, whatever Host the request had. */
+  /** The configured URL of the resource: what `htu` must be unless the proof came elsewhere, whatever Host the request had. */
   readonly resource: string;
   readonly records: Records;
   /** What nonces are made with: the first one for new ones, all for checking. Undefined: no nonce is demanded (RFC 9449 §9). */
@@ -67,13 +67,14 @@ export function proofCheck(options: ProofCheckOptions): CheckProof {
     });
   }
 
-  return async ({ jwt, method }, token, jkt) => {
+  return async ({ jwt, method, url }, token, jkt) => {
     if (jwt.length > MAX_PROOF_LENGTH) throw refused("it is too long");
     const { key, algorithm, thumbprint } = await keyOf(jwt);
     const { htm, htu, jti, iat, ath, nonce } = await claimsOf(jwt, key, algorithm);
     const now = clock();
     if (htm !== method) throw refused("it is for another method");
-    if (typeof htu !== "string" || plainUrl(htu) !== resource) throw refused("it is for another URL");
+    if (typeof htu !== "string" || plainUrl(htu) !== (url === undefined ? resource : plainUrl(url)))
+      throw refused("it is for another URL");
     if (typeof jti !== "string" || jti === "" || jti.length > 512) throw refused("its id is missing or too long");
     if (typeof iat !== "number" || !(Math.abs(now - iat * 1000) <= WINDOW_MS))
       throw refused("it is too old, or from the future");

@@ -1,0 +1,113 @@
+/** What is left of a server's speed when ten times as many clients ask as it can serve in time? */
+import { startAll } from "../arms/arm.ts";
+import { mcpProxy } from "../arms/rivals.ts";
+import { WRONG_ANSWER } from "../client.ts";
+import { ANY_CORE } from "../cores.ts";
+import { evidence } from "../evidence.ts";
+import { amount, each, type Figure, failures, kinds, ratio, spread, type Table } from "../figures.ts";
+import { type LoadResult, REFUSED } from "../load.ts";
+import { plain } from "../plain.ts";
+import { undisturbed } from "../rounds.ts";
+import { drawbridges, type Effort, type Suite, type SuiteResult } from "./suite.ts";
+
+export const overload: Suite = {
+  name: "overload",
+  question: "How many calls still succeed when ten times the clients ask, and how soon are the others told?",
+  run,
+};
+
+/** As many as wait a second and a half for a server of 200 calls a second. */
+const CLIENTS = 300;
+/** A client gives up then; with ten times the clients each would have to wait for 15 s. */
+const LIMIT_SECONDS = 10;
+/** Until those have given up who came before anybody knew that it was too many. */
+const WARM_SECONDS = 18;
+
+async function run(effort: Effort): Promise<SuiteResult> {
+  const child = [process.execPath, plain("upstreams/stdio-busy.ts")];
+  const ours = await drawbridges({ command: child, processes: { min: 1, max: 1 } });
+  const [durable] = ours.arms;
+  if (durable === undefined) throw new Error("There is no Drawbridge arm.");
+  const peaks = new Map<string, LoadResult[]>();
+  const floods = new Map<string, LoadResult[]>();
+  const missing: string[] = [];
+  for (let round = 0; round < effort.rounds; round += 1) {
+    for (const arm of [durable, mcpProxy(child, true), mcpProxy(child, false)]) {
+      // Each from a fresh start: what a flood left behind must not show in what comes after.
+      const started = await startAll([arm], ANY_CORE, effort.tell);
+      if (round === 0) missing.push(...started.missing);
+      for (const running of started.running) {
+        const plan = {
+          endpoint: running.endpoint,
+          sameId: true,
+          timeoutMs: LIMIT_SECONDS * 1000,
+          watched: running.pid === undefined ? {} : { [arm.name]: running.pid },
+        } as const;
+        const shape = { kind: "closed", seconds: effort.seconds } as const;
+        const patience = { ...effort.patience, repeats: 0 };
+        const peak = await undisturbed(
+          { ...plan, connections: CLIENTS, shape: { ...shape, warmSeconds: 4 } },
+          patience,
+        );
+        const flood = await undisturbed(
+          { ...plan, connections: 10 * CLIENTS, shape: { ...shape, warmSeconds: WARM_SECONDS } },
+          patience,
+        );
+        await running.stop();
+        peaks.set(arm.name, [...(peaks.get(arm.name) ?? []), peak]);
+        floods.set(arm.name, [...(floods.get(arm.name) ?? []), flood]);
+        effort.tell(
+          `round ${round + 1}/${effort.rounds}  ${arm.name.padEnd(24)} ${peak.perSecond.toFixed(0)}/s, then ` +
+            `${flood.perSecond.toFixed(0)}/s (${kinds(failures([flood]))}), refused in ${flood.refused.p99.toFixed(1)} ms`,
+        );
+      }
+    }
+  }
+  const figures: Record<string, Figure> = {
+    "overload.goodput": ratio(floods.get(durable.name), peaks.get(durable.name), (result) => result.perSecond),
+    "overload.refusalP99": each(floods.get(durable.name), (result) => result.refused.p99),
+    "overload.wrong": each(floods.get(durable.name), (result) => result.failures[WRONG_ANSWER] ?? 0),
+  };
+  const table: Table = {
+    title: `A stdio server of 200 calls a second, ${CLIENTS} clients and ten times as many, limit ${LIMIT_SECONDS} s, ${effort.rounds} rounds of ${effort.seconds} s`,
+    head: [
+      "arm",
+      "calls/s",
+      "calls/s at ten times",
+      "of that before",
+      "p50 s",
+      "failures",
+      "wrong answers",
+      "refusals p99 ms",
+    ],
+    rows: [...floods].map(([name, flood]) => [
+      name,
+      spread(
+        each(peaks.get(name), (result) => result.perSecond),
+        0,
+      ),
+      spread(
+        each(flood, (result) => result.perSecond),
+        0,
+      ),
+      spread(
+        ratio(flood, peaks.get(name), (result) => result.perSecond),
+        2,
+      ),
+      amount(each(flood, (result) => result.latency.p50 / 1000).median, 2),
+      kinds(failures(flood)),
+      String(each(flood, (result) => result.failures[WRONG_ANSWER] ?? 0).max),
+      spread(
+        each(flood, (result) => result.refused.p99),
+        1,
+      ),
+    ]),
+    notes: [
+      `Every client asks again when it has its answer, and one that was refused (${REFUSED}) when it was told to.`,
+      "supergateway is spared: it starts a process for each call.",
+      ...missing,
+      await evidence([durable], ours.sink),
+    ],
+  };
+  return { tables: [table], figures, raw: { peaks: Object.fromEntries(peaks), floods: Object.fromEntries(floods) } };
+}
