@@ -1,5 +1,6 @@
 /** The composition root: settings in, a running gateway out. Nothing else knows every part. */
 import { readFile } from "node:fs/promises";
+import { resolve } from "node:path";
 import { type Journal, openJournal } from "../audit/journal.ts";
 import type { LoadedSettings } from "../config/load.ts";
 import type { Environment } from "../config/references.ts";
@@ -157,7 +158,10 @@ async function start({ loaded, environment, log, conceal, undo }: Start): Promis
     taskStatus: (params) => tasking?.statusChanged(name, params),
     resourceUpdated: (uri, params, instance) => streams.resourceUpdated(name, uri, params, instance),
   });
-  // Servers take longest to start, so they begin first and start while the rest is made.
+  // Its files must be there before a server is confined: what is not there cannot be hidden.
+  const store = await openStore(settings.store, { baseDirectory: folder, warn: (message) => log.warn({}, message) });
+  undo.push(() => store.close());
+  // Servers take longest to start, so they begin now and start while the rest is made.
   const served = openServed({
     servers: settings.servers,
     eventsOf,
@@ -170,6 +174,7 @@ async function start({ loaded, environment, log, conceal, undo }: Start): Promis
         baseDirectory: folder,
         environment,
         readUserSecret,
+        hidden: [...(loaded.file === undefined ? [] : [resolve(loaded.file)]), ...secretFiles(settings, folder)],
         credentials: remembered(connected ?? upstreamCredentials(name, server, () => issuing), conceal),
       });
       return connected === undefined ? upstream : withoutPersonal(upstream, connected);
@@ -185,8 +190,6 @@ async function start({ loaded, environment, log, conceal, undo }: Start): Promis
   const streams = openStreams(upstreams, async (by) => (await issuing?.stands(by)) ?? false, resumption, log);
   undo.push(() => streams.close());
 
-  const store = await openStore(settings.store, { baseDirectory: folder, warn: (message) => log.warn({}, message) });
-  undo.push(() => store.close());
   const otlpEndpoint = settings.telemetry.otlpEndpoint ?? environment["OTEL_EXPORTER_OTLP_ENDPOINT"];
   const telemetry = await createTelemetry(
     { ...settings.telemetry, ...(otlpEndpoint !== undefined && { otlpEndpoint }) },
@@ -594,6 +597,15 @@ function countUnderWay(): UnderWay {
         deadline.addEventListener("abort", () => resolve(), { once: true });
       }),
   };
+}
+
+/** Files that hold secrets or the store, which a confined server must not see wherever they are. */
+function secretFiles({ secrets, store, tls }: Settings, folder: string): readonly string[] {
+  const files = Object.values(secrets).flatMap((source) => ("file" in source ? [resolve(folder, source.file)] : []));
+  const database =
+    typeof store === "string" && store.startsWith("sqlite:/") ? store.slice("sqlite:".length) : undefined;
+  const stored = database === undefined ? [] : [database, `${database}-wal`, `${database}-shm`];
+  return [...files, ...stored, ...(tls === undefined ? [] : [tls.key])];
 }
 
 async function ownVersion(): Promise<string> {

@@ -566,11 +566,9 @@ export class Child {
       call.heardAt = this.#now();
       call.notify({ method: message.method, params: messages.progressParams(message, call.permitted.call) });
     } else if (message.method === "notifications/message") {
-      // With several calls in flight nobody can tell whose message this is, and one caller must not read another's.
-      const [only] = this.flights.size === 1 ? this.flights.values() : [];
-      const wanted = only !== undefined && messages.wantsMessage(only.permitted.call, message);
-      if (wanted && !this.hauntedFor(principalOf(only.permitted))) {
-        only.notify({ method: message.method, params: messages.paramsText(message) });
+      const reader = this.#readerOf(message);
+      if (reader !== undefined) {
+        reader.notify({ method: message.method, params: messages.paramsText(message) });
       } else {
         this.#logger.debug({ pid: this.pid, params: message.params }, "message of the server");
       }
@@ -582,6 +580,23 @@ export class Child {
     } else if (!messages.reportChange(message, this.#events)) {
       this.#logger.debug({ pid: this.pid, method: message.method }, "notification of the server");
     }
+  }
+
+  /**
+   * The call that a log message goes to: the first that wants it, while all in flight are one caller's. Of several callers' calls
+   * nobody can tell whose message it is, and one must not read another's.
+   */
+  #readerOf(message: Extract<UpstreamMessage, { kind: "notification" }>): PooledCall | undefined {
+    const [first] = this.flights.values();
+    if (first === undefined) return undefined;
+    const principal = principalOf(first.permitted);
+    if (this.hauntedFor(principal)) return undefined;
+    let reader: PooledCall | undefined;
+    for (const call of this.flights.values()) {
+      if (principalOf(call.permitted) !== principal) return undefined;
+      if (messages.wantsMessage(call.permitted.call, message)) reader ??= call;
+    }
+    return reader;
   }
 
   /** It has asked for roots of its own accord, which it does once. */

@@ -317,17 +317,35 @@ describe("a process that nobody calls", () => {
   });
 });
 
-test("a log message goes to no caller while several calls share the process", async () => {
-  const upstream = up("echo-stdio");
-  await upstream.identity(never);
-  const mine = collected();
-  const other = collected();
-  const asked = { logLevel: "debug" };
-  await Promise.all([
-    upstream.send(toolCall("slow", { ms: 300 }, asked), other, never),
-    upstream.send(toolCall("log", { level: "error", text: "whose?" }, asked), mine, never),
-  ]);
-  expect([...mine.all, ...other.all]).toEqual([]);
+describe("a log message", () => {
+  const heard = async (subjects: readonly [string, string]) => {
+    const upstream = up("echo-stdio");
+    await upstream.identity(never);
+    const mine = collected();
+    const other = collected();
+    const asked = { logLevel: "debug" };
+    const control = new AbortController();
+    const slow = upstream.send(
+      toolCall("slow", { ms: 60_000 }, { ...asked, subject: subjects[0] }),
+      other,
+      control.signal,
+    );
+    await upstream.send(
+      toolCall("log", { level: "error", text: "whose?" }, { ...asked, subject: subjects[1] }),
+      mine,
+      never,
+    );
+    control.abort();
+    await expect(slow).rejects.toMatchObject({ code: "cancelled" });
+    return [mine.all.length, other.all.length];
+  };
+  test("goes to no caller while several callers' calls share the process", async () => {
+    expect(await heard(["ann", "ben"])).toEqual([0, 0]);
+  });
+  test("goes to one call of its caller while all in the process are that caller's", async () => {
+    const counts = await heard(["ann", "ann"]);
+    expect(counts.reduce((sum, count) => sum + count, 0)).toBe(1);
+  });
 });
 
 test("a child sees the allowed variables, those of the settings, and nothing else of the gateway", async () => {
