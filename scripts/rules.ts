@@ -1,0 +1,70 @@
+/** Writes `docs/rules/`: a page for each rule of `src/inspect/rules/`, from the rule itself. `node scripts/rules.ts` */
+import { mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import type { JsonObject } from "../src/core/call.ts";
+import { OWASP, pointsOf } from "../src/inspect/finding.ts";
+import type { Rule } from "../src/inspect/rule.ts";
+import { RULES } from "../src/inspect/rules/index.ts";
+
+const folder = join(import.meta.dirname, "../docs/rules");
+
+/** Every page and the text it should have. A test compares them with what is there. */
+export function rulePages(): ReadonlyMap<string, string> {
+  return new Map([
+    [join(folder, "README.md"), index()],
+    ...RULES.map((rule): [string, string] => [join(folder, `${rule.id}.md`), page(rule)]),
+  ]);
+}
+
+function index(): string {
+  const rows = RULES.map(
+    ({ id, title, owasp, severity, confidence }) =>
+      `| [${id}](${id}.md) | ${title} | ${owasp} | ${severity} | ${confidence} |`,
+  );
+  return `# Rules of \`drawbridge check\`
+
+Written by \`node scripts/rules.ts\` from the rules themselves. How verdicts follow from them, and how often they are right, is in
+[detection](../detection.md).
+
+| rule | a tool that | OWASP MCP | severity | confidence |
+|---|---|---|---|---|
+${rows.join("\n")}
+`;
+}
+
+function page(rule: Rule): string {
+  return `# ${rule.id}
+
+Finds a tool that ${rule.title}.
+
+- OWASP MCP Top 10: ${rule.owasp}, ${OWASP[rule.owasp]}
+- Principle: ${rule.principle}
+- Severity ${rule.severity}, confidence ${rule.confidence}: ${pointsOf(rule)} points. A single sign may be lighter or heavier.
+
+**Why.** ${rule.why}
+
+**What to do.** ${rule.fix}
+
+Found, for example:
+
+${rule.bad.map(example).join("\n")}
+
+Left alone:
+
+${rule.good.map(example).join("\n")}
+`;
+}
+
+/** What is not seen is written as an escape: a page about hidden text hides none. */
+function example(definition: JsonObject): string {
+  const text = JSON.stringify(definition).replace(
+    /[\p{Cc}\p{Cf}\p{Co}\p{Default_Ignorable_Code_Point}]/gu,
+    (char) => `\\u{${(char.codePointAt(0) ?? 0).toString(16)}}`,
+  );
+  return `\`\`\`json\n${text.length > 400 ? `${text.slice(0, 400)}…` : text}\n\`\`\``;
+}
+
+if (import.meta.main) {
+  mkdirSync(folder, { recursive: true });
+  for (const [file, text] of rulePages()) writeFileSync(file, text);
+}

@@ -1,0 +1,48 @@
+/** What can be checked: the list of tools of a server, as JSON. */
+import { z } from "zod";
+import type { JsonObject } from "../core/call.ts";
+import { DrawbridgeError } from "../core/errors.ts";
+
+export interface Target {
+  readonly server: string | undefined;
+  readonly tools: readonly JsonObject[];
+}
+
+/** A list of more tools than this is not read. */
+const MAX_TOOLS = 100_000;
+
+const tool = z.record(z.string(), z.unknown());
+const list = z.object({ tools: z.array(tool).max(MAX_TOOLS) });
+/** `{tools}`, the result of `tools/list`, its whole JSON-RPC answer, or a bare array of tools. */
+const file = z.union([
+  list,
+  z.object({ result: list }).transform(({ result }) => result),
+  z
+    .array(tool)
+    .max(MAX_TOOLS)
+    .transform((tools) => ({ tools })),
+]);
+
+/** Reads a file of tools. `name` is what messages call it. */
+export function readTools(text: string, name: string): Target {
+  let value: unknown;
+  try {
+    value = JSON.parse(text.replace(/^\ufeff/, ""));
+  } catch (cause) {
+    throw new DrawbridgeError(
+      "settings_invalid",
+      `${name} is no JSON. Give it the answer to tools/list, {"tools": […]}.`,
+      { cause },
+    );
+  }
+  const read = file.safeParse(value);
+  if (!read.success)
+    throw new DrawbridgeError(
+      "settings_invalid",
+      `${name} holds no list of tools. Give it the answer to tools/list, {"tools": […]}.`,
+      {
+        detail: z.prettifyError(read.error),
+      },
+    );
+  return { server: undefined, tools: read.data.tools as JsonObject[] };
+}

@@ -1,0 +1,185 @@
+/** The shape of a rule, what it is shown of a definition, and the ways in which most rules look for their signs. */
+import type { JsonObject } from "../core/call.ts";
+import { disguisedViews } from "./disguises.ts";
+import { type Field, fieldsOf } from "./fields.ts";
+import type { Confidence, OwaspId, Principle, Severity } from "./finding.ts";
+import type { Concept } from "./lexicon.ts";
+import { type Hidden, normalise, type View } from "./normalise.ts";
+import { type Nearness, Reading, type Span } from "./reading.ts";
+
+/** What is inspected: an entry of a list, or what a server says of itself when it is connected. */
+export type InspectedKind = "tool" | "prompt" | "resource" | "resourceTemplate" | "instructions";
+
+/** A rule. One file in `rules/`, one page in `docs/rules/`. */
+export interface Rule {
+  readonly id: string;
+  /** What it finds, in a few words. */
+  readonly title: string;
+  readonly owasp: OwaspId;
+  readonly principle: Principle;
+  /** Of a usual finding; a sighting may be lighter or heavier. */
+  readonly severity: Severity;
+  readonly confidence: Confidence;
+  readonly why: string;
+  readonly fix: string;
+  /** Definitions that it must find, and ones like them that it must leave alone. */
+  readonly bad: readonly JsonObject[];
+  readonly good: readonly JsonObject[];
+  readonly find: (subject: Subject) => Iterable<Sighting>;
+}
+
+/** Where a rule saw its sign. */
+export interface Sighting {
+  readonly field: Pick<Field, "where" | "text">;
+  /** In the text of the field; undefined for all of it. */
+  readonly span?: Span | undefined;
+  readonly severity?: Severity;
+  readonly confidence?: Confidence;
+  /** Said after the evidence, when the words alone do not show it. */
+  readonly note?: string;
+}
+
+/** A string of a definition, read in every way that gives words. */
+export interface Text extends Field {
+  readonly readings: readonly Reading[];
+  readonly hidden: readonly Hidden[];
+}
+
+/** A definition among others, for rules that compare. */
+export interface Neighbour {
+  readonly name: string;
+  readonly server: string | undefined;
+  readonly value: JsonObject;
+}
+
+export interface Subject {
+  readonly kind: InspectedKind;
+  readonly name: string;
+  readonly value: JsonObject;
+  readonly server: string | undefined;
+  /** Every string. */
+  readonly texts: readonly Text[];
+  /** Strings that may be prose: all but short names and values. */
+  readonly prose: readonly Text[];
+  /** Names of the properties of the input, at any depth. */
+  readonly properties: ReadonlySet<string>;
+  /** More there was than is read. */
+  readonly cut: boolean;
+  /** Other definitions of the set; empty when each is judged by itself. */
+  readonly neighbours: readonly Neighbour[];
+}
+
+/** Reads a definition for the rules. */
+export function subjectOf(
+  kind: InspectedKind,
+  value: JsonObject,
+  server: string | undefined,
+  neighbours: readonly Neighbour[],
+): Subject {
+  const { all, cut } = fieldsOf(value);
+  const name = value["name"] ?? value["uri"] ?? value["uriTemplate"];
+  const own = new Set(
+    [
+      ...all.filter(({ role }) => role === "property").map(({ text }) => text),
+      typeof name === "string" ? name : "",
+    ].map((one) => one.toLowerCase()),
+  );
+  const read = new Map<string, Omit<Text, keyof Field>>();
+  const texts = all.map((field) => {
+    // Schemas repeat themselves: equal strings are read once.
+    let text = read.get(field.text);
+    if (text === undefined) {
+      text = readText(field, own);
+      read.set(field.text, text);
+    }
+    return { ...field, ...text };
+  });
+  return {
+    kind,
+    name: typeof name === "string" ? name : "",
+    value,
+    server,
+    texts,
+    prose: texts.filter(({ readings }) => readings.length > 0),
+    properties: new Set(
+      all.filter(({ role, where }) => role === "property" && where.startsWith("/inputSchema/")).map(({ text }) => text),
+    ),
+    cut,
+    neighbours,
+  };
+}
+
+/** Reads free text, of a definition or of an answer: plain, and as each disguise would have it read. */
+export function readText(
+  { text, role }: Pick<Field, "text" | "role">,
+  own?: ReadonlySet<string>,
+): Omit<Text, keyof Field> {
+  const { plain, hidden } = normalise(text);
+  const name = role === "name" || role === "property";
+  const prose = name ? spelt(plain) : plain;
+  const short = text.length < 8 || (name && (prose.text.match(/ /g)?.length ?? 0) < 3);
+  if (short) return { readings: [], hidden };
+  return { readings: [prose, ...disguisedViews(prose, text, hidden)].map((view) => new Reading(view, own)), hidden };
+}
+
+/** A name as words: `read_file` and `readFile` are "read file". Keeps the length where words are parted by signs. */
+function spelt(view: View): View {
+  return { ...view, text: view.text.replace(/[_\-./]/g, " ") };
+}
+
+/** A sign made of concepts that stand together. */
+export interface Sign extends Nearness {
+  readonly of: readonly Concept[];
+  readonly severity?: Severity;
+  readonly confidence?: Confidence;
+  /** Only where a tool says what it is: a parameter's own description may well say how it is to be set. */
+  readonly main?: boolean;
+  /** Only in a description of few words. */
+  readonly brief?: boolean;
+  /** The sign means nothing in a sentence with one of these. */
+  readonly unless?: readonly Concept[];
+}
+
+/** The first place of each text that bears one of the signs; they are asked in their order. */
+export function* signs(subject: Pick<Subject, "prose">, wanted: readonly Sign[]): Generator<Sighting> {
+  for (const field of subject.prose) {
+    const seen = signIn(field, wanted);
+    if (seen !== undefined) yield seen;
+  }
+}
+
+/** In a text of so few words a sign weighs more: it is what the text says, not a turn of phrase in a manual. */
+const BRIEF = 120;
+const VERY_BRIEF = 60;
+/** In a longer text a sign of low confidence says nothing. */
+const LONG = 160;
+const RAISED = { low: "low", medium: "high", high: "high" } as const satisfies Record<Confidence, Confidence>;
+
+export function signIn(field: Text, wanted: readonly Sign[], usual: Confidence = "medium"): Sighting | undefined {
+  for (const reading of field.readings)
+    for (const sign of wanted) {
+      if (sign.main === true && field.where.includes("/properties/")) continue;
+      if (sign.brief === true && reading.words > VERY_BRIEF) continue;
+      if ((sign.confidence ?? usual) === "low" && reading.words > LONG) continue;
+      const span = reading.near(sign.of, sign);
+      if (span === undefined) continue;
+      if (
+        sign.unless !== undefined &&
+        reading.near([sign.of[0] as Concept, ...sign.unless], { within: 24, sentences: 1 }) !== undefined
+      )
+        continue;
+      return {
+        field,
+        span: reading.original(span),
+        ...(sign.severity === undefined ? {} : { severity: sign.severity }),
+        confidence:
+          reading.words <= BRIEF && sign.severity !== "medium"
+            ? RAISED[sign.confidence ?? usual]
+            : (sign.confidence ?? usual),
+        ...(reading.view.disguise === undefined
+          ? {}
+          : { note: `${reading.view.disguise}: ${reading.text.slice(span.start, span.end)}` }),
+      };
+    }
+  return undefined;
+}

@@ -1,0 +1,71 @@
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { rulePages } from "../../scripts/rules.ts";
+import { OWASP, pointsOf } from "../../src/inspect/finding.ts";
+import { inspectDefinition } from "../../src/inspect/inspect.ts";
+import { RULES } from "../../src/inspect/rules/index.ts";
+import { LOOK_ALIKE_NEIGHBOUR } from "../../src/inspect/rules/look-alike-name.ts";
+
+const root = join(import.meta.dirname, "../..");
+
+/** Points that alone, or twice, lead to no review. */
+const PASSING = 25;
+
+test("every file of rules/ holds the one rule it is named for", () => {
+  const files = readdirSync(join(root, "src/inspect/rules")).filter((file) => file !== "index.ts");
+  expect(RULES.map(({ id }) => `${id}.ts`).sort()).toEqual(files.sort());
+});
+
+test("every rule has its page, and no page is left of a rule that is gone", () => {
+  const pages = rulePages();
+  for (const [file, text] of pages) expect(readFileSync(file, "utf8"), `${file}: run node scripts/rules.ts`).toBe(text);
+  expect(readdirSync(join(root, "docs/rules")).length).toBe(pages.size);
+});
+
+describe.each(RULES.map((rule) => [rule.id, rule] as const))("%s", (id, rule) => {
+  const found = (definition: (typeof rule.bad)[number]) =>
+    inspectDefinition("tool", definition, { neighbours: [LOOK_ALIKE_NEIGHBOUR] }).findings.filter(
+      (one) => one.rule === id,
+    );
+
+  test("says what it is, why, and what to do", () => {
+    expect(id).toMatch(/^[a-z]+(?:-[a-z]+)*$/);
+    expect(Object.keys(OWASP)).toContain(rule.owasp);
+    expect(rule.why.length).toBeGreaterThan(40);
+    expect(rule.fix.length).toBeGreaterThan(20);
+  });
+
+  test("finds its bad examples, with evidence that is in them", () => {
+    expect(rule.bad.length).toBeGreaterThan(0);
+    for (const bad of rule.bad) {
+      const findings = found(bad);
+      expect(findings.length, JSON.stringify(bad)).toBeGreaterThan(0);
+      for (const { evidence, where } of findings) {
+        expect(evidence.length).toBeGreaterThan(0);
+        expect(evidence).not.toMatch(/[\u200b\u202a-\u202e\u{e0000}-\u{e007f}]/u);
+        expect(where === "" || resolves(bad, where), where).toBe(true);
+      }
+    }
+  });
+
+  test("has at most a passing remark for its good examples", () => {
+    expect(rule.good.length).toBeGreaterThan(0);
+    for (const good of rule.good)
+      expect(
+        found(good).filter((finding) => pointsOf(finding) > PASSING),
+        JSON.stringify(good),
+      ).toEqual([]);
+  });
+});
+
+/** Whether a JSON pointer leads somewhere: to a value, or to a key for a finding about a name. */
+function resolves(value: unknown, pointer: string): boolean {
+  let at = value;
+  for (const part of pointer.slice(1).split("/")) {
+    const key = part.replaceAll("~1", "/").replaceAll("~0", "~");
+    if (typeof at !== "object" || at === null || !(key in at)) return false;
+    at = (at as Record<string, unknown>)[key];
+  }
+  return true;
+}
