@@ -13,12 +13,14 @@ import { type Figure, printed, type Table } from "./figures.ts";
 import { judged } from "./marks.ts";
 import { RESULTS, stopAll, stopAtExit } from "./processes.ts";
 import { cold } from "./suites/cold.ts";
+import { contracts } from "./suites/contracts.ts";
 import { eras } from "./suites/eras.ts";
 import { hop, latency, sdk } from "./suites/http.ts";
 import { mask } from "./suites/mask.ts";
 import { idle, leak } from "./suites/memory.ts";
 import { oauth } from "./suites/oauth.ts";
 import { overload } from "./suites/overload.ts";
+import { policy } from "./suites/policy.ts";
 import { stdio, stdioThroughput } from "./suites/stdio.ts";
 import type { Effort, Suite, SuiteResult } from "./suites/suite.ts";
 
@@ -34,6 +36,8 @@ const SUITES: readonly Suite[] = [
   leak,
   oauth,
   mask,
+  policy,
+  contracts,
   eras,
 ];
 const ROOT = path.resolve(import.meta.dirname, "..");

@@ -24,6 +24,8 @@ export interface DrawbridgeOptions {
   /** `2025-11-25` opens a session on each connection. */
   readonly revision?: Endpoint["revision"];
   readonly nodeFlags?: readonly string[];
+  /** Contracts, as in the settings file. */
+  readonly tools?: Readonly<Record<string, unknown>> | undefined;
 }
 
 export interface Drawbridge extends Arm {
@@ -107,6 +109,7 @@ function settings(options: DrawbridgeOptions, folder: string, port: number): str
       clients: { registration: "open" },
       tokens: { accessTokenSeconds: TOKEN_SECONDS },
       servers: { upstream: options.server },
+      ...(options.tools !== undefined && { tools: options.tools }),
       roles: { caller: { may: ["*echo", "*block", "*elicitation"] } },
       assign: [{ role: "caller", group: "owner" }],
       limits: { perPrincipalPerMinute: 10_000_000, perToolPerMinute: 10_000_000, concurrentPerPrincipal: 100_000 },

@@ -4,7 +4,7 @@
  */
 import { hash } from "node:crypto";
 import type { JsonObject, JsonValue, McpCall, Principal, RequestId, TraceContext } from "../core/call.ts";
-import type { Decision } from "../core/decision.ts";
+import type { Decision, ShadowDecision } from "../core/decision.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import { oneLine } from "../core/one-line.ts";
 import type { AuditRow } from "../store/ports.ts";
@@ -34,6 +34,8 @@ export interface AuditRecord {
   readonly arguments?: RecordedField | undefined;
   readonly result?: (RecordedField & { readonly isError: boolean }) | { readonly isError: boolean } | undefined;
   readonly decision?: RecordedDecision | undefined;
+  /** Version of the policy that the request was decided by. */
+  readonly policy?: string | undefined;
   readonly trace?: { readonly traceId: string; readonly spanId: string } | undefined;
   /** The client's network address. */
   readonly source?: string | undefined;
@@ -77,6 +79,8 @@ export interface RecordedDecision {
   readonly reason: string;
   readonly rule?: string | undefined;
   readonly scope?: string | undefined;
+  /** What a policy that is only tried out would have said. */
+  readonly shadow?: ShadowDecision | undefined;
 }
 
 /** Version of the text's format, its first member (`v`). */
@@ -124,8 +128,15 @@ export function recordText(record: AuditRecord): string {
   }
   if (decision !== undefined) {
     text += `,"decision":{"effect":"${decision.effect}","reason":${quoted(decision.reason)}`;
-    text += `${member("rule", decision.rule)}${member("scope", decision.scope)}}`;
+    text += `${member("rule", decision.rule)}${member("scope", decision.scope)}`;
+    const { shadow } = decision;
+    if (shadow !== undefined) {
+      text += `,"shadow":{"effect":"${shadow.effect}","reason":${quoted(shadow.reason)}`;
+      text += `${member("rule", shadow.rule)}${member("policy", shadow.policy)}}`;
+    }
+    text += "}";
   }
+  text += member("policy", record.policy);
   if (trace !== undefined) text += `,"trace":{"traceId":${quoted(trace.traceId)},"spanId":${quoted(trace.spanId)}}`;
   text += `${member("source", record.source)}${member("replica", record.replica)}`;
   if (record.details !== undefined) text += `,"details":${JSON.stringify(record.details)}`;
@@ -178,6 +189,7 @@ export function recordedDecision(decision: Decision): RecordedDecision {
     reason: decision.reason,
     rule: decision.effect === "step-up" ? undefined : decision.rule,
     scope: decision.effect === "step-up" ? decision.scope : undefined,
+    ...(decision.shadow !== undefined && { shadow: decision.shadow }),
   };
 }
 

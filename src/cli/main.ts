@@ -26,8 +26,37 @@ const COMMANDS: Readonly<Record<string, CommandRow>> = {
     load: () => import("./servers.ts"),
   },
   config: { summary: "check a settings file; print its schema", load: () => import("./config.ts") },
+  init: {
+    summary: "look at a server and write a settings file with contracts for it",
+    load: () => import("./init.ts"),
+  },
+  contract: {
+    summary: "run the examples of contracts and read their documentation",
+    load: () => import("./contract.ts"),
+  },
   import: { summary: "write a settings file from the settings of an MCP client", load: () => import("./import.ts") },
+  check: { summary: "judge the tools of a server before it is served", load: () => import("./check.ts") },
+  pin: {
+    summary: "write the lockfile: every definition as it is now, signed",
+    load: async () => ({ define: (await import("./lock.ts")).definePin }),
+  },
+  diff: {
+    summary: "what the servers offer now against what was pinned, old and new words",
+    load: async () => ({ define: (await import("./lock.ts")).defineDiff }),
+  },
+  approve: {
+    summary: "take a changed definition into the lockfile, or into the store",
+    load: async () => ({ define: (await import("./lock.ts")).defineApprove }),
+  },
+  verify: {
+    summary: "for CI: whether the servers are as the lockfile says",
+    load: async () => ({ define: (await import("./lock.ts")).defineVerify }),
+  },
+  tools: { summary: "how many tools a role sees, and how many tokens they cost", load: () => import("./tools.ts") },
   pins: { summary: "see which definitions changed, and accept a change", load: () => import("./pins.ts") },
+  why: { summary: "why somebody may call something, or may not", load: () => import("./why.ts") },
+  access: { summary: "what each role can read, change, destroy and send outside", load: () => import("./access.ts") },
+  policy: { summary: "run the cases of a policy", load: () => import("./policy.ts") },
   mask: { summary: "take private values out of texts", load: () => import("./mask.ts") },
   audit: { summary: "read the record of every call", load: () => import("./audit.ts") },
   users: { summary: "people: who there is, their groups, the end of their access", load: () => import("./users.ts") },
@@ -56,6 +85,10 @@ Examples:
     $ drawbridge import claude --output drawbridge.yaml
     $ drawbridge config check drawbridge.yaml
     $ drawbridge serve drawbridge.yaml
+
+  Narrow what agents can do with a server:
+    $ drawbridge init --sample -- npx -y @modelcontextprotocol/server-filesystem ./docs
+    $ drawbridge contract test drawbridge.yaml
 
   See what agents did:
     $ drawbridge audit show --last 20

@@ -18,8 +18,8 @@ interface PinsOptions {
 }
 
 const HELP = `
-A definition that differs from its pin is held back from clients until someone has read and accepted it. A running gateway
-follows when it reads the lists anew.
+A definition that differs from its pin is held back from clients until someone has read and accepted it. Running gateways
+follow within a second. For servers of a lockfile the lockfile counts, not these: see drawbridge diff and approve.
 
 The store is the one of the settings file (./${DEFAULT_FILE} when it is there), or ${DEFAULT_STORE}.
 
@@ -37,7 +37,7 @@ export function define(command: Command, terminal: Terminal): void {
   const accept = command
     .command("accept")
     .argument("<server>", "name of the server in the settings")
-    .argument("<kind>", "tool, resource, resourceTemplate or prompt")
+    .argument("<kind>", "tool, resourceTemplate or prompt; server for what it says of itself, with an empty name")
     .argument("<name>", "name of the definition, as `pins list` prints it")
     .description("make the changed definition the pinned one; recorded in the audit log");
   for (const one of [list, accept]) {
@@ -63,17 +63,18 @@ async function listPins(options: PinsOptions, terminal: Terminal): Promise<void>
 }
 
 function pinText({ server, kind, name, pin, since, definition, offered }: Pin, paint: Painter): string {
-  const title = `${printable(server)} ${kind} ${paint("bold", printable(name))}  ${pin.slice(0, 12)}  since ${new Date(since).toISOString()}`;
+  const title = `${printable(server)} ${kind} ${paint("bold", printable(name))}  ${pin?.slice(0, 14) ?? "not approved"}  since ${new Date(since).toISOString()}`;
   if (offered === undefined) return `${title}\n`;
-  const keys = [...new Set([...Object.keys(definition), ...Object.keys(offered.definition)])];
+  const before = definition ?? {};
+  const keys = [...new Set([...Object.keys(before), ...Object.keys(offered.definition)])];
   const lines = keys
-    .filter((key) => !isDeepStrictEqual(definition[key], offered.definition[key]))
+    .filter((key) => !isDeepStrictEqual(before[key], offered.definition[key]))
     .flatMap((key) => [
       `    ${printable(key)}:`,
-      paint("red", `      - ${quoted(definition[key])}`),
+      paint("red", `      - ${quoted(before[key])}`),
       paint("green", `      + ${quoted(offered.definition[key])}`),
     ]);
-  return `${title}\n  ${paint("yellow", `held back: changed to ${offered.pin.slice(0, 12)} at ${new Date(offered.since).toISOString()}`)}\n${lines.join("\n")}\n`;
+  return `${title}\n  ${paint("yellow", `held back: ${pin === undefined ? "first seen as" : "changed to"} ${offered.pin.slice(0, 14)} at ${new Date(offered.since).toISOString()}`)}\n${lines.join("\n")}\n`;
 }
 
 /** A text that a model would read, shown to a person: as JSON, so that nothing in it is invisible. */
@@ -88,6 +89,20 @@ async function acceptPin(
   options: PinsOptions,
   terminal: Terminal,
 ): Promise<void> {
+  const pin = await acceptInStore(server, kind, name, options, terminal);
+  terminal.stdout.write(`accepted ${printable(server)} ${kind} ${printable(name)}: ${pin.slice(0, 14)}\n`);
+}
+
+/** Makes what is offered the pinned one in the store, with its audit record. The new pin. */
+export async function acceptInStore(
+  server: string,
+  kind: string,
+  name: string,
+  options: { readonly file?: string | undefined; readonly store?: string | undefined },
+  terminal: Terminal,
+  expected?: string,
+): Promise<string> {
+  let accepted = "";
   await withStore({ file: options.file, store: options.store, readOnly: false }, terminal, async (store) => {
     const pins = openPins(store.records, silentLogger);
     const pin = (await pins.list()).find((one) => one.server === server && one.kind === kind && one.name === name);
@@ -108,18 +123,24 @@ async function acceptPin(
         at,
         durationMs: 0,
         outcome: "permitted",
-        details: { server, kind, name, from: pin.pin, to: pin.offered.pin, operator: userInfo().username },
+        details: {
+          server,
+          kind,
+          name,
+          ...(pin.pin !== undefined && { from: pin.pin }),
+          to: pin.offered.pin,
+          operator: userInfo().username,
+        },
         replica: "command line",
       }),
     ]);
-    if (!(await pins.accept(server, kind, name))) {
+    if (!(await pins.accept(server, kind, name, expected ?? pin.offered.pin))) {
       throw new DrawbridgeError(
         "internal",
         `${server} ${kind} ${name} changed again in the meantime. Look at it once more.`,
       );
     }
-    terminal.stdout.write(
-      `accepted ${printable(server)} ${kind} ${printable(name)}: ${pin.offered.pin.slice(0, 12)}\n`,
-    );
+    accepted = pin.offered.pin;
   });
+  return accepted;
 }

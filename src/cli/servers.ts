@@ -157,6 +157,7 @@ const SAID = {
   added: "added",
   removed: "removed; it finishes its calls",
   replaced: "replaced; the one before it finishes its calls",
+  changed: "changed, and counts from now on",
   kept: "kept as it was",
   restart: "counts after a restart of the gateway",
 } as const satisfies Record<Change["change"], string>;

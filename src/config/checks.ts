@@ -1,9 +1,12 @@
 /** What a schema cannot say: settings that must agree with each other, files that must exist, options that deserve a warning. */
 import { existsSync, statSync } from "node:fs";
 import type { z } from "zod";
-import { compilePattern } from "../policy/globs.ts";
+import { namesNobody } from "../policy/engine.ts";
+import { readPattern } from "../policy/globs.ts";
+import type { AssignSettings, RoleRule, RolesSettings } from "../policy/settings.ts";
 import { compileCallCondition, compileUserCondition } from "../policy/when.ts";
 import type { HttpServerSettings, Isolation, UpstreamOAuthSettings, UserValue } from "../upstream/settings.ts";
+import { contractFindings } from "./contracts.ts";
 import { type Finding, isRecord, nearest, optionsOf, type SettingsPath, schemaAt, valueAt } from "./problems.ts";
 import type { Settings } from "./schema.ts";
 
@@ -25,6 +28,7 @@ export function crossCheck(parts: SoundParts, raw: unknown): Finding[] {
     ...providerFindings(parts),
     ...authorizationFindings(parts, raw),
     ...policyFindings(parts, raw),
+    ...contractFindings(parts, raw),
     ...fileFindings(parts),
   ];
 }
@@ -252,46 +256,61 @@ function literalSecrets(path: SettingsPath, values: Readonly<Record<string, unkn
   );
 }
 
-function policyFindings({ roles, assign }: SoundParts, raw: unknown): Finding[] {
-  const findings: Finding[] = [];
-  const compile = (path: SettingsPath, attempt: () => unknown) => {
-    try {
-      attempt();
-    } catch (thrown) {
-      findings.push({
-        path,
-        message: thrown instanceof Error ? (thrown.message.split("\n")[0] ?? "") : String(thrown),
-      });
-    }
-  };
-  for (const [name, role] of Object.entries(roles ?? {})) {
-    for (const list of ["may", "deny"] as const) {
-      for (const [index, pattern] of role[list].entries())
-        compile(["roles", name, list, index], () => compilePattern(pattern));
-    }
-    if (role.when !== undefined) compile(["roles", name, "when"], () => compileCallCondition(role.when ?? ""));
-  }
+function policyFindings({ roles, assign, shadowPolicy }: SoundParts, raw: unknown): Finding[] {
   const declared = valueAt(raw, ["roles"]);
   const known = isRecord(declared) ? Object.keys(declared) : ["owner"];
-  assign?.forEach((entry, index) => {
-    const path = ["assign", index];
-    if (!known.includes(entry.role)) {
-      const suggestion = nearest(entry.role, known);
-      findings.push({
-        path: [...path, "role"],
-        message: `there is no role ${JSON.stringify(entry.role)}${suggestion === undefined ? `; known roles: ${known.join(", ")}` : ""}`,
-        suggestion,
-      });
-    }
-    if ((entry.group ?? entry.user ?? entry.client ?? entry.when) === undefined) {
-      findings.push({
-        path,
-        message: "names nobody; add group, user, client or when ('true' for everyone who can sign in)",
-      });
-    }
-    if (entry.when !== undefined) compile([...path, "when"], () => compileUserCondition(entry.when ?? ""));
+  return [
+    ...roleFindings(["roles"], roles),
+    ...assignFindings(["assign"], assign, known),
+    ...roleFindings(["shadowPolicy", "roles"], shadowPolicy?.roles),
+    ...assignFindings(["shadowPolicy", "assign"], shadowPolicy?.assign, Object.keys(shadowPolicy?.roles ?? {})),
+  ];
+}
+
+function roleFindings(within: SettingsPath, roles: RolesSettings = {}): Finding[] {
+  return Object.entries(roles).flatMap(([name, role]) => [
+    ...ruleFindings([...within, name], role),
+    ...(role.rules ?? []).flatMap((rule, index) => ruleFindings([...within, name, "rules", index], rule)),
+  ]);
+}
+
+function ruleFindings(path: SettingsPath, { may, deny, when }: Pick<RoleRule, "may" | "deny" | "when">): Finding[] {
+  const lists = Object.entries({ may, deny }).flatMap(([list, patterns]) =>
+    patterns.flatMap((pattern, index) => failing([...path, list, index], () => readPattern(pattern))),
+  );
+  return [...lists, ...(when === undefined ? [] : failing([...path, "when"], () => compileCallCondition(when)))];
+}
+
+function assignFindings(within: SettingsPath, assign: AssignSettings = [], known: readonly string[]): Finding[] {
+  return assign.flatMap((entry, index): Finding[] => {
+    const path = [...within, index];
+    const { role, when } = entry;
+    const suggestion = known.includes(role) ? undefined : nearest(role, known);
+    const unknown: Finding = {
+      path: [...path, "role"],
+      message: `there is no role ${JSON.stringify(role)}${suggestion === undefined ? `; known roles: ${known.join(", ")}` : ""}`,
+      suggestion,
+    };
+    const nobody: Finding = {
+      path,
+      message: "names nobody; add group, user, client, claim or when ('true' for everyone who can sign in)",
+    };
+    return [
+      ...(known.includes(role) ? [] : [unknown]),
+      ...(namesNobody(entry) ? [nobody] : []),
+      ...(when === undefined ? [] : failing([...path, "when"], () => compileUserCondition(when))),
+    ];
   });
-  return findings;
+}
+
+/** A finding with what an attempt throws. */
+function failing(path: SettingsPath, attempt: () => unknown): Finding[] {
+  try {
+    attempt();
+    return [];
+  } catch (thrown) {
+    return [{ path, message: thrown instanceof Error ? (thrown.message.split("\n")[0] ?? "") : String(thrown) }];
+  }
 }
 
 /** Runs after relative paths were resolved. */
@@ -331,6 +350,10 @@ export function insecureOptions(settings: Settings, schema: z.ZodType): string[]
   if (settings.clients.registration === "open")
     warnings.push(
       "clients.registration is open: anyone who reaches the gateway can register a client. Users still consent to each one.",
+    );
+  if (settings.lock.unsigned === "accept")
+    warnings.push(
+      "lock.unsigned is accept: a lockfile counts that no trusted key has signed, so whoever can write the file decides what is served.",
     );
   if (settings.store === "memory")
     warnings.push("store is memory: users, grants and audit records are gone when the gateway stops.");

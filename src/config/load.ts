@@ -17,6 +17,8 @@ import { z } from "zod";
 import { DrawbridgeError } from "../core/errors.ts";
 import { Secret, secretField } from "../core/secret.ts";
 import { crossCheck, insecureOptions, type SoundParts } from "./checks.ts";
+import { contractWarnings } from "./contracts.ts";
+import { readPolicyFile } from "./policy-file.ts";
 import {
   type Finding,
   findingsOf,
@@ -138,6 +140,15 @@ async function settle(
   const overridden = Object.entries(options.overrides ?? {}).filter(([, { value }]) => value !== undefined);
   for (const [, { path, value }] of overridden) setAt(raw, path, value);
 
+  const policyFile = valueAt(raw, ["shadowPolicy"]);
+  if (typeof policyFile === "string") {
+    const path = ["shadowPolicy"];
+    try {
+      setAt(raw, path, await readPolicyFile(resolve(folder, policyFile)));
+    } catch (thrown) {
+      findings.push({ path, message: thrown instanceof Error ? thrown.message : String(thrown) });
+    }
+  }
   const parsed = settingsSchema.safeParse(raw);
   if (!parsed.success)
     findings.push(
@@ -161,7 +172,12 @@ async function settle(
     settings,
     file,
     folder,
-    warnings: [...insecureOptions(settings, settingsSchema), ...secretArguments(settings), ...new Set(warnings)],
+    warnings: [
+      ...insecureOptions(settings, settingsSchema),
+      ...contractWarnings(settings),
+      ...secretArguments(settings),
+      ...new Set(warnings),
+    ],
     known: [...known.values()],
     secrets,
     renewed: () => settle(source, folder, file, options, secrets),
@@ -232,12 +248,15 @@ function without(raw: unknown, findings: readonly Finding[]): unknown {
   return copy(raw, []);
 }
 
-/** Of settings with problems, the parts without: each top-level slice on its own, and each entry of `servers` and `roles`. */
+/** Slices whose entries stand on their own. */
+const BY_ENTRY: ReadonlySet<string> = new Set(["servers", "roles", "tools", "resources", "prompts"]);
+
+/** Of settings with problems, the parts without: each top-level slice on its own, and each entry of those with entries. */
 function soundParts(raw: unknown, folder: string): SoundParts {
   const parts: Record<string, unknown> = {};
   for (const [key, schema] of Object.entries(settingsSchema.shape)) {
     let value = valueAt(raw, [key]);
-    if ((key === "servers" || key === "roles") && isRecord(value)) {
+    if (BY_ENTRY.has(key) && isRecord(value)) {
       value = Object.fromEntries(
         Object.entries(value).filter(([name, entry]) => (schema as z.ZodType).safeParse({ [name]: entry }).success),
       );
@@ -251,7 +270,7 @@ function soundParts(raw: unknown, folder: string): SoundParts {
 /** Resolves relative paths against the folder of the settings file; a stdio server without `cwd` runs in that folder. */
 function absolute<P extends SoundParts>(parts: P, folder: string): P {
   const from = (path: string) => (isAbsolute(path) ? path : resolve(folder, path));
-  const { store, tls, clients, servers, signIn, authorization, control } = parts;
+  const { store, tls, clients, servers, signIn, authorization, control, lock } = parts;
   const documents = clients?.metadataDocuments;
   return {
     ...parts,
@@ -261,6 +280,7 @@ function absolute<P extends SoundParts>(parts: P, folder: string): P {
     ...(control === undefined || control.socket === "auto" || control.socket === "off"
       ? {}
       : { control: { socket: from(control.socket) } }),
+    ...(lock?.file === undefined ? {} : { lock: { ...lock, file: from(lock.file) } }),
     ...(tls === undefined ? {} : { tls: { certificate: from(tls.certificate), key: from(tls.key) } }),
     ...(clients === undefined || documents?.trustedCertificates === undefined
       ? {}

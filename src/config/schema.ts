@@ -1,10 +1,12 @@
 /** The whole settings file: each folder's own slice, put together. `schema/config.schema.json` is generated from it. */
 import { z } from "zod";
 import { auditSettings } from "../audit/settings.ts";
+import { lockSettings } from "../contract/lock-settings.ts";
+import { promptsSettings, resourcesSettings, toolsSettings } from "../contract/settings.ts";
 import { controlSettings, interactionSettings, listenSettings, tlsSettings } from "../gateway/settings.ts";
 import { authorizationSettings, clientsSettings, signInSettings, tokensSettings } from "../oauth/settings.ts";
 import { logSettings, telemetrySettings } from "../observe/settings.ts";
-import { assignSettings, limitsSettings, rolesSettings } from "../policy/settings.ts";
+import { assignSettings, limitsSettings, rolesSettings, shadowPolicySettings } from "../policy/settings.ts";
 import { storeSettings } from "../store/settings.ts";
 import { serversSettings } from "../upstream/settings.ts";
 import { secretsSettings } from "./secrets.ts";
@@ -27,8 +29,24 @@ export const settingsSchema = z.strictObject({
   tokens: tokensSettings,
   servers: serversSettings,
   secrets: secretsSettings,
+  lock: lockSettings,
+  tools: toolsSettings
+    .optional()
+    .describe(
+      "Contracts: what each tool is to its clients, by the name that they call it. When there are any, no other tool of any server is served.",
+    ),
+  resources: resourcesSettings
+    .optional()
+    .describe("The same for resources and resource templates, by the URI that clients use."),
+  prompts: promptsSettings.optional().describe("The same for prompts."),
   roles: rolesSettings.optional().describe("Default: a role `owner` that may do everything, for the group `owner`."),
   assign: assignSettings.optional(),
+  shadowPolicy: shadowPolicySettings
+    .or(z.string().transform(unread))
+    .optional()
+    .describe(
+      "Another policy that is only tried out beside this one: `roles` and `assign`, or the name of a settings file that has them. It decides nothing; what it would have decided otherwise is recorded, logged and counted.",
+    ),
   limits: limitsSettings,
   interaction: interactionSettings,
   audit: auditSettings,
@@ -36,5 +54,10 @@ export const settingsSchema = z.strictObject({
   telemetry: telemetrySettings,
   log: logSettings,
 });
+
+/** Files are read before the settings are checked, so a name that is still here could not be read, which was reported. */
+function unread(): z.infer<typeof shadowPolicySettings> {
+  return { roles: {}, assign: [] };
+}
 
 export type Settings = z.infer<typeof settingsSchema>;

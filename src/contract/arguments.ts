@@ -78,6 +78,8 @@ async function createEngine(dialect: Dialect): Promise<AjvDraft07> {
     strict: false,
     allErrors: false,
     addUsedSchema: false,
+    // `constructor` is no member of every object.
+    ownProperties: true,
     validateSchema: true,
     logger: false,
     code: { regExp: linearRegExp },

@@ -6,6 +6,7 @@ import type { JsonObject, JsonValue, Principal } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import { accepts, isSchemaObject, resolveRef, type Schema } from "./accepts.ts";
 import { type ArgumentCheck, compileArguments } from "./arguments.ts";
+import { withoutRaw } from "./exact.ts";
 import type { InputRule } from "./settings.ts";
 import { unprovedSubset } from "./subset.ts";
 
@@ -21,6 +22,8 @@ export interface Narrowing {
   toServer(args: JsonObject, by: Principal): JsonObject;
   /** Arguments of clients that reach the server as they came: nothing is renamed, added or taken out. */
   readonly plain: boolean;
+  /** What the server calls each argument that clients may send. */
+  readonly names: ReadonlyMap<string, string>;
 }
 
 export interface NarrowOptions {
@@ -52,6 +55,7 @@ export async function narrowInput(
   const taken = rules ?? Object.fromEntries([...offered.keys()].map((name) => [name, {} as InputRule]));
 
   const visible: [string, JsonValue][] = [];
+  const names = new Map<string, string>();
   const sent = new Map<string, JsonValue>();
   const required: string[] = [];
   const certain: string[] = [];
@@ -92,6 +96,7 @@ export async function narrowInput(
     } else {
       problems.push(...unbounded(schema, upstream, [name], rules === undefined));
       visible.push([name, described(schema, rule)]);
+      names.set(name, target);
       sent.set(target, schema);
       const always =
         rule.default !== undefined || rule.required === true || (needed.has(target) && rule.required !== false);
@@ -149,6 +154,7 @@ export async function narrowInput(
   return {
     served,
     plain: steps.length === 0,
+    names,
     toServer: converter(steps, wide?.check),
     check(args) {
       const size = oversized(args, options);
@@ -182,7 +188,7 @@ function converter(steps: readonly Step[], wide: ArgumentCheck | undefined): Nar
       }
       result[to] = value;
     }
-    const refused = wide?.(result);
+    const refused = wide?.(withoutRaw(result) as JsonObject);
     if (refused !== undefined)
       throw new DrawbridgeError("invalid_params", `The server does not take these arguments: ${refused.join("; ")}.`);
     return result;
@@ -386,7 +392,7 @@ function described(schema: JsonValue, rule: InputRule): JsonValue {
 }
 
 /** Without titles, descriptions, examples and comments, at every depth. */
-function withoutWords(schema: JsonValue, isMap = false): JsonValue {
+export function withoutWords(schema: JsonValue, isMap = false): JsonValue {
   if (Array.isArray(schema)) return schema.map((one) => withoutWords(one as JsonValue));
   if (!isSchemaObject(schema)) return schema;
   return Object.fromEntries(

@@ -13,11 +13,11 @@ const source = z
   .regex(/^[a-z][a-z0-9-]{0,39}\/.+$/, "expected server/name, e.g. orders/get_order")
   .describe("Where it comes from: `server/name`, as the server calls it.");
 
-/** CEL over `args`, `principal` and `steps`, written with `=` in front: `=args.order_id`. Anything else is the value itself. */
+/** CEL over `args`, `principal`, `steps` and `run`, written with `=` in front: `=args.order_id`. Anything else is the value itself. */
 const expression = json.describe(
-  "A value, or with `=` in front a CEL expression over `args`, `principal` and `steps`, e.g. `=steps.order.total`.",
+  "A value, or with `=` in front a CEL expression over `args`, `principal`, `steps` and `run.id` (another one for each call), e.g. `=steps.order.total`.",
 );
-const condition = z.string().min(1).max(4000).describe("A CEL condition over `args`, `principal` and `steps`.");
+const condition = z.string().min(1).max(4000).describe("A CEL condition over `args`, `principal`, `steps` and `run`.");
 
 const FORMATS = ["date", "time", "date-time", "uri", "email", "uuid", "ipv4", "ipv6", "hostname"] as const;
 
@@ -64,7 +64,10 @@ const inputRule: z.ZodType<InputRule> = z.lazy(() =>
       .record(z.string().min(1).max(200), inputRule)
       .optional()
       .describe("The members of an object; others are refused."),
-    required: z.boolean().optional().describe("Default: as the server says; always true is stricter."),
+    required: z
+      .boolean()
+      .optional()
+      .describe("Default: as the server says, and with `steps` true; always true is stricter."),
     description: z
       .string()
       .max(2000)
@@ -109,7 +112,7 @@ const output = z
       .describe("Also hands on text that is not JSON (an error, say). Default: only what `fields` name leaves."),
     maxBytes: z
       .int()
-      .min(64)
+      .min(256)
       .max(1 << 30)
       .optional()
       .describe("The most bytes of an answer; what is longer is cut, stays valid and says so."),
@@ -159,10 +162,18 @@ const step = z.strictObject({
   with: z.record(z.string().min(1).max(200), expression).default({}).describe("The arguments."),
   when: condition.optional().describe("The step is left out when this is not met."),
   expect: condition.optional().describe("The whole fails when this is not met of `steps.<id>` after the call."),
+  access: z
+    .enum(["read", "write"])
+    .optional()
+    .describe(
+      "What the step does. Default: as its server says; `write` where it says nothing. A step that only reads needs no `undo`.",
+    ),
   undo: z
     .strictObject({ call: source, with: z.record(z.string().min(1).max(200), expression).default({}) })
     .optional()
-    .describe("What takes the step back when a later one fails."),
+    .describe(
+      "What takes the step back when a later one fails. It may be sent more than once, always with the same `drawbridge/idempotency-key` in `_meta`, so it should do no harm the second time.",
+    ),
 });
 
 const example = z.strictObject({
@@ -190,6 +201,14 @@ export const toolContract = z
       .optional()
       .describe("Several calls as one tool: all of it, or nothing where each step says how it is undone."),
     result: expression.optional().describe("With `steps`: what comes back. Default: the result of the last step."),
+    deadlineSeconds: z
+      .int()
+      .min(1)
+      .max(86_400)
+      .default(300)
+      .describe(
+        "With `steps`: how long all of them may take together, also while people are asked. Undoing has time of its own.",
+      ),
     input: z
       .record(z.string().min(1).max(200), inputRule)
       .optional()

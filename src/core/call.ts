@@ -36,6 +36,16 @@ export type LegacyRevision = (typeof LEGACY_REVISIONS)[number];
 export type Revision = LegacyRevision | typeof MODERN_REVISION;
 
 export type TargetKind = "tool" | "resource" | "prompt";
+
+/** What a call does at most. */
+export const EFFECTS = ["read", "write", "destructive"] as const;
+export type Effect = (typeof EFFECTS)[number];
+/** What a contract says of a tool. What it does not say is unknown, and counts as the worst. */
+export interface Access {
+  readonly effect: Effect | undefined;
+  /** Whether it reaches beyond the server's own data: the web, mail, other people. */
+  readonly openWorld: boolean | undefined;
+}
 /** What a call is aimed at. Fixed when the call is decoded; nobody reads a name again. */
 export interface Target {
   /** The upstream's name in the settings. */
@@ -47,6 +57,10 @@ export interface Target {
   readonly upstreamName: string;
   /** Hash of the pinned definition, when there is one. */
   readonly pin: string | undefined;
+  /** Of a tool that has a contract. */
+  readonly access?: Access | undefined;
+  /** The name is a URI template (RFC 6570), as lists of them have it, and not one resource. */
+  readonly template?: true;
 }
 
 export type RequestId = string | number;

@@ -58,16 +58,19 @@ export class CallRecord {
   #session: Session | undefined;
   #target: Target | undefined;
   #decision: Decision | undefined;
+  #policy: string;
   #credential: UpstreamCredential | undefined;
   #link: Link | undefined;
   #task: string | undefined;
   #questions: RecordedQuestion[] | undefined;
+  #steps: JsonObject | undefined;
   #closed = false;
 
   constructor(parts: Parts, by: Authenticated, request: IncomingMessage) {
     this.#parts = parts;
     this.#by = by;
     this.#at = parts.clock();
+    this.#policy = parts.policy.version;
     this.#source = parts.sourceOf(request) || undefined;
   }
 
@@ -87,8 +90,10 @@ export class CallRecord {
           : "mcp.resource.uri";
     this.#span?.set(name, target.name);
   }
+  /** At once after the decision: which policy it was made by may change with any wait. */
   decided(decision: Decision): void {
     this.#decision = decision;
+    this.#policy = this.#parts.policy.version;
   }
   /** What the call carries to the upstream; of several the last counts. */
   sentWith(credential: UpstreamCredential): void {
@@ -105,6 +110,11 @@ export class CallRecord {
   }
   get link(): Link | undefined {
     return this.#link;
+  }
+  /** What the steps of the call did. False: the record is closed already. */
+  did(steps: JsonObject): boolean {
+    this.#steps = steps;
+    return !this.#closed;
   }
   /** The client is asked this; `replied` takes what is returned. */
   questioned(question: Question, key?: string): RecordedQuestion {
@@ -275,11 +285,13 @@ export class CallRecord {
       }),
       ...(args !== undefined && { arguments: field(args, auditFields.arguments, auditFields.maxFieldBytes) }),
       ...(this.#decision !== undefined && { decision: this.#decision }),
+      policy: this.#policy,
       trace: { traceId: trace.traceId, spanId: trace.spanId },
       ...(this.#source !== undefined && { source: this.#source }),
       replica,
-      ...((asks || this.#task !== undefined) && {
+      ...((asks || this.#task !== undefined || this.#steps !== undefined) && {
         details: {
+          ...this.#steps,
           ...(asks && {
             interaction: { ...this.#link, questions: (this.#questions ?? []).map((entry) => ({ ...entry })) },
           }),

@@ -8,6 +8,7 @@ import type { Settings } from "../config/schema.ts";
 import { userSecretReader } from "../config/user-secrets.ts";
 import type { Authenticated, UpstreamCredential } from "../core/call.ts";
 import { systemClock } from "../core/clock.ts";
+import { DrawbridgeError } from "../core/errors.ts";
 import { newId } from "../core/ids.ts";
 import { Secret } from "../core/secret.ts";
 import { sourceBehind } from "../net/source.ts";
@@ -20,9 +21,12 @@ import { protectedResourceMetadata } from "../oauth/metadata.ts";
 import { usersIn } from "../oauth/people/users.ts";
 import { type AuthorizationServer, type AuthorizationServerOptions, authorizationServer } from "../oauth/server.ts";
 import { openTrails } from "../oauth/trail.ts";
+import { shadowDiffers } from "../observe/events.ts";
 import { createLogger, type Logger, type LogStream } from "../observe/logger.ts";
 import { createTelemetry } from "../observe/telemetry.ts";
-import { compilePolicy } from "../policy/engine.ts";
+import type { Policy } from "../policy/engine.ts";
+import { compileExpression } from "../policy/expressions.ts";
+import { type LivePolicy, openPolicy } from "../policy/live.ts";
 import { openStore } from "../store/open.ts";
 import type { AuditLog } from "../store/ports.ts";
 import { watchChanges } from "../store/watch.ts";
@@ -35,18 +39,23 @@ import { type Catalogue, openCatalogue, type Withheld } from "./catalogue.ts";
 import { type Concealer, openConcealer } from "./conceal.ts";
 import { withoutPersonal } from "./connect-first.ts";
 import { type Connections, openConnections } from "./connections.ts";
+import { openContracts } from "./contracts.ts";
 import { controlSocketOf, openControl } from "./control.ts";
 import { type Actor, openDeeds } from "./deeds.ts";
 import { openForwarding } from "./forwarding.ts";
 import { handleMcp } from "./handle-mcp.ts";
+import { openIdentities } from "./identities.ts";
 import { type Interaction, openInteraction } from "./interaction.ts";
 import { openLimits } from "./limits.ts";
 import { listen } from "./listener.ts";
+import { following } from "./lists.ts";
+import { followLock } from "./lock.ts";
 import { oauthRecord } from "./oauth-record.ts";
+import { openOutcomeTools } from "./outcome-tool.ts";
 import type { Parts, UnderWay } from "./parts.ts";
-import { openPins } from "./pins.ts";
+import { openPins, PINS_CHANGED } from "./pins.ts";
 import { reachOf } from "./reach.ts";
-import { type Change, openReload, type Prepared } from "./reload.ts";
+import { type Appliers, type Change, openReload, type Prepared } from "./reload.ts";
 import { openResumption } from "./resume.ts";
 import { createRoutes, LOOPBACK } from "./routes.ts";
 import { openSeals } from "./sealed-state.ts";
@@ -54,6 +63,7 @@ import { openServed } from "./served.ts";
 import { openSessions } from "./sessions.ts";
 import { callerIn, openStreams } from "./streams.ts";
 import { openTasks, type Tasks } from "./tasks.ts";
+import { openUnfinished } from "./unfinished.ts";
 import { connectedCredentials, upstreamCredentials } from "./upstream-credentials.ts";
 
 export interface ServedServer {
@@ -134,7 +144,24 @@ async function start({ loaded, environment, log, conceal, undo }: Start): Promis
   const { settings, folder } = loaded;
   const version = await ownVersion();
   const replica = newId();
-  const policy = compilePolicy(settings.roles, settings.assign);
+  const policy = openPolicy(settings, ({ principal, target, decision, shadow }) => {
+    const { effect } = decision;
+    const role = shadow.rule?.replace(/[.:].*$/s, "");
+    const tool = target.kind === "tool" && target.server !== "" ? target.name : undefined;
+    telemetry.shadowed({ role, tool, from: effect, to: shadow.effect });
+    shadowDiffers(log, {
+      subject: principal.subject,
+      client: principal.client,
+      target: target.name,
+      effect,
+      rule: effect === "step-up" ? undefined : decision.rule,
+      wouldBe: shadow.effect,
+      wouldBeBy: shadow.rule,
+    });
+  });
+  // First of all: with a lockfile that cannot be trusted nothing is started.
+  const lock = await followLock({ settings: settings.lock, folder, beside: loaded.file !== undefined }, log);
+  undo.push(() => lock.close());
 
   const userSecrets = userSecretReader(folder, environment, (message) => log.warn({}, message));
   const readUserSecret: ReadUserSecret = async (name, subject) => {
@@ -156,7 +183,8 @@ async function start({ loaded, environment, log, conceal, undo }: Start): Promis
         (session) => upstreams.get(name)?.instanceOf?.(callerIn(session)) === instance,
       ),
     taskStatus: (params) => tasking?.statusChanged(name, params),
-    resourceUpdated: (uri, params, instance) => streams.resourceUpdated(name, uri, params, instance),
+    resourceUpdated: (uri, params, instance) =>
+      catalogue?.blocked(name, uri) === true || streams.resourceUpdated(name, uri, params, instance),
   });
   // Its files must be there before a server is confined: what is not there cannot be hidden.
   const store = await openStore(settings.store, { baseDirectory: folder, warn: (message) => log.warn({}, message) });
@@ -185,9 +213,15 @@ async function start({ loaded, environment, log, conceal, undo }: Start): Promis
   });
   const { upstreams } = served;
   undo.push(() => served.close(AbortSignal.abort()));
+  /** A resource that has moved to another server is not the one that was followed. */
+  const mayHear = (by: Authenticated, server: string, uri: string) => {
+    const found = catalogue?.find("resource", uri);
+    const target = found ?? { server, kind: "resource", name: uri, upstreamName: uri, pin: undefined };
+    return target.server === server && policy.decide(by, target, following(uri, systemClock())).effect === "permit";
+  };
   const resumption = openResumption(settings.listen);
   undo.push(() => resumption.close());
-  const streams = openStreams(upstreams, async (by) => (await issuing?.stands(by)) ?? false, resumption, log);
+  const streams = openStreams(upstreams, async (by) => (await issuing?.stands(by)) ?? false, resumption, log, mayHear);
   undo.push(() => streams.close());
 
   const otlpEndpoint = settings.telemetry.otlpEndpoint ?? environment["OTEL_EXPORTER_OTLP_ENDPOINT"];
@@ -265,14 +299,24 @@ async function start({ loaded, environment, log, conceal, undo }: Start): Promis
   });
   undo.push(() => authority.close());
 
-  const pins = openPins(store.records, log);
+  const pins = openPins(store.records, log, { lock: lock.now, settings: settings.lock });
   const offered = openCatalogue([...upstreams.values()], {
     pins,
+    contracts: openContracts(settings, log, compileExpression),
     log,
     onChange: (list) => streams.listChanged(list),
   });
   catalogue = offered;
-  const { identities, met } = served;
+  const screened = openIdentities({ raw: served.identities, pins, judged: offered.judged, log });
+  const identities = screened.now;
+  const met = served.met.then(() => screened.again());
+  // Something was approved, here or at another replica: what is offered is compared anew.
+  const compareAnew = () => {
+    void screened.again();
+    for (const name of upstreams.keys()) for (const list of LISTS) offered.changed(name, list);
+  };
+  lock.onChange(compareAnew);
+  changes.on(PINS_CHANGED, compareAnew);
   // The first sign-in should not wait for what can be loaded now that nothing else is to do.
   void Promise.all([offered.ready, met])
     .then(() => server?.warm())
@@ -322,18 +366,26 @@ async function start({ loaded, environment, log, conceal, undo }: Start): Promis
   });
   tasking = tasks;
   undo.push(() => tasks.close());
+  const outcomes = openOutcomeTools({
+    parts: () => parts,
+    unfinished: openUnfinished({ records: store.records, encryption: settings.tokens.keyEncryptionSecret, log }),
+    log,
+  });
+  undo.push(() => outcomes.close(AbortSignal.abort()));
+  const limits = openLimits(settings.limits);
   const parts: Parts = {
     verify: authority.verify,
     policy,
     catalogue: offered,
     upstreams,
     identities,
-    limits: openLimits(settings.limits),
+    limits,
     sessions,
     streams,
     resumption,
     forwarding,
     interaction,
+    outcomes: outcomes.over,
     tasks,
     journal,
     telemetry,
@@ -357,6 +409,7 @@ async function start({ loaded, environment, log, conceal, undo }: Start): Promis
     replica,
     clock: systemClock,
   };
+  void offered.ready.then(outcomes.recover);
   telemetry.observeUpstreams(() =>
     [...upstreams.values()].map((upstream) => ({ name: upstream.name, ...upstream.state() })),
   );
@@ -364,11 +417,21 @@ async function start({ loaded, environment, log, conceal, undo }: Start): Promis
   telemetry.observeQuestions(() => interaction.open());
   telemetry.observeJournal(() => journal.pending);
 
+  const policyChange = policyChanges(policy, (before, now) => {
+    const seenBy = (one: Policy, by: Authenticated, list: ListName) =>
+      offered.now(list).flatMap(({ target }) => (one.decide(by, target).effect === "permit" ? [target.name] : []));
+    const changed = (by: Authenticated) =>
+      new Set(LISTS.filter((list) => seenBy(before, by, list).join("\n") !== seenBy(now, by, list).join("\n")));
+    streams
+      .reconsider(changed, (session, uri) => sessions.follow(session, uri, undefined))
+      .catch((error: unknown) => log.warn({ error }, "what clients follow could not be looked through"));
+  });
   const deeds = openDeeds(journal, replica, systemClock);
   const reload = openReload({
     loaded,
     // A further setting that can change while the gateway runs is a line here.
     appliers: {
+      ...contractAppliers(offered, log),
       servers(wanted) {
         const prepared = served.prepare(wanted);
         return {
@@ -380,6 +443,16 @@ async function start({ loaded, environment, log, conceal, undo }: Start): Promis
         };
       },
       secrets: () => NOTHING_TO_DO,
+      roles: (_, all) => policyChange("roles", all),
+      assign: (_, all) => policyChange("assign", all),
+      shadowPolicy: (_, all) => policyChange("shadowPolicy", all),
+      limits: (wanted) => ({
+        ...NOTHING_TO_DO,
+        async commit() {
+          limits.change(wanted);
+          return [{ setting: "limits", change: "changed" }];
+        },
+      }),
     },
     deeds,
     onSecrets: conceal.add,
@@ -475,6 +548,7 @@ async function start({ loaded, environment, log, conceal, undo }: Start): Promis
         streams.close();
         resumption.close();
         await underWay.over(deadline);
+        await outcomes.close(deadline);
         const settled = reload.close();
         await served.close(deadline);
         await settled;
@@ -482,6 +556,7 @@ async function start({ loaded, environment, log, conceal, undo }: Start): Promis
         await forwarding.close();
         await sessions.close();
         changes.close();
+        lock.close();
         await authority.close();
         await connections.close();
         await trails.close();
@@ -535,6 +610,47 @@ function registrationFor(
 ): Exclude<Settings["clients"]["registration"], "auto"> {
   if (setting !== "auto") return setting;
   return LOOPBACK.has(publicUrl.hostname) ? "open" : "off";
+}
+
+/**
+ * How changed roles and assignments are taken: together, however many of them changed, and refused together when the new ones cannot
+ * be used. `onChange` hears of each change once.
+ */
+function policyChanges(
+  policy: LivePolicy,
+  onChange: (before: Policy, now: Policy) => void,
+): (setting: "roles" | "assign" | "shadowPolicy", all: Settings) => Prepared {
+  const prepared = new WeakMap<Settings, () => void>();
+  return (setting, all) => {
+    let take = prepared.get(all);
+    if (take === undefined) {
+      let put: (() => void) | undefined = prepareOf(policy, all);
+      take = () => {
+        const before = policy.now;
+        put?.();
+        if (put !== undefined && policy.version !== before.version) onChange(before, policy.now);
+        put = undefined;
+      };
+      prepared.set(all, take);
+    }
+    const taken = take;
+    return {
+      ...NOTHING_TO_DO,
+      async commit() {
+        taken();
+        return [{ setting, change: "changed" }];
+      },
+    };
+  };
+}
+
+function prepareOf(policy: LivePolicy, all: Settings): () => void {
+  try {
+    return policy.prepare(all);
+  } catch (thrown) {
+    const problem = thrown instanceof Error ? thrown.message : String(thrown);
+    throw new DrawbridgeError("settings_invalid", `The roles cannot be used: ${problem}`, { cause: thrown });
+  }
 }
 
 /** Its entries are told by the setting that uses them. */
@@ -615,4 +731,19 @@ async function ownVersion(): Promise<string> {
     if (manifest !== undefined) return (JSON.parse(manifest) as { version: string }).version;
   }
   return "0.0.0";
+}
+
+/** Contracts are taken as they are; one that does not fit withholds what it is about. */
+function contractAppliers(catalogue: Catalogue, log: Logger): Appliers {
+  const sections = ["tools", "resources", "prompts"] as const;
+  const applier =
+    (section: (typeof sections)[number]) =>
+    (_: unknown, all: Settings): Prepared => ({
+      ...NOTHING_TO_DO,
+      async commit() {
+        await catalogue.contract(openContracts(all, log, compileExpression));
+        return [{ setting: section, change: "replaced" }];
+      },
+    });
+  return Object.fromEntries(sections.map((section) => [section, applier(section)]));
 }

@@ -1,7 +1,8 @@
 /**
- * The way of a call, top to bottom: aim → authorize → admit → send → record → answer. Both eras and every kind of upstream pass
+ * The way of a call, top to bottom: aim → authorize → admit → send → shape → record → answer. Both eras and every kind of upstream pass
  * here; there is no second way to an upstream.
  */
+import type { Contract } from "../contract/contract.ts";
 import type { JsonObject, McpCall, Outcome, Revision, Target } from "../core/call.ts";
 import { DrawbridgeError, type ErrorCode } from "../core/errors.ts";
 import { answerText, errorText } from "../mcp/answers.ts";
@@ -14,6 +15,7 @@ import type { Span } from "../observe/telemetry.ts";
 import { permit } from "../policy/engine.ts";
 import { mustMirror } from "../upstream/mirrored-headers.ts";
 import { connectFirst } from "./connect-first.ts";
+import { completedHere, heardUnder, sentUnder, shapedUnder } from "./contracted-call.ts";
 import type { Asked, Parts } from "./parts.ts";
 import type { TaskPlan } from "./tasks.ts";
 import { underItsName } from "./ui-resources.ts";
@@ -33,9 +35,15 @@ export async function handleCall(parts: Parts, asked: Asked, row: CallRow): Prom
   const target: Target = found ?? { server: "", ...aimed, upstreamName: aimed.name, pin: undefined };
   record.aimed(target);
   const args = argumentsOf(inbound);
-  const decision = parts.policy.decide(by, target, { method: inbound.method, args, scope: row.scope });
+  const decision = parts.policy.decide(by, target, {
+    method: inbound.method,
+    args,
+    scope: row.scope,
+    at: parts.clock(),
+  });
   record.decided(decision);
-  // What the caller may not use looks just like what does not exist.
+  // What the caller may not use looks just like what does not exist, which takes a look at lists that have grown old.
+  if (found !== undefined && decision.effect === "deny") await catalogue.resolve(aimed.kind, NOBODYS, capabilities);
   if (found === undefined || decision.effect === "deny") throw unknownTarget(target);
   if (decision.effect === "step-up") {
     throw new DrawbridgeError("insufficient_scope", `This needs the scope ${decision.scope}.`, {
@@ -45,15 +53,24 @@ export async function handleCall(parts: Parts, asked: Asked, row: CallRow): Prom
   parts.limits.spendOn(by, target);
   const revision = session?.revision ?? inbound.revision;
 
+  const entry = catalogue.entry(target);
+  const contract = entry?.contract;
   let plan: TaskPlan | undefined;
   if (inbound.method === "tools/call") {
-    const entry = catalogue.entry(target);
-    plan = entry && parts.tasks.plan(asked, target, entry.definition.value);
+    // Steps are called one by one: the whole is no task of any server.
+    if (contract?.composition === undefined) plan = entry && parts.tasks.plan(asked, target, entry.definition.value);
     if (inbound.era === "modern" && entry !== undefined) mustMirror(headers, args, entry.mirrored());
     const problems = entry && (entry.compiled ?? (await entry.compile())).check(args);
     if (problems !== undefined) return refuseArguments(asked, target, revision, problems);
   }
-  const upstream = parts.upstreams.get(target.server);
+  const completed = contract && completedHere(contract, inbound);
+  if (completed !== undefined) return answerHere(asked, revision, completed);
+  const sent = contract
+    ? sentUnder(contract, inbound, args, forwarded(inbound, target), by)
+    : { method: inbound.method, forward: forwarded(inbound, target) };
+  const whole =
+    contract?.composition === undefined ? parts.upstreams.get(target.server) : parts.outcomes?.(asked, contract);
+  const upstream = whole && contract?.composition === undefined && contract ? heardUnder(contract, whole) : whole;
   if (upstream === undefined)
     throw new DrawbridgeError("upstream_unavailable", "The server behind this is not available.");
   // What is sent cannot be taken back, so it is not sent when it could not be recorded.
@@ -71,10 +88,10 @@ export async function handleCall(parts: Parts, asked: Asked, row: CallRow): Prom
   );
   const mcpCall: McpCall = {
     id: inbound.id,
-    method: inbound.method,
+    method: sent.method,
     target,
     params: inbound.params,
-    forward: forwarded(inbound, target),
+    forward: sent.forward,
     meta: inbound.meta,
     progressToken: inbound.progressToken,
     logLevel: inbound.logLevel ?? session?.logLevel,
@@ -86,7 +103,7 @@ export async function handleCall(parts: Parts, asked: Asked, row: CallRow): Prom
   const permitted = permit(by, mcpCall, decision);
   const over = plan === undefined ? upstream : parts.tasks.over(asked, upstream, plan, args);
   const { interaction } = parts;
-  await performed(parts, asked, { span, target, method: inbound.method }, async (gone) => {
+  await performed(parts, asked, { span, target, method: inbound.method, contract }, async (gone) => {
     const outcome = await interaction
       .send(over, permitted, asked, gone)
       .catch((thrown) => connectFirst(thrown, permitted));
@@ -103,18 +120,24 @@ interface Deed {
   /** Undefined when it is about several. */
   readonly target: Target | undefined;
   readonly method: string;
+  /** What it was permitted under. Default: the contract that its target has when it begins. */
+  readonly contract?: Contract | undefined;
 }
 
 /** Does what was permitted, records what came of it and answers with that. */
 export async function performed(
   parts: Parts,
   asked: Asked,
-  { span, target, method }: Deed,
+  { span, target, method, contract: agreed }: Deed,
   deed: (gone: AbortController) => Promise<Outcome>,
 ): Promise<void> {
   const { inbound, session, record, answering } = asked;
-  const outcome = await sent(parts, asked, span, deed);
-  if (outcome === undefined) return;
+  // Looked up before anything is sent: what is withheld meanwhile has no entry any more, and its answer would leave as it came.
+  const entry = target && parts.catalogue.entry(target);
+  const contract = agreed ?? entry?.contract;
+  const came = await sent(parts, asked, span, deed);
+  if (came === undefined) return;
+  const outcome = contract === undefined ? came : shaped(parts, asked, contract, came);
   // A client that left its stream may come back for the answer; until then nothing was answered.
   if (!(await answering.attended())) {
     await record.fail(new DrawbridgeError("cancelled", "The client went away."), true);
@@ -131,10 +154,22 @@ export async function performed(
   }
   const revision = session?.revision ?? inbound.revision;
   const ofTool = method === "tools/call" || method === "tasks/result";
-  const wrapped = ofTool && target !== undefined && parts.catalogue.entry(target)?.wrapped === true;
+  const wrapped = ofTool && entry?.wrapped === true;
   const from = target && parts.identities().get(target.server);
   const named = target === undefined ? outcome : underItsName(outcome, target);
   answering.finish(answerText(inbound.id, method, revision, named, from, wrapped));
+}
+
+/** What the contract lets out of an outcome. Steps have been shaped by what carried them out. */
+function shaped({ log }: Parts, { inbound }: Asked, contract: Contract, came: Outcome): Outcome {
+  if (contract.composition !== undefined) return came;
+  const { outcome, withheld } = shapedUnder(contract, inbound, came);
+  if (withheld !== undefined)
+    log.warn(
+      { contract: contract.name, server: contract.source.server, reason: withheld },
+      "an answer does not fit its contract and was withheld",
+    );
+  return outcome;
 }
 
 /** Waits for an outcome; undefined when there is none and the caller, if still there, was told why. */
@@ -194,6 +229,13 @@ async function refuseArguments(
   answering.finish(answerText(inbound.id, inbound.method, revision, { kind: "result", result, value: {} }));
 }
 
+/** What needs no server. */
+async function answerHere({ inbound, record, answering }: Asked, revision: Revision, result: string): Promise<void> {
+  await record.close("permitted", undefined, result);
+  const outcome = { kind: "result", result, value: JSON.parse(result) as JsonObject } as const;
+  answering.finish(answerText(inbound.id, inbound.method, revision, outcome));
+}
+
 /** `error.type` of the MCP semantic conventions. */
 function errorTypeOf(outcome: Outcome): string | undefined {
   if (outcome.kind === "error") return String(outcome.code);
@@ -203,6 +245,9 @@ function errorTypeOf(outcome: Outcome): string | undefined {
 const STREAM_AFTER_MS = 10_000;
 const RESUMABLE_AFTER_MS = 1_000;
 const REFUSED: ReadonlySet<ErrorCode> = new Set<ErrorCode>(["unauthenticated", "insufficient_scope", "invalid_params"]);
+
+/** No definition is called that. */
+const NOBODYS = "";
 
 /** What a target that does not exist and one that the caller may not use are told, both. */
 export function unknownTarget(target: Target): DrawbridgeError {

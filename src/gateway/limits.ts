@@ -13,16 +13,20 @@ export interface Limits {
   /** Takes one of the principal's places for calls under way; give it back with `leave`. Throws `rate_limited`. */
   enter(principal: Principal): void;
   leave(principal: Principal): void;
+  /** Other limits count from now on; what was counted stays counted. */
+  change(settings: LimitsSettings): void;
 }
 
-export function openLimits(settings: LimitsSettings, clock: Clock = systemClock): Limits {
-  const requests = window(settings.perPrincipalPerMinute, clock);
-  const calls = settings.perToolPerMinute === undefined ? undefined : window(settings.perToolPerMinute, clock);
+export function openLimits(first: LimitsSettings, clock: Clock = systemClock): Limits {
+  let settings = first;
+  const requests = window(() => settings.perPrincipalPerMinute, clock);
+  const calls = window(() => settings.perToolPerMinute, clock);
   const underWay = new Map<string, number>();
   return {
     spend: (principal) => requests(ownerOf(principal), "requests"),
     spendOn(principal, target) {
-      calls?.(`${ownerOf(principal)}\n${target.kind}\n${target.name}`, `calls of ${target.name}`);
+      if (settings.perToolPerMinute === undefined) return;
+      calls(`${ownerOf(principal)}\n${target.kind}\n${target.name}`, `calls of ${target.name}`);
     },
     enter(principal) {
       const owner = ownerOf(principal);
@@ -39,6 +43,9 @@ export function openLimits(settings: LimitsSettings, clock: Clock = systemClock)
       if (left > 0) underWay.set(owner, left);
       else underWay.delete(owner);
     },
+    change(wanted) {
+      settings = wanted;
+    },
   };
 }
 
@@ -47,7 +54,7 @@ const WINDOW_MS = 60_000;
 const MAX_WINDOWS = 10_000;
 
 /** Counts by key within windows of a minute that begin with the first count. */
-function window(limit: number, clock: Clock): (key: string, what: string) => void {
+function window(limitNow: () => number | undefined, clock: Clock): (key: string, what: string) => void {
   const windows = new Map<string, { count: number; readonly endsAt: number }>();
   return (key, what) => {
     const now = clock();
@@ -57,7 +64,8 @@ function window(limit: number, clock: Clock): (key: string, what: string) => voi
       current = { count: 0, endsAt: now + WINDOW_MS };
       windows.set(key, current);
     }
-    if (++current.count <= limit) return;
+    const limit = limitNow();
+    if (++current.count <= (limit ?? Number.POSITIVE_INFINITY)) return;
     const seconds = Math.ceil((current.endsAt - now) / 1000);
     const message = `Too many ${what}: ${limit} a minute are permitted. Try again in ${seconds} s.`;
     throw new DrawbridgeError("rate_limited", message, { retryAfterSeconds: seconds });

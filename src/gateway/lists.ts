@@ -1,11 +1,13 @@
 /** What is answered from the catalogue: lists as the caller may see them, and who is told when they or a resource change. */
 import { createHash } from "node:crypto";
 import { MODERN_REVISION, type Principal, type Target } from "../core/call.ts";
+import type { Decision } from "../core/decision.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import { META } from "../mcp/inbound.ts";
 import { isObject, withMember } from "../mcp/json-text.ts";
 import { READ_SCOPE } from "../mcp/methods.ts";
 import { acceptsTasks, makesTasks } from "../mcp/tasks.ts";
+import type { CallFacts } from "../policy/engine.ts";
 import type { ListName } from "../upstream/upstream.ts";
 import type { Entry } from "./catalogue.ts";
 import { unknownTarget } from "./handle-call.ts";
@@ -93,13 +95,14 @@ function readCursor(cursor: unknown): Cursor | undefined {
 }
 
 /** `resources/subscribe` and `resources/unsubscribe` of a session (2025-11-25, Resources, Subscriptions). */
-export async function changeSubscription(parts: Parts, { by, inbound, session }: Asked): Promise<void> {
+export async function changeSubscription(parts: Parts, { by, inbound, session, record }: Asked): Promise<void> {
   const { uri } = inbound.params;
   if (typeof uri !== "string") throw new DrawbridgeError("invalid_params", `${inbound.method} needs a \`uri\`.`);
   if (session === undefined)
     throw new DrawbridgeError("invalid_request", "Subscriptions need a session. Send `initialize` first.");
   if (inbound.method === "resources/unsubscribe") return parts.sessions.follow(session, uri, undefined);
-  const target = await readable(parts, by, uri);
+  const { target, decision } = await readable(parts, by, uri);
+  if (decision !== undefined) record.decided(decision);
   if (target === undefined)
     throw unknownTarget({ server: "", kind: "resource", name: uri, upstreamName: uri, pin: undefined });
   if ((session.subscriptions?.size ?? 0) >= MAX_SUBSCRIPTIONS)
@@ -116,11 +119,21 @@ export async function changeSubscription(parts: Parts, { by, inbound, session }:
 const SUBSCRIBE_MS = 30_000;
 const MAX_SUBSCRIPTIONS = 1000;
 
-async function readable(parts: Parts, by: Principal, uri: string): Promise<Target | undefined> {
+async function readable(
+  parts: Parts,
+  by: Principal,
+  uri: string,
+): Promise<{ readonly target?: Target; readonly decision?: Decision }> {
   const target = await parts.catalogue.resolve("resource", uri);
   // Pages of apps that have their server's name in front of their own do not change while they are shown.
-  if (target === undefined || target.upstreamName !== target.name) return undefined;
-  return parts.policy.decide(by, target).effect === "permit" ? target : undefined;
+  if (target === undefined || target.upstreamName !== target.name) return {};
+  const decision = parts.policy.decide(by, target, following(uri, parts.clock()));
+  return { decision, ...(decision.effect === "permit" && { target }) };
+}
+
+/** What policy is asked when somebody begins to follow a resource, or is about to hear of it; the reading scope is theirs. */
+export function following(uri: string, at: number): CallFacts {
+  return { method: "resources/subscribe", args: { uri }, scope: undefined, at };
 }
 
 /** `subscriptions/listen` (2026-07-28, Subscriptions). What the caller may not read is left out of the acknowledgment. */
@@ -139,7 +152,7 @@ export async function listenStream(parts: Parts, { by, inbound, record, response
   if (wanted["taskIds"] !== undefined && !acceptsTasks(inbound.clientCapabilities)) throw tasksRequired();
   const servers = new Map<string, string>();
   for (const uri of asked) {
-    const target = typeof uri === "string" ? await readable(parts, by, uri) : undefined;
+    const { target } = typeof uri === "string" ? await readable(parts, by, uri) : {};
     if (target !== undefined) servers.set(target.name, target.server);
   }
   await record.close("permitted", undefined);

@@ -17,7 +17,7 @@ export async function answerLocally(parts: Parts, { by, inbound, session, answer
     case "initialize":
       return initialize(parts, by, inbound, answering);
     case "server/discover":
-      return discover(parts);
+      return discover(parts, by);
     case "logging/setLevel":
       return setLevel(parts, inbound, session);
     default:
@@ -40,24 +40,24 @@ async function initialize(
   const session = await parts.sessions.open(by, protocolVersion, name, isObject(capabilities) ? capabilities : {});
   answering.header("mcp-session-id", session.id);
   const identities = identitiesOf(parts);
-  const instructions = instructionsOf(identities);
+  const instructions = instructionsOf(parts, ofUseTo(parts, by, identities));
   return JSON.stringify({
     protocolVersion: session.revision,
-    capabilities: capabilitiesOf(identities, session.revision),
+    capabilities: capabilitiesOf(parts, identities, session.revision),
     serverInfo: parts.serverInfo,
     ...(instructions !== undefined && { instructions }),
   });
 }
 
 /** MCP 2026-07-28, Discovery. */
-async function discover(parts: Parts): Promise<string> {
+async function discover(parts: Parts, by: Authenticated): Promise<string> {
   await known(parts);
   const identities = identitiesOf(parts);
-  const instructions = instructionsOf(identities);
+  const instructions = instructionsOf(parts, ofUseTo(parts, by, identities));
   return JSON.stringify({
     resultType: "complete",
     supportedVersions: SUPPORTED_REVISIONS,
-    capabilities: capabilitiesOf(identities, MODERN_REVISION),
+    capabilities: capabilitiesOf(parts, identities, MODERN_REVISION),
     ...(instructions !== undefined && { instructions }),
     ttlMs: 60_000,
     cacheScope: "private",
@@ -98,6 +98,22 @@ function identitiesOf(parts: Parts): ReadonlyMap<string, UpstreamIdentity> {
   return ordered;
 }
 
+/** Without servers of which the caller may use nothing: what those say of their tools is not for them. */
+function ofUseTo(
+  { catalogue, policy }: Parts,
+  by: Authenticated,
+  identities: ReadonlyMap<string, UpstreamIdentity>,
+): ReadonlyMap<string, UpstreamIdentity> {
+  const offered = LISTS.flatMap((list) => catalogue.now(list)).map(({ target }) => target);
+  const useless = [...identities.keys()].filter((name) => {
+    const its = offered.filter(({ server }) => server === name);
+    return its.length > 0 && its.every((target) => policy.decide(by, target).effect === "deny");
+  });
+  return new Map([...identities].filter(([name]) => !useless.includes(name)));
+}
+
+const LISTS = ["tools", "resources", "resourceTemplates", "prompts"] as const;
+
 /** Capabilities that mean what the gateway does with them, each with what it adds or promises itself. */
 const OWN = {
   tools: { listChanged: true },
@@ -113,7 +129,11 @@ const OWN_TASKS: JsonObject = { list: {}, cancel: {}, requests: { tools: { call:
  * What at least one upstream can do and the gateway passes on. What the gateway need not understand (vendors' own members,
  * `experimental`, `extensions`) is there as it came; of two servers that say different things by one name the first counts.
  */
-function capabilitiesOf(identities: ReadonlyMap<string, UpstreamIdentity>, to: Revision): JsonObject {
+function capabilitiesOf(
+  { catalogue }: Parts,
+  identities: ReadonlyMap<string, UpstreamIdentity>,
+  to: Revision,
+): JsonObject {
   const merged = new Map<string, JsonValue>();
   let subscribable = false;
   for (const { capabilities, revision } of identities.values()) {
@@ -127,6 +147,12 @@ function capabilitiesOf(identities: ReadonlyMap<string, UpstreamIdentity>, to: R
     subscribable ||= isObject(resources) && (resources["subscribe"] === true || revision === MODERN_REVISION);
   }
   merged.delete("tasks");
+  // A server of tools alone has resources when a contract makes one of a tool.
+  if (
+    merged.get("resources") === undefined &&
+    (["resources", "resourceTemplates"] as const).some((list) => catalogue.now(list).length > 0)
+  )
+    merged.set("resources", {});
   for (const [name, own] of Object.entries(OWN)) {
     const told = merged.get(name);
     if (isObject(told)) merged.set(name, { ...told, ...own, ...(name === "resources" && { subscribe: subscribable }) });
@@ -142,7 +168,9 @@ function capabilitiesOf(identities: ReadonlyMap<string, UpstreamIdentity>, to: R
   return Object.fromEntries(merged);
 }
 
-function instructionsOf(identities: ReadonlyMap<string, UpstreamIdentity>): string | undefined {
+/** They speak of the tools that the servers have; where those are under contract there are others, with words of their own. */
+function instructionsOf({ catalogue }: Parts, identities: ReadonlyMap<string, UpstreamIdentity>): string | undefined {
+  if (catalogue.contracted("tool")) return undefined;
   const texts = [...identities].flatMap(([name, { instructions }]) =>
     instructions === undefined ? [] : [{ name, instructions }],
   );

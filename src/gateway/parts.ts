@@ -2,6 +2,7 @@
 import type { ServerResponse } from "node:http";
 import type { Journal } from "../audit/journal.ts";
 import type { AuditSettings } from "../audit/settings.ts";
+import type { Contract } from "../contract/contract.ts";
 import type { Authenticated } from "../core/call.ts";
 import type { Clock } from "../core/clock.ts";
 import type { ServerInfo } from "../mcp/answers.ts";
@@ -41,6 +42,8 @@ export interface Parts {
   readonly forwarding: Forwarding;
   /** What calls ask their clients. */
   readonly interaction: Interaction;
+  /** What a call of a tool with steps is sent to: it gets the arguments as `sentUnder` makes them, and answers as clients are told. */
+  readonly outcomes?: (asked: Asked, contract: Contract) => Upstream;
   /** What calls have made of themselves to be fetched later. */
   readonly tasks: Tasks;
   readonly journal: Journal;

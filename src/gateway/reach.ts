@@ -24,9 +24,9 @@ export function reachOf(policy: Policy, catalogue: Catalogue | undefined, who: P
   return { roles: policy.roles(who), servers: [...servers].map(([name, server]) => ({ name, ...server })) };
 }
 
-/** What the server says of its tool. What it does not say may change things. */
-function effectOf({ definition }: Entry): ReachedServer["tools"][number]["effect"] {
-  const { annotations } = definition.value;
+/** What its contract says of a tool, or else its server. What it does not say may change things. */
+function effectOf({ contract, definition }: Entry): ReachedServer["tools"][number]["effect"] {
+  const { annotations } = contract?.served ?? definition.value;
   if (!isObject(annotations)) return "changes";
   if (annotations["readOnlyHint"] === true) return "reads";
   return annotations["destructiveHint"] === true ? "deletes" : "changes";

@@ -10,8 +10,8 @@ import type { Actor, Deeds } from "./deeds.ts";
 export interface Change {
   /** Keys joined by dots, e.g. `servers.orders`. */
   readonly setting: string;
-  /** `kept`: the new one could not take over, and the one before it goes on. `restart`: it counts after a restart of the gateway. */
-  readonly change: "added" | "removed" | "replaced" | "kept" | "restart";
+  /** `changed`: from now on it counts as it is written. `kept`: the new one could not take over, and the one before it goes on. `restart`: it counts after a restart of the gateway. */
+  readonly change: "added" | "removed" | "replaced" | "changed" | "kept" | "restart";
   /** Why it was kept. */
   readonly problem?: string;
 }

@@ -1,6 +1,6 @@
 /** Open streams to clients and what is sent on them: list changes and resource updates, in the form of each client's revision. */
 import type { ServerResponse } from "node:http";
-import { setTimeout as after } from "node:timers/promises";
+import { setTimeout as after, setImmediate as immediately } from "node:timers/promises";
 import type { Authenticated, RequestId } from "../core/call.ts";
 import { notificationText, resultText, SSE_KEEP_ALIVE, sseEvent } from "../mcp/answers.ts";
 import { META } from "../mcp/inbound.ts";
@@ -43,6 +43,14 @@ export interface Streams {
    * of these only those whom the `instance` that said so serves.
    */
   resourceUpdated(server: string, uri: string, params: string, instance?: string): void;
+  /**
+   * Others may follow and see other things than before. Tells everybody which of their lists changed, and takes away what they
+   * follow and may not any more, by `unfollow` where a session follows it.
+   */
+  reconsider(
+    changed: (by: Authenticated) => ReadonlySet<ListName>,
+    unfollow: (session: Session, uri: string) => Promise<void>,
+  ): Promise<void>;
   /** Ends the streams of those for whom `stands` does not say yes: no, or no answer. Calls while it runs make it begin again after. */
   sweep(): Promise<void>;
   readonly size: number;
@@ -55,6 +63,8 @@ interface Stream {
   principal: Authenticated;
   readonly session: Session | undefined;
   readonly listen: { readonly id: RequestId; readonly filter: ListenFilter } | undefined;
+  /** Of `listen`: what it follows, each with what ends that. */
+  readonly held?: Map<string, () => void>;
   /** What is sent on one connection, or over several. */
   readonly out: Pick<Channel, "present" | "send" | "end">;
 }
@@ -74,12 +84,16 @@ const CHANGED: Record<ListName, ChangedList> = {
   prompts: "prompts",
 };
 
-/** `stands`: whether somebody still may do what they opened a stream for. */
+/**
+ * `stands`: whether somebody still may do what they opened a stream for. `mayHear`: whether they may hear of a resource, asked each
+ * time that there is something to hear.
+ */
 export function openStreams(
   upstreams: ReadonlyMap<string, Upstream>,
   stands: (by: Authenticated) => Promise<boolean>,
   resumption: Resumption,
   log: Logger,
+  mayHear: (by: Authenticated, server: string, uri: string) => boolean = () => true,
 ): Streams {
   const streams = new Set<Stream>();
   /** Connections that nobody else keeps alive. */
@@ -134,6 +148,23 @@ export function openStreams(
     return chosen.values();
   };
 
+  const tellOf = (stream: Stream, list: ChangedList) => {
+    if (stream.listen === undefined || stream.listen.filter.lists.has(list))
+      notify(stream, `notifications/${list}/list_changed`, "{}");
+  };
+  /** Ends what a stream follows and its client may not hear of. */
+  const forget = async (
+    { principal, listen, session, held }: Stream,
+    unfollow: (session: Session, uri: string) => Promise<void>,
+  ) => {
+    for (const [uri, server] of [...(listen?.filter.uris ?? session?.subscriptions ?? [])]) {
+      if (mayHear(principal, server, uri)) continue;
+      if (session !== undefined) await unfollow(session, uri);
+      held?.get(uri)?.();
+      held?.delete(uri);
+    }
+  };
+
   return {
     openForSession(session, principal, response) {
       startSse(response);
@@ -165,13 +196,17 @@ export function openStreams(
       };
       const params = JSON.stringify({ _meta: { [META.subscriptionId]: id }, notifications: honoured });
       writeSse(response, sseEvent(notificationText("notifications/subscriptions/acknowledged", params)));
-      const held = [...filter.uris].map(([uri, server]) => keep(server, uri, { by: principal, session: undefined }));
+      const held = new Map(
+        [...filter.uris].map(([uri, server]) => [uri, keep(server, uri, { by: principal, session: undefined })]),
+      );
       const out = connected(response);
-      const stream: Stream = { owner: ownerOf(principal), principal, session: undefined, listen: { id, filter }, out };
+      const owner = ownerOf(principal);
+      const stream: Stream = { owner, principal, session: undefined, listen: { id, filter }, held, out };
       keepAlive(response);
       response.once("close", () => {
         streams.delete(stream);
-        for (const release of held) release();
+        for (const release of held.values()) release();
+        held.clear();
       });
       add(stream);
     },
@@ -205,17 +240,27 @@ export function openStreams(
     },
     listChanged(list) {
       const changed = CHANGED[list];
-      for (const stream of targets()) {
-        if (stream.listen !== undefined && !stream.listen.filter.lists.has(changed)) continue;
-        notify(stream, `notifications/${changed}/list_changed`, "{}");
-      }
+      for (const stream of targets()) tellOf(stream, changed);
     },
     resourceUpdated(server, uri, params, instance) {
       const upstream = upstreams.get(server);
       for (const stream of targets()) {
         const followed = stream.listen === undefined ? stream.session?.subscriptions : stream.listen.filter.uris;
-        if (followed?.get(uri) !== server || upstream?.instanceOf?.(callerOf(stream)) !== instance) continue;
+        if (followed?.get(uri) !== server || !mayHear(stream.principal, server, uri)) continue;
+        if (upstream?.instanceOf?.(callerOf(stream)) !== instance) continue;
         notify(stream, "notifications/resources/updated", params);
+      }
+    },
+    async reconsider(changed, unfollow) {
+      const byPrincipal = [...Map.groupBy(targets(), ({ principal }) => principal)];
+      for (const [at, [principal, its]] of byPrincipal.entries()) {
+        // Others have their turn in between: there may be thousands.
+        if (at % SWEPT_AT_ONCE === SWEPT_AT_ONCE - 1) await immediately();
+        const lists = new Set([...changed(principal)].map((list) => CHANGED[list]));
+        for (const stream of its) {
+          for (const list of lists) tellOf(stream, list);
+          await forget(stream, unfollow);
+        }
       }
     },
     sweep() {

@@ -356,7 +356,12 @@ export function openTasks(options: TasksOptions): Tasks {
     // The tool that is called so today may be another.
     if (target?.server !== task.server || target.upstreamName !== task.upstreamName || target.pin !== task.pin)
       return undefined;
-    const decision = policy.decide(by, target, { method: "tools/call", args: task.args, scope: CALL_SCOPE });
+    const decision = policy.decide(by, target, {
+      method: "tools/call",
+      args: task.args,
+      scope: CALL_SCOPE,
+      at: clock(),
+    });
     return { target, decision };
   }
 

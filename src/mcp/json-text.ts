@@ -273,6 +273,18 @@ export function readUpstreamMessage(text: string): UpstreamMessage | undefined {
   }
 }
 
+/** The id of an answer that has neither a result nor an error in a shape that anybody could pass on; undefined when it is something else. */
+export function brokenAnswerId(text: string): RequestId | undefined {
+  try {
+    const value = JSON.parse(text) as JsonValue;
+    if (!isObject(value) || value["method"] !== undefined) return undefined;
+    const { id } = value;
+    return typeof id === "string" || typeof id === "number" ? id : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
 /** The texts of what an upstream sent at once: one message, or the several of an array where the revision has batches (2025-03-26). */
 export function messageTexts(text: string, revision: Revision | undefined): readonly string[] {
   if (revision !== "2025-03-26" || !/^\s*\[/.test(text)) return [text];

@@ -48,6 +48,17 @@ export function upstreamRestarted(logger: Logger, fields: { server: string; rest
 export function upstreamGarbage(logger: Logger, fields: { server: string; sample: string }): void {
   logger.warn(fields, "upstream wrote what is no message");
 }
+/** Steps of a tool were done, a later one failed, and they could not be undone: a person has to look. */
+export function stepsNotUndone(
+  logger: Logger,
+  fields: { tool: string; run: string; traceId: string; steps: readonly string[]; unsure: readonly string[] },
+): void {
+  logger.error(fields, "steps of a call that failed could not be undone");
+}
+/** A gateway was gone in the middle of a call with steps; what it had done is undone. */
+export function stepsRecovered(logger: Logger, fields: { tool: string; run: string; steps: readonly string[] }): void {
+  logger.warn(fields, "what a call had done when its gateway ended was undone");
+}
 /** A server is less confined than its settings say. */
 export function sandboxMissing(logger: Logger, fields: { missing: string }): void {
   logger.warn(fields, "the sandbox of a server is not whole");
@@ -72,6 +83,22 @@ export function definitionPinned(
   fields: { server: string; kind: string; name: string; pin: string },
 ): void {
   logger.info(fields, "definition pinned at first sight");
+}
+
+/** A policy that is only tried out would have decided otherwise. Nothing was changed by it. */
+export function shadowDiffers(
+  logger: Logger,
+  fields: {
+    subject: string;
+    client: string;
+    target: string;
+    effect: string;
+    rule: string | undefined;
+    wouldBe: string;
+    wouldBeBy: string | undefined;
+  },
+): void {
+  logger.info(fields, "the shadow policy would have decided otherwise");
 }
 
 /** One line for a request that was not served: in full for what the gateway broke, quiet for what a caller may do all day. */

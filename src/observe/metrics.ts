@@ -37,6 +37,15 @@ export interface MeasuredUpstream {
   readonly finishing?: number | undefined;
 }
 
+/** What a policy that is only tried out would have said of a call. Names come from the catalogue and the settings. */
+export interface MeasuredDifference {
+  /** Of the rule that would have decided; undefined when none would have permitted. */
+  readonly role?: string | undefined;
+  readonly tool?: string | undefined;
+  readonly from: string;
+  readonly to: string;
+}
+
 /** How a question of a server to a client ended, as far as the gateway waited for the answer. */
 export type QuestionEnd =
   | "answered"
@@ -59,6 +68,8 @@ export interface MeasuredQuestions {
 export interface Metrics {
   call(call: MeasuredCall): void;
   questionEnded(server: string, end: QuestionEnd): void;
+  /** A policy that is only tried out would have decided otherwise. */
+  shadowed(difference: MeasuredDifference): void;
   /** A request that was answered with an error of ours. */
   refused(code: ErrorCode): void;
   /** What is read when somebody asks; a later function takes the place of an earlier one. */
@@ -90,6 +101,7 @@ export function createMetrics(serviceName: string, droppedSpans?: () => number):
   const calls = new Map<string, Series>();
   const refusals = new Map<ErrorCode, number>();
   const questionEnds = new Map<string, { readonly attributes: Attributes; count: number }>();
+  const differences = new Map<string, { readonly attributes: Attributes; count: number }>();
   let upstreams: () => readonly MeasuredUpstream[] = () => [];
   let sessions: (() => number) | undefined;
   let questions: () => readonly MeasuredQuestions[] = () => [];
@@ -202,6 +214,11 @@ export function createMetrics(serviceName: string, droppedSpans?: () => number):
         "Questions of servers to clients, by how they ended: answered, refused, expired, withdrawn.",
         [...questionEnds.values()].map(({ attributes, count }): Point => [attributes, count]),
       ),
+      kinds.counter(
+        "drawbridge.policy.differences",
+        "Calls that a policy which is only tried out would have decided otherwise.",
+        [...differences.values()].map(({ attributes, count }): Point => [attributes, count]),
+      ),
       kinds.gauge("drawbridge.sessions", "Open sessions of clients.", one(sessions)),
       kinds.gauge("drawbridge.audit.pending", "Audit records not on disk yet.", one(journal)),
       kinds.counter("drawbridge.spans.dropped", "Spans that did not reach the collector.", one(droppedSpans)),
@@ -230,6 +247,16 @@ export function createMetrics(serviceName: string, droppedSpans?: () => number):
       if (known === undefined)
         questionEnds.set(key, { attributes: { "drawbridge.server": server, "drawbridge.outcome": end }, count: 1 });
       else known.count++;
+    },
+    shadowed({ role, tool, from, to }) {
+      const key = `${role}\n${tool}\n${from}\n${to}`;
+      const known = differences.get(key);
+      if (known !== undefined) known.count++;
+      else if (differences.size < MAX_SERIES)
+        differences.set(key, {
+          attributes: { role: role ?? "", "gen_ai.tool.name": tool ?? "", from, to },
+          count: 1,
+        });
     },
     refused(code) {
       refusals.set(code, (refusals.get(code) ?? 0) + 1);

@@ -10,7 +10,7 @@ import {
 import { DrawbridgeError } from "../core/errors.ts";
 import { newToken } from "../core/ids.ts";
 import { oneLine } from "../core/one-line.ts";
-import { isObject, messageTexts, readUpstreamMessage, type UpstreamMessage } from "../mcp/json-text.ts";
+import { brokenAnswerId, isObject, messageTexts, readUpstreamMessage, type UpstreamMessage } from "../mcp/json-text.ts";
 import { hadResult, MAX_TASK_MS, readCreated } from "../mcp/tasks.ts";
 import type { Logger } from "../observe/logger.ts";
 import { Allowance } from "./allowance.ts";
@@ -126,6 +126,9 @@ const MAY_BE_OBJECT = /^\s*\{/;
 /** Answers that nobody asked for. */
 const MAX_LIES = 1000;
 const LIES_PER_SECOND = 1;
+/** Questions of the server that the gateway answers itself. */
+const MAX_ASKS = 1000;
+const ASKS_PER_SECOND = 100;
 const RELISTEN_MS = 1000;
 const MAX_GHOSTS = 1000;
 /**
@@ -195,6 +198,7 @@ export class Child {
   #takesMs = 0;
   readonly #talk = new Allowance(MAX_TALK, TALK_PER_SECOND);
   readonly #lies = new Allowance(MAX_LIES, LIES_PER_SECOND);
+  readonly #asks = new Allowance(MAX_ASKS, ASKS_PER_SECOND);
   /** Until when it is kept for tasks, by its own names for them. */
   readonly #tasks = new Map<string, number>();
   readonly #requests = new Map<number, (outcome: Outcome | DrawbridgeError) => void>();
@@ -466,6 +470,7 @@ export class Child {
           "the server wrote something that is no message to its stdout",
         );
       }
+      this.#onBrokenAnswer(line);
     } else if (message.kind === "result" || message.kind === "error") {
       this.#onResponse(message);
       return;
@@ -498,6 +503,17 @@ export class Child {
     } else if (!pong) {
       this.#onStray(message.id, id);
     }
+  }
+
+  /** Nothing better will come for what was answered so: its caller need not wait. */
+  #onBrokenAnswer(line: string): void {
+    const id = this.flights.size + this.#requests.size === 0 ? undefined : brokenAnswerId(line);
+    if (typeof id !== "number") return;
+    const message = `The server "${this.#settings.name}" answered with what is no answer.`;
+    const error = new DrawbridgeError("upstream_failed", message, { detail: "it has neither a result nor an error" });
+    this.flights.get(id)?.fail(error);
+    this.#requests.get(id)?.(error);
+    this.#requests.delete(id);
   }
 
   /** An answer to none of our requests that are open. */
@@ -543,8 +559,10 @@ export class Child {
 
   #onQuestion(request: ServerRequest): void {
     const reply = ownReply(request, this.#settings.flavour.capabilities);
-    if (reply !== undefined) this.#write(reply);
-    else this.#owner.asked(this, request);
+    if (reply === undefined) this.#owner.asked(this, request);
+    // Each answer has to be kept until the server reads it, which whoever asks without end may never do.
+    else if (this.#asks.spend(1, this.#now())) this.#write(reply);
+    else if (this.fault === undefined) this.#owner.unfit(this, "asked without end");
   }
 
   /** Anything that comes out is a sign of life; the pool hears of it while it has cause to ask. */

@@ -371,7 +371,8 @@ export function processPool(
     let patience = false;
     let unshared = false;
     for (const child of children) {
-      if (child.phase !== "ready") continue;
+      // One that takes no more calls serves nobody who waits.
+      if (child.phase !== "ready" || child.leaving) continue;
       ready = true;
       if (!whose.shared(child)) {
         unshared = true;

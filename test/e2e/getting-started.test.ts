@@ -144,17 +144,19 @@ test("the guide works as it is written", { timeout: 400_000 }, async () => {
   await first.finishAuth(await callback.arrived);
   await client.connect(new StreamableHTTPClientTransport(endpoint, { authProvider: provider }));
   const { tools } = await client.listTools();
-  expect(tools.map((tool) => tool.name)).toContain("get_order");
+  expect(tools.map((tool) => tool.name)).toContain("look_up_order");
   expect(tools.map((tool) => tool.name)).not.toContain("run_sql");
-  const order = await client.callTool({ name: "get_order", arguments: { order_id: "ORD-100211" } });
+  const order = await client.callTool({ name: "look_up_order", arguments: { order_id: "ORD-100211" } });
   expect(JSON.stringify(order)).toContain("ORD-100211");
+  expect(JSON.stringify(order)).not.toContain("AI assistant");
   await expect(client.callTool({ name: "run_sql", arguments: { sql: "select 1" } })).rejects.toThrow("Unknown tool");
   await client.close();
 
   // 4. See what happened.
   const shown = shell(audit ?? "");
   expect(await shown.ended, shown.output()).toBe(0);
-  for (const what of ["get_order", "run_sql", "signed-in", "consent-granted"]) expect(shown.output()).toContain(what);
+  for (const what of ["look_up_order", "run_sql", "signed-in", "consent-granted"])
+    expect(shown.output()).toContain(what);
   end(example.child);
   await example.ended;
   expect(example.output()).toContain("Stopping");

@@ -25,9 +25,15 @@ export const SERVER_INFO = `"${META}/serverInfo":{"name":"scripted","version":"1
 
 export interface RawSession {
   /** Sends one request. `params`: texts of its members, without `_meta`; `meta`: texts of members of `_meta`. */
-  ask(method: string, params?: readonly string[], meta?: readonly string[], id?: string): Promise<RawReply>;
+  ask(
+    method: string,
+    params?: readonly string[],
+    meta?: readonly string[],
+    id?: string,
+    signal?: AbortSignal,
+  ): Promise<RawReply>;
   /** POSTs any text. */
-  post(text: string, headers?: Record<string, string>): Promise<RawReply>;
+  post(text: string, headers?: Record<string, string>, signal?: AbortSignal): Promise<RawReply>;
   readonly headers: Readonly<Record<string, string>>;
 }
 
@@ -94,22 +100,25 @@ export async function rawSession(
   capabilities: string,
 ): Promise<RawSession> {
   const headers: Record<string, string> = { authorization: `Bearer ${token}` };
-  const post = (text: string, more: Record<string, string> = {}) => postRaw(url, text, { ...headers, ...more });
+  const post = (text: string, more: Record<string, string> = {}, signal?: AbortSignal) =>
+    postRaw(url, text, { ...headers, ...more }, signal);
   const session: RawSession = {
     headers,
     post,
-    ask(method, params = [], meta = [], id = "1") {
+    ask(method, params = [], meta = [], id = "1", signal) {
       const own = era === "modern" ? [envelope(capabilities), ...meta] : meta;
       const members = own.length === 0 ? params : [...params, `"_meta":${objectOf(...own)}`];
       const named = /^"(?:name|uri|taskId)":"([^"\\]*)"$/;
       const name = params.map((member) => named.exec(member)?.[1]).find((found) => found !== undefined);
-      return post(`{"jsonrpc":"2.0","id":${id},"method":"${method}","params":${objectOf(...members)}}`, {
+      const text = `{"jsonrpc":"2.0","id":${id},"method":"${method}","params":${objectOf(...members)}}`;
+      const mirrored = {
         ...(era === "modern" && {
           "mcp-protocol-version": MODERN,
           "mcp-method": method,
           ...(name !== undefined && { "mcp-name": name }),
         }),
-      });
+      };
+      return post(text, mirrored, signal);
     },
   };
   if (era === "legacy") {

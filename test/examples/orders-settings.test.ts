@@ -7,12 +7,16 @@ import { settingsSchema } from "../../src/config/schema.ts";
 import type { JsonObject, Principal, TargetKind } from "../../src/core/call.ts";
 import { compilePolicy } from "../../src/policy/engine.ts";
 
-const file = fileURLToPath(new URL("../../examples/orders/drawbridge.yaml", import.meta.url));
+/** The desk as it is, with roles alone. What its contracts add is in orders-contracts.test.ts. */
+const file = fileURLToPath(new URL("../../examples/orders/careless.yaml", import.meta.url));
+const contracted = fileURLToPath(new URL("../../examples/orders/drawbridge.yaml", import.meta.url));
 
 const policy = settingsSchema.parse(parse(await readFile(file, "utf8")));
-const { decide } = compilePolicy(policy.roles, policy.assign);
+const careless = compilePolicy(policy.roles, policy.assign);
+const { roles, assign, tools = {} } = settingsSchema.parse(parse(await readFile(contracted, "utf8")));
+const strict = compilePolicy(roles, assign);
 
-function may(group: string, kind: TargetKind, name: string, args?: JsonObject): boolean {
+function may(group: string, kind: TargetKind, name: string, args?: JsonObject, { decide } = careless): boolean {
   const principal: Principal = {
     subject: "u",
     client: "c",
@@ -28,8 +32,8 @@ function may(group: string, kind: TargetKind, name: string, args?: JsonObject): 
   return decide(principal, target, args && { method: "tools/call", args, scope: undefined }).effect === "permit";
 }
 
-test("the desk's settings load without a problem or a warning", async () => {
-  const { settings, warnings } = await loadSettings(file, { env: {} });
+test.each([file, contracted])("the desk's settings load without a problem or a warning: %s", async (one) => {
+  const { settings, warnings } = await loadSettings(one, { env: {} });
   expect(settings.publicUrl).toBe("http://127.0.0.1:7337");
   expect(settings.clients.registration).not.toBe("open");
   expect(warnings).toEqual([]);
@@ -69,5 +73,22 @@ describe("the desk's roles", () => {
 
   test("a person in no group may nothing", () => {
     expect(may("nobody", "tool", "get_order")).toBe(false);
+  });
+});
+
+describe("the roles of the desk behind its contracts", () => {
+  const reaches = (group: string, args?: JsonObject) =>
+    Object.keys(tools).filter((name) => may(group, "tool", name, args, strict));
+
+  test("the owner may all of it, support may read, and nobody else anything", () => {
+    expect(reaches("owner")).toEqual(Object.keys(tools));
+    expect(reaches("support")).toEqual(["look_up_order", "find_orders", "list_products", "show_open_work"]);
+    expect(reaches("nobody")).toEqual([]);
+  });
+
+  test("refunds asks for up to 50 pounds and decides nothing", () => {
+    const asking = { order_id: "ORD-100001", amount_pence: 5000, reason: "Arrived late" };
+    expect(reaches("refunds", asking)).toEqual(["look_up_order", "request_refund", "write_about_order"]);
+    expect(reaches("refunds", { ...asking, amount_pence: 5001 })).toEqual([]);
   });
 });

@@ -15,7 +15,12 @@ async function opened(tools: () => readonly string[]) {
     name: "it",
     list: async (list: ListName) => (list === "tools" ? tools() : []),
   } as unknown as Upstream;
-  const pins: Pins = { check: async () => undefined } as unknown as Pins;
+  const pins: Pins = {
+    check: async (_server: string, _kind: string, offered: readonly unknown[]) => ({
+      verdicts: offered.map(() => ({ held: undefined, stops: false, reviewed: false })),
+      gone: undefined,
+    }),
+  } as unknown as Pins;
   const options = { pins, log: silentLogger, onChange: (list: ListName) => void changes.push(list) };
   const catalogue = openCatalogue([upstream], options, () => now);
   await catalogue.ready;
@@ -23,6 +28,9 @@ async function opened(tools: () => readonly string[]) {
   return {
     catalogue,
     changes,
+    later() {
+      now += 120_000;
+    },
     async names() {
       now += 120_000;
       return (await catalogue.list("tools")).map(({ target }) => target.name);
@@ -49,4 +57,35 @@ test.each([
   const { catalogue, names } = await opened(() => [tool("good"), tool("strange", more)]);
   expect(await names()).toEqual(["good"]);
   expect(catalogue.withheld()).toMatchObject([{ name: "strange", reason: expect.stringContaining("canonical form") }]);
+});
+
+test("what a server says has changed is unknown until it was read again, also for calls that come meanwhile", async () => {
+  let tools = [tool("a"), tool("b")];
+  const { catalogue } = await opened(() => tools);
+  expect(catalogue.find("tool", "a")).toBeDefined();
+  tools = [tool("b")];
+  catalogue.changed("it", "tools");
+  expect(catalogue.find("tool", "a")).toBeUndefined();
+  expect(await catalogue.resolve("tool", "a")).toBeUndefined();
+  expect((await catalogue.resolve("tool", "b"))?.name).toBe("b");
+});
+
+test("a change that is said while the list is being read is read, too", async () => {
+  let tools = [tool("a")];
+  const { catalogue } = await opened(() => tools);
+  catalogue.changed("it", "tools");
+  tools = [tool("b")];
+  catalogue.changed("it", "tools");
+  expect((await catalogue.resolve("tool", "b"))?.name).toBe("b");
+  expect(await catalogue.resolve("tool", "a")).toBeUndefined();
+});
+
+test("who only calls finds out as well: what has grown old is read again", async () => {
+  let tools = [tool("a")];
+  const { catalogue, later } = await opened(() => tools);
+  tools = [tool("b")];
+  expect(catalogue.find("tool", "a")).toBeDefined();
+  later();
+  catalogue.find("tool", "a");
+  await expect.poll(() => catalogue.find("tool", "a")).toBeUndefined();
 });

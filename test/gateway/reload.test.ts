@@ -106,9 +106,9 @@ describe("a changed settings file", () => {
 
   test("says of each other setting that it needs a restart, and goes on saying so", async () => {
     const at = await start({ servers: { one: echo } });
-    at.write({ limits: { perPrincipalPerMinute: 77 }, interaction: { answerSeconds: 30 } });
+    at.write({ telemetry: { serviceName: "other" }, interaction: { answerSeconds: 30 } });
     const said = await at.reloaded();
-    expect(said.sort()).toEqual(["interaction.answerSeconds restart", "limits.perPrincipalPerMinute restart"]);
+    expect(said.sort()).toEqual(["interaction.answerSeconds restart", "telemetry.serviceName restart"]);
     expect((await at.reloaded()).sort()).toEqual(said);
   });
 

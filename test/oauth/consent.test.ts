@@ -2,7 +2,8 @@
 import { domainToASCII } from "node:url";
 import { exportJWK, generateKeyPair } from "jose";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { likeness, skeleton } from "../../src/oauth/clients/look-alikes.ts";
+import { skeleton } from "../../src/core/confusables.ts";
+import { likeness } from "../../src/oauth/clients/look-alikes.ts";
 import type { Reach } from "../../src/oauth/server.ts";
 import {
   authorize,

@@ -1,5 +1,6 @@
 /** Names and hosts that a person could take for those of a client they know: said on the consent page, never decided by. */
 import { domainToUnicode } from "node:url";
+import { skeleton } from "../../core/confusables.ts";
 
 /** A client whose name means something, because its operator or its domain stands behind it. */
 export interface KnownClient {
@@ -59,43 +60,3 @@ function brandOf(pattern: string): string {
   // Second-level suffixes such as co.uk and com.au are short.
   return skeleton(last.length <= 3 && labels.length > 2 ? (labels.at(-3) ?? last) : last);
 }
-
-/** What is left of a text when one looks at it briefly: letters that look alike become the same (after UTS #39 §4). */
-export function skeleton(text: string): string {
-  return text
-    .normalize("NFKD")
-    .toLowerCase()
-    .replace(/[^\p{L}\p{N}]/gu, "")
-    .replace(/./gu, (character) => LOOKS_LIKE.get(character) ?? character)
-    .replaceAll("rn", "m")
-    .replaceAll("vv", "w");
-}
-
-/** Latin letters, each with the Cyrillic, Greek, Armenian and other letters and digits that look like it in common typefaces. */
-const ALIKE = {
-  a: "аαɑ",
-  b: "ьƅ8",
-  c: "сϲⅽ",
-  d: "ԁⅾ",
-  e: "еєҽε3",
-  g: "ɡց9",
-  h: "һհ",
-  i: "іıɩɪιӏ1l",
-  j: "јϳ",
-  k: "кκ",
-  m: "мⅿ",
-  n: "пոη",
-  o: "оοօσ0",
-  p: "рρ",
-  q: "ԛգ",
-  r: "гᴦ",
-  s: "ѕꜱ5",
-  t: "тτ",
-  u: "υսц",
-  v: "ѵνⅴ",
-  w: "ѡԝա",
-  x: "хχ",
-  y: "уγү",
-  z: "ᴢ2",
-} as const;
-const LOOKS_LIKE = new Map(Object.entries(ALIKE).flatMap(([letter, others]) => [...others].map((o) => [o, letter])));
