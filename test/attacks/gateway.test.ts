@@ -331,7 +331,8 @@ describe("a message that could be read in two ways", () => {
     }
     expect((await toolsOf(owner))?.filter((name) => name === "a_b_c")).toHaveLength(1);
     expect((await callTool("a_b_c", owner)).message.result?.content?.[0]?.text).toBe("b_c");
-    expect((await callTool("a-b_c", owner)).message.result?.content?.[0]?.text).toBe("c");
+    // Its name looks like the one that was there before, so it is held.
+    expect((await callTool("a-b_c", owner)).message.error?.code).toBe(-32602);
   });
 
   attack(78, "what is sent on is what was checked, not what came in", async () => {

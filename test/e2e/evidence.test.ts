@@ -126,6 +126,7 @@ describe("a permitted call", () => {
       arguments: { json: { a: 2, b: 3 } },
       result: { isError: false, sha256: expect.stringMatching(/^[0-9a-f]{64}$/), bytes: expect.any(Number) },
       decision: { effect: "permit", reason: "permitted_by_rule", rule: "owner: may *" },
+      policy: expect.stringMatching(/^[0-9a-f]{32}$/),
       trace: { traceId: "a1".repeat(16), spanId: expect.stringMatching(/^[0-9a-f]{16}$/) },
       source: expect.stringContaining("127.0.0.1"),
       replica: expect.any(String),
