@@ -76,7 +76,9 @@ export function accepts(value: JsonValue, { schema, root }: At, reading: Reading
   if (!isSchemaObject(schema) || depth > MAX_DEPTH) return undefined;
   let verdict: boolean | undefined = true;
   for (const [keyword, wanted] of Object.entries(schema)) {
-    const met = KEYWORDS[keyword]?.({
+    // A keyword may be called `constructor`.
+    const check = Object.hasOwn(KEYWORDS, keyword) ? KEYWORDS[keyword] : undefined;
+    const met = check?.({
       value,
       wanted: wanted as JsonValue,
       schema,
@@ -212,7 +214,8 @@ const KEYWORDS: Readonly<Record<string, (question: Question) => Met>> = {
     typeof value !== "string" ? "yes" : of(matches(value, String(wanted), reading)),
   format: ({ value, wanted }) => {
     if (typeof value !== "string") return typeof value === "number" ? "unknown" : "yes";
-    const known = (formats.fullFormats as Record<string, unknown>)[String(wanted)];
+    const { fullFormats } = formats as { readonly fullFormats: Readonly<Record<string, unknown>> };
+    const known = Object.hasOwn(fullFormats, String(wanted)) ? fullFormats[String(wanted)] : undefined;
     const test = known instanceof RegExp ? known : ((known as { validate?: unknown } | undefined)?.validate ?? known);
     if (value.length > 1000) return "unknown";
     if (test instanceof RegExp) return of(test.test(value));

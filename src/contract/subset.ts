@@ -129,9 +129,11 @@ class Prover {
     where: string,
     depth: number,
   ): Unproved | undefined {
-    const common = COMMON[keyword];
+    // A keyword may be called `constructor`.
+    const common = Object.hasOwn(COMMON, keyword) ? COMMON[keyword] : undefined;
     if (common !== undefined) return common(this, atom, value, wide, where, depth);
-    const own = KEYWORDS[atom.kind][keyword] as Check<Atom["kind"]> | undefined;
+    const table = KEYWORDS[atom.kind] as Readonly<Record<string, Check<Atom["kind"]>>>;
+    const own = Object.hasOwn(table, keyword) ? table[keyword] : undefined;
     return own?.(this, atom, value, wide, where, depth);
   }
 

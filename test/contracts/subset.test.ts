@@ -162,6 +162,12 @@ describe("is refused, with the place and the reason", () => {
     expect(proved({ type: "object" }, deep)).toBe(false);
     expect(performance.now() - started).toBeLessThan(20_000);
   });
+  test("nothing, because of a keyword that is called as something every object has", () => {
+    for (const keyword of ["constructor", "toString", "hasOwnProperty", "__defineGetter__", "valueOf"]) {
+      expect(proved({ type: "string" }, { type: "string", [keyword]: "x" }), keyword).toBe(true);
+      expect(proved({ enum: ["a"] }, { type: "string", [keyword]: [], format: "none" }), keyword).toBe(false);
+    }
+  });
   test("a schema that refers to itself", () => {
     expect(proved({ type: "string" }, { $ref: "#" })).toBe(false);
     const tree = { $ref: "#/$defs/t", $defs: { t: { type: "object", properties: { next: { $ref: "#/$defs/t" } } } } };
