@@ -1,8 +1,9 @@
 /** What is left of a server's speed when ten times as many clients ask as it can serve in time? */
-import { startAll } from "../arms/arm.ts";
+import { type Arm, startAll } from "../arms/arm.ts";
+import { direct, nodeServer } from "../arms/http.ts";
 import { mcpProxy } from "../arms/rivals.ts";
 import { WRONG_ANSWER } from "../client.ts";
-import { ANY_CORE } from "../cores.ts";
+import { ANY_CORE, GENERATOR_CORE } from "../cores.ts";
 import { evidence } from "../evidence.ts";
 import { amount, each, type Figure, failures, kinds, ratio, spread, type Table } from "../figures.ts";
 import { type LoadResult, REFUSED } from "../load.ts";
@@ -25,14 +26,39 @@ const WARM_SECONDS = 18;
 
 async function run(effort: Effort): Promise<SuiteResult> {
   const child = [process.execPath, plain("upstreams/stdio-busy.ts")];
-  const ours = await drawbridges({ command: child, processes: { min: 1, max: 1 } });
+  const stdio = await flooded(effort, "stdio", await drawbridges({ command: child, processes: { min: 1, max: 1 } }), [
+    mcpProxy(child, true),
+    mcpProxy(child, false),
+  ]);
+  const upstream = await nodeServer("upstream", "http-busy.ts", GENERATOR_CORE);
+  try {
+    const ours = await drawbridges({ url: `http://127.0.0.1:${upstream.port}/mcp` });
+    const http = await flooded(effort, "HTTP", ours, [direct(upstream)]);
+    const figures = Object.entries(http.figures).map(([name, figure]) => [`${name}.http`, figure]);
+    return {
+      tables: [...stdio.tables, ...http.tables],
+      figures: { ...stdio.figures, ...Object.fromEntries(figures) },
+      raw: { stdio: stdio.raw, http: http.raw },
+    };
+  } finally {
+    await upstream.stop();
+  }
+}
+
+/** What Drawbridge and the others make of the flood; each round of each from a fresh start. */
+async function flooded(
+  effort: Effort,
+  transport: "stdio" | "HTTP",
+  ours: Awaited<ReturnType<typeof drawbridges>>,
+  others: readonly Arm[],
+): Promise<SuiteResult> {
   const [durable] = ours.arms;
   if (durable === undefined) throw new Error("There is no Drawbridge arm.");
   const peaks = new Map<string, LoadResult[]>();
   const floods = new Map<string, LoadResult[]>();
   const missing: string[] = [];
   for (let round = 0; round < effort.rounds; round += 1) {
-    for (const arm of [durable, mcpProxy(child, true), mcpProxy(child, false)]) {
+    for (const arm of [durable, ...others]) {
       // Each from a fresh start: what a flood left behind must not show in what comes after.
       const started = await startAll([arm], ANY_CORE, effort.tell);
       if (round === 0) missing.push(...started.missing);
@@ -69,7 +95,7 @@ async function run(effort: Effort): Promise<SuiteResult> {
     "overload.wrong": each(floods.get(durable.name), (result) => result.failures[WRONG_ANSWER] ?? 0),
   };
   const table: Table = {
-    title: `A stdio server of 200 calls a second, ${CLIENTS} clients and ten times as many, limit ${LIMIT_SECONDS} s, ${effort.rounds} rounds of ${effort.seconds} s`,
+    title: `A server of 200 calls a second over ${transport}, ${CLIENTS} clients and ten times as many, limit ${LIMIT_SECONDS} s, ${effort.rounds} rounds of ${effort.seconds} s`,
     head: [
       "arm",
       "calls/s",
@@ -104,7 +130,7 @@ async function run(effort: Effort): Promise<SuiteResult> {
     ]),
     notes: [
       `Every client asks again when it has its answer, and one that was refused (${REFUSED}) when it was told to.`,
-      "supergateway is spared: it starts a process for each call.",
+      ...(transport === "stdio" ? ["supergateway is spared: it starts a process for each call."] : []),
       ...missing,
       await evidence([durable], ours.sink),
     ],
