@@ -13,13 +13,13 @@ import type { Report } from "../oauth/events.ts";
 import type { Place } from "../oauth/http.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Records, Row } from "../store/ports.ts";
+import { decrypted, encrypted, sharedKey } from "../store/sealing.ts";
 import type { Authorization, AuthorizationClient } from "../upstream/authorization/client.ts";
 import { readChallenge } from "../upstream/authorization/discovery.ts";
 import { prover } from "../upstream/authorization/proof.ts";
 import type { UpstreamCredentials } from "../upstream/credentials.ts";
 import type { OAuthServerSettings } from "../upstream/settings.ts";
 import type { ConnectionWanted } from "./connect-first.ts";
-import { decrypted, encrypted, sharedKey } from "./sealed-state.ts";
 
 /** A server that has an authorization server of its own. */
 export interface Site {

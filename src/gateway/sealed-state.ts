@@ -2,11 +2,11 @@
  * Values that strangers carry for us: encrypted and authenticated (AES-256-GCM) with a key that all replicas have from the store,
  * bound to whom and what they were made for, and ended by the clock. There is a new key each day, made by whoever needs it first.
  */
-import { createCipheriv, createDecipheriv, hkdfSync, randomBytes } from "node:crypto";
 import { type Clock, systemClock } from "../core/clock.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import type { Secret } from "../core/secret.ts";
 import type { Records } from "../store/ports.ts";
+import { decrypted, encrypted, sharedKey } from "../store/sealing.ts";
 
 export interface Seals {
   /**
@@ -18,11 +18,8 @@ export interface Seals {
   open<T>(sealed: string, binding: string): Promise<T | undefined>;
 }
 
-const KIND = "seal-key";
 const DAY_MS = 86_400_000;
 const MAX_SEALED = 16 << 20;
-const IV_BYTES = 12;
-const TAG_BYTES = 16;
 
 /** `encryption`: a secret that is not in the store, without which its keys are of no use. */
 export function openSeals(records: Records, encryption: Secret | undefined, clock: Clock = systemClock): Seals {
@@ -63,44 +60,4 @@ export function openSeals(records: Records, encryption: Secret | undefined, cloc
       return clock() < until ? value : undefined;
     },
   };
-}
-
-/** A key that all replicas have from the store, made by whoever needs it first, for one `purpose`. */
-export async function sharedKey(
-  records: Records,
-  id: string,
-  purpose: string,
-  encryption: Secret | undefined,
-  expiresAt?: number,
-): Promise<Buffer> {
-  let row = await records.get<{ key: string }>(KIND, id);
-  if (row === undefined) {
-    const made = { key: randomBytes(32).toString("base64url") };
-    await records.put(KIND, id, made, { ifVersion: 0, ...(expiresAt !== undefined && { expiresAt }) });
-    row = await records.get<{ key: string }>(KIND, id);
-  }
-  if (row === undefined) throw new DrawbridgeError("internal", "A key that all replicas need cannot be kept.");
-  const stored = Buffer.from(row.value.key, "base64url");
-  return Buffer.from(hkdfSync("sha256", stored, encryption?.reveal() ?? "", purpose, 32));
-}
-
-/** AES-256-GCM: nonce, text and tag, as base64url. Whoever decrypts must name the same `binding`. */
-export function encrypted(key: Buffer, text: string, binding: string): string {
-  const iv = randomBytes(IV_BYTES);
-  const cipher = createCipheriv("aes-256-gcm", key, iv).setAAD(Buffer.from(binding));
-  return Buffer.concat([iv, cipher.update(text, "utf8"), cipher.final(), cipher.getAuthTag()]).toString("base64url");
-}
-
-/** The text; undefined for everything that `encrypted` did not make with this key and binding. */
-export function decrypted(key: Buffer, encoded: string, binding: string): string | undefined {
-  const body = Buffer.from(encoded, "base64url");
-  // Only the one spelling that we write, of several that decode to the same bytes.
-  if (body.length < IV_BYTES + TAG_BYTES || body.toString("base64url") !== encoded) return undefined;
-  const decipher = createDecipheriv("aes-256-gcm", key, body.subarray(0, IV_BYTES), { authTagLength: TAG_BYTES });
-  decipher.setAAD(Buffer.from(binding)).setAuthTag(body.subarray(-TAG_BYTES));
-  try {
-    return decipher.update(body.subarray(IV_BYTES, -TAG_BYTES), undefined, "utf8") + decipher.final("utf8");
-  } catch {
-    return undefined;
-  }
 }

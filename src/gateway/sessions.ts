@@ -10,9 +10,9 @@ import type { Secret } from "../core/secret.ts";
 import { negotiate, ownerOf, type Session } from "../mcp/sessions.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Records } from "../store/ports.ts";
+import { decrypted, encrypted, sharedKey } from "../store/sealing.ts";
 import type { Changes } from "../store/watch.ts";
 import { openAnnouncements } from "./announcements.ts";
-import { decrypted, encrypted, sharedKey } from "./sealed-state.ts";
 
 export interface Sessions {
   open(principal: Authenticated, requested: unknown, clientName: string, capabilities?: JsonObject): Promise<Session>;

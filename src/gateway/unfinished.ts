@@ -10,7 +10,7 @@ import { DrawbridgeError } from "../core/errors.ts";
 import type { Secret } from "../core/secret.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Records, Row } from "../store/ports.ts";
-import { decrypted, encrypted, sharedKey } from "./sealed-state.ts";
+import { decrypted, encrypted, sharedKey } from "../store/sealing.ts";
 
 /** Whose run it is; enough to go on with it in another process. */
 export interface About {
