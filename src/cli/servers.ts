@@ -14,7 +14,7 @@ import { counted, facts, table } from "./office.ts";
 import { DEFAULT_FILE, DEFAULT_STORE, settingsOf } from "./store.ts";
 import { printable, type Terminal } from "./terminal.ts";
 
-interface ServersOptions {
+export interface ServersOptions {
   readonly file?: string;
   readonly socket?: string;
   readonly url?: string;
@@ -173,15 +173,17 @@ async function reload(options: ServersOptions, terminal: Terminal): Promise<void
 }
 
 /** Asks the gateway. Throws what it refused with, and `upstream_unavailable` when none answers. */
-async function asked(
+export async function asked(
   method: "GET" | "POST",
   target: string,
   options: ServersOptions,
   terminal: Terminal,
+  /** JSON; only the socket takes one. */
+  sent?: string,
 ): Promise<unknown> {
   const { status, body } =
     options.url === undefined
-      ? await askControl(await socketOf(options, terminal), method, target)
+      ? await askControl(await socketOf(options, terminal), method, target, sent)
       : await askAfar(options.url, method, target, terminal);
   if (status === 200) return body;
   const { message } = ((body as { error?: unknown } | null)?.error ?? {}) as { message?: unknown };

@@ -1,10 +1,21 @@
 /** `drawbridge why`: what the policy says of one call, and how it came to that. */
 import type { Command } from "commander";
-import type { JsonObject } from "../core/call.ts";
+import type { JsonObject, Principal, Target } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
+import { compileGlob } from "../core/glob.ts";
+import { type ApprovalNeed, approvalFor, approversText, compileApprovals } from "../policy/approvals.ts";
+import type { CallFacts } from "../policy/engine.ts";
 import type { Explanation } from "../policy/explain.ts";
 import { Ended, EXIT } from "./main.ts";
-import { aimedAt, callOf, knownUser, type PlaceOptions, policyPlace, principalOf } from "./policy-place.ts";
+import {
+  aimedAt,
+  callOf,
+  knownUser,
+  type PlaceOptions,
+  type PolicyPlace,
+  policyPlace,
+  principalOf,
+} from "./policy-place.ts";
 import { type Painter, painter, printable, type Terminal } from "./terminal.ts";
 
 interface WhyOptions extends PlaceOptions {
@@ -78,17 +89,44 @@ async function why(
       : []),
     ...(unserved === undefined ? [] : [unserved]),
   ];
+  const needed = explanation.decision.effect === "permit" ? neededApproval(place, who, target, facts) : undefined;
   const paint = painter(terminal.stdout, terminal.env);
   const asked = `${user} ${facts === undefined ? "lists" : "calls"} ${wanted}${argsText === undefined ? "" : ` ${argsText}`}`;
   const text =
     options.json === true
-      ? JSON.stringify({ asked, policy: place.policy.version, groups: who.groups, ...explanation, notes }, null, 2)
+      ? JSON.stringify(
+          { asked, policy: place.policy.version, groups: who.groups, ...explanation, approval: needed, notes },
+          null,
+          2,
+        )
       : [
           ...explanationLines(asked, explanation, paint),
+          ...(needed === undefined ? [] : [paint("yellow", approvalLine(needed))]),
           ...notes.map((note) => paint("dim", printable(note, 500))),
         ].join("\n");
   terminal.stdout.write(`${text}\n`);
   if (explanation.decision.effect !== "permit") throw new Ended(EXIT.failed);
+}
+
+/** What a permitted call has to wait for. */
+function neededApproval(
+  { settings }: PolicyPlace,
+  who: Principal,
+  target: Target,
+  facts: CallFacts | undefined,
+): ApprovalNeed | undefined {
+  const contract = Object.entries(settings.tools ?? {}).find(([name, { as }]) =>
+    as === undefined
+      ? target.kind === "tool" && name === target.name
+      : target.kind === "resource" && compileGlob(as.resource.replace(/\{[^{}]*\}/g, "*"))(target.name),
+  );
+  const own = contract && { name: contract[0], approval: contract[1].approval };
+  return approvalFor(compileApprovals(settings.approvals), who, target, facts, own);
+}
+
+function approvalLine(need: ApprovalNeed): string {
+  const whether = need.depends ? "It depends on the call whether it has to be" : "Each such call has to be";
+  return printable(`${whether} approved first, by ${approversText(need)} (${need.rules.join(", ")}).`, 1000);
 }
 
 const OUTCOME = {

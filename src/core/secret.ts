@@ -33,4 +33,6 @@ export const secretField = z
   .custom<Secret>((value) => value instanceof Secret, {
     message: "expected a reference such as ${secret:name} or ${env:NAME}, not the secret itself",
   })
+  // An empty one is what a deployment forgot, and the same everywhere.
+  .refine((value) => !(value instanceof Secret) || value.reveal().trim() !== "", "the secret is empty; give it a value")
   .meta({ type: "string", pattern: "^\\$\\{(secret|env):[A-Za-z0-9_.-]+\\}$" });

@@ -6,8 +6,10 @@ import { hash } from "node:crypto";
 import type { Authenticated, JsonObject, McpCall, PermittedCall, Principal, Target } from "../core/call.ts";
 import type { Decision } from "../core/decision.ts";
 import { type Explanation, explain, type Held } from "./explain.ts";
+import type { StepUpSettings } from "./limit-settings.ts";
 import { indexPatterns } from "./pattern-index.ts";
 import type { AssignSettings, RolesSettings } from "./settings.ts";
+import { compileStepUp } from "./step-up.ts";
 import {
   type CallInput,
   type Condition,
@@ -17,6 +19,7 @@ import {
   FAILED,
   MET,
   resourceView,
+  type SharedParts,
   timeView,
   UNMET,
   type UserView,
@@ -27,7 +30,7 @@ import {
 export interface CallFacts {
   readonly method: string;
   readonly args: JsonObject;
-  /** The scope that a token needs for it. */
+  /** The scope that a token needs for it, beside those that the settings ask for (`stepUp`). */
   readonly scope: string | undefined;
   /** When it came, in milliseconds since the epoch. Without it conditions over `time` fail. */
   readonly at?: number | undefined;
@@ -110,6 +113,8 @@ const NOBODY_PERMITS: Decision = { effect: "deny", reason: "no_rule_permits", ru
 export interface CompileOptions {
   /** Whether roles and rules that are only tried out (`shadow: true`) count. Default: they do not. */
   readonly shadows?: boolean;
+  /** Further scopes that calls need. */
+  readonly stepUp?: StepUpSettings | undefined;
 }
 
 /** Compiles roles and assignments. Throws an `Error` naming the role and what is wrong with it. */
@@ -117,12 +122,14 @@ export function compilePolicy(
   roles: RolesSettings = DEFAULT_ROLES,
   // Whoever names other roles and nobody for them has given them to nobody.
   assign: AssignSettings = Object.hasOwn(roles, "owner") ? DEFAULT_ASSIGN : [],
-  { shadows = false }: CompileOptions = {},
+  { shadows = false, stepUp }: CompileOptions = {},
 ): Policy {
   const conditions = new Map<string, Condition>();
+  const parts: SharedParts = new Map();
   const conditionOf = (path: string, text: string | undefined): Condition | undefined => {
     if (text === undefined) return undefined;
-    const known = conditions.get(text) ?? condition(path, compileCallCondition, text);
+    const known =
+      conditions.get(text) ?? condition(path, (expression) => compileCallCondition(expression, parts), text);
     conditions.set(text, known);
     return known;
   };
@@ -136,7 +143,8 @@ export function compilePolicy(
     .map((entry, at) => compileAssignment(entry, at, roles))
     .filter(({ role }) => Object.hasOwn(counting, role));
   const order = Object.keys(counting);
-  const version = versionOf(counting, assign);
+  const version = versionOf(counting, assign, stepUp);
+  const { scopesFor } = compileStepUp(stepUp);
 
   const callers = new WeakMap<Principal, Caller>();
   const standings = new Map<string, Standing>();
@@ -185,7 +193,10 @@ export function compilePolicy(
   const decide: Policy["decide"] = (principal, target, call) => {
     const { view, standing } = callerOf(principal);
     const candidates = candidatesOf(standing, call === undefined ? target : asCalled(target));
-    return call === undefined ? couldEver(candidates, view) : weighed(candidates, principal, view, call);
+    if (call === undefined) return couldEver(candidates, view);
+    const decision = weighed(candidates, view, call);
+    // Last, so that nobody learns from it of what they may not use anyway.
+    return decision.effect === "permit" ? withScopes(decision, principal, call.scope, scopesFor(target)) : decision;
   };
   return {
     version,
@@ -247,7 +258,7 @@ function gathered({ rules }: Standing, target: Target, matching: readonly Clause
   };
 }
 
-function weighed(candidates: Candidates, principal: Principal, view: UserView, call: CallFacts): Decision {
+function weighed(candidates: Candidates, view: UserView, call: CallFacts): Decision {
   const { target, denies, mays, denied } = candidates;
   if (denied !== undefined) return denied;
   let { permitted, failure } = candidates;
@@ -265,10 +276,21 @@ function weighed(candidates: Candidates, principal: Principal, view: UserView, c
       break;
     }
   }
-  if (permitted === undefined) return failure ?? NOBODY_PERMITS;
-  if (call.scope !== undefined && !principal.scopes.includes(call.scope))
-    return { effect: "step-up", reason: "scope_missing", scope: call.scope };
-  return permitted;
+  return permitted ?? failure ?? NOBODY_PERMITS;
+}
+
+/** What is permitted, if the token has the scopes for it; else all that it lacks. */
+function withScopes(
+  permitted: Decision,
+  { scopes }: Principal,
+  ofMethod: string | undefined,
+  further: readonly string[],
+): Decision {
+  const held = (scope: string) => scopes.includes(scope);
+  if ((ofMethod === undefined || held(ofMethod)) && further.every(held)) return permitted;
+  const needed = new Set(ofMethod === undefined ? further : [ofMethod, ...further]);
+  const missing = [...needed].filter((scope) => !held(scope));
+  return { effect: "step-up", reason: "scope_missing", scope: missing.join(" ") };
 }
 
 /** What only a call says is as the caller would like it to be. */
@@ -298,8 +320,11 @@ function callInput(target: Target, view: UserView, call: CallFacts, needsTime = 
     call: callView(target, call.method),
     resource: resourceView(target),
     time: needsTime && call.at !== undefined ? timeView(call.at) : NOTHING,
+    turn: ++turns,
   };
 }
+
+let turns = 0;
 
 function listInput(target: Target, view: UserView): CallInput {
   return callInput(target, view, { method: "", args: NOTHING, scope: undefined }, false);
@@ -392,8 +417,8 @@ function withoutShadows(roles: RolesSettings): RolesSettings {
   );
 }
 
-function versionOf(roles: RolesSettings, assign: AssignSettings): string {
-  return hash("sha256", JSON.stringify({ roles, assign }, inOrder), "hex").slice(0, 32);
+function versionOf(roles: RolesSettings, assign: AssignSettings, stepUp: StepUpSettings | undefined): string {
+  return hash("sha256", JSON.stringify({ roles, assign, stepUp }, inOrder), "hex").slice(0, 32);
 }
 
 function inOrder(_: string, value: unknown): unknown {

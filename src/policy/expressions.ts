@@ -3,6 +3,7 @@ import { type ASTNode, Environment } from "@marcbachmann/cel-js";
 import { isRaw, rawNumber } from "../contract/exact.ts";
 import type { Expression, ExpressionInput, Scope } from "../contract/expressions.ts";
 import type { JsonObject, JsonValue } from "../core/call.ts";
+import { parseLinear, withMatches } from "./matches.ts";
 import { limits } from "./when.ts";
 
 const MAX_LENGTH = 4000;
@@ -24,11 +25,27 @@ export function compileExpression(text: string, scope: Scope): Expression {
     .registerVariable({ name: "run", schema: { id: "string" } })
     .check(text);
   if (!checked.valid) throw new Error(firstLine(checked.error) ?? "the expression does not type-check");
-  const parsed = evaluating.parse(text);
+  return evaluated(text, checked.type);
+}
+
+/** The same for arguments that nobody has declared, and without steps. */
+export function compileOpenExpression(text: string): Expression {
+  if (text.length > MAX_LENGTH) throw new Error(`an expression has at most ${MAX_LENGTH} characters`);
+  const checked = numbers
+    .clone()
+    .registerVariable("args", "map")
+    .registerVariable({ name: "principal", schema: PRINCIPAL })
+    .check(text);
+  if (!checked.valid) throw new Error(firstLine(checked.error) ?? "the expression does not type-check");
+  return evaluated(text, checked.type);
+}
+
+function evaluated(text: string, type = "dyn"): Expression {
+  const parsed = parseLinear(evaluating, text);
   const loops = loopsIn(parsed.ast);
   if (loops > 2) throw new Error("loops stand within each other at most twice");
   return {
-    type: checked.type ?? "dyn",
+    type,
     evaluate(input) {
       let result: unknown;
       if (loops > 1 && longest(input) > MAX_LOOPED)
@@ -83,7 +100,7 @@ const ARITHMETIC = {
   "*": [(a: bigint, b: bigint) => a * b, (a: number, b: number) => a * b],
 } as const;
 
-const numbers = new Environment({ limits, homogeneousAggregateLiterals: false });
+const numbers = withMatches(new Environment({ limits, homogeneousAggregateLiterals: false }));
 for (const [operator, [exactly, nearly]] of Object.entries(ARITHMETIC)) {
   const both = (a: number | bigint, b: number | bigint): number | bigint => {
     const exact = (typeof a === "bigint" || isWhole(a)) && (typeof b === "bigint" || isWhole(b));

@@ -2,12 +2,15 @@
 import type { Principal, Target } from "../core/call.ts";
 import type { Decision, ShadowDecision } from "../core/decision.ts";
 import { type CallFacts, compilePolicy, type Policy } from "./engine.ts";
+import type { StepUpSettings } from "./limit-settings.ts";
 import type { AssignSettings, RolesSettings, ShadowPolicySettings } from "./settings.ts";
+import { beginTrial, type Trial, type TrialReport, type TrialSettings } from "./trial.ts";
 
 export interface PolicySettings {
   readonly roles?: RolesSettings | undefined;
   readonly assign?: AssignSettings | undefined;
   readonly shadowPolicy?: ShadowPolicySettings | undefined;
+  readonly stepUp?: StepUpSettings | undefined;
 }
 
 export interface LivePolicy extends Policy {
@@ -20,6 +23,17 @@ export interface LivePolicy extends Policy {
    * that says what is wrong with them; then nothing has changed.
    */
   prepare(settings: PolicySettings): () => void;
+  readonly trials: Trials;
+}
+
+/** Policies that are tried out without being in the settings: one at a time, in place of the settings' own, also after a reload. */
+export interface Trials {
+  /** Ends the one before it. Throws as `compilePolicy` does; then nothing has changed. */
+  begin(settings: TrialSettings): TrialReport;
+  /** Of the one that goes on; undefined when there is none. */
+  report(): TrialReport | undefined;
+  /** The last report. */
+  end(): TrialReport | undefined;
 }
 
 /** A call of which the policy that is tried out would have said something else. */
@@ -33,12 +47,13 @@ export interface Difference {
 /** `onDifference` hears of calls, not of lists. Throws as `compilePolicy` does. */
 export function openPolicy(first: PolicySettings, onDifference: (difference: Difference) => void): LivePolicy {
   let current = compiled(first);
+  let trial: Trial | undefined;
   return {
     get now() {
       return current.counts;
     },
     get tried() {
-      return current.shadow ?? current.counts;
+      return trial?.policy ?? current.shadow ?? current.counts;
     },
     get version() {
       return current.counts.version;
@@ -46,10 +61,12 @@ export function openPolicy(first: PolicySettings, onDifference: (difference: Dif
     roles: (principal) => current.counts.roles(principal),
     explain: (...asked) => current.counts.explain(...asked),
     decide(principal, target, call) {
-      const { counts, shadow } = current;
+      const { counts } = current;
+      const shadow = trial?.policy ?? current.shadow;
       const decision = counts.decide(principal, target, call);
       if (shadow === undefined || call === undefined) return decision;
       const other = differing(shadow, decision, principal, target, call);
+      trial?.decided(target, decision, other);
       if (other === undefined) return decision;
       onDifference({ principal, target, decision, shadow: other });
       return { ...decision, shadow: other };
@@ -60,19 +77,34 @@ export function openPolicy(first: PolicySettings, onDifference: (difference: Dif
         current = next;
       };
     },
+    trials: {
+      begin(settings) {
+        trial = beginTrial(settings);
+        return trial.report();
+      },
+      report: () => trial?.report(),
+      end() {
+        const report = trial?.report();
+        trial = undefined;
+        return report;
+      },
+    },
   };
 }
 
-function compiled({ roles, assign, shadowPolicy }: PolicySettings): { counts: Policy; shadow: Policy | undefined } {
-  const counts = compilePolicy(roles, assign);
+function compiled({ roles, assign, shadowPolicy, stepUp }: PolicySettings): {
+  counts: Policy;
+  shadow: Policy | undefined;
+} {
+  const counts = compilePolicy(roles, assign, { stepUp });
   if (shadowPolicy !== undefined) {
-    const shadow = compilePolicy(shadowPolicy.roles, shadowPolicy.assign, { shadows: true });
+    const shadow = compilePolicy(shadowPolicy.roles, shadowPolicy.assign, { shadows: true, stepUp });
     return { counts, shadow };
   }
   const tried = Object.values(roles ?? {}).some(
     (role) => role.shadow === true || role.rules?.some((rule) => rule.shadow === true) === true,
   );
-  return { counts, shadow: tried ? compilePolicy(roles, assign, { shadows: true }) : undefined };
+  return { counts, shadow: tried ? compilePolicy(roles, assign, { shadows: true, stepUp }) : undefined };
 }
 
 function differing(

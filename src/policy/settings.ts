@@ -1,5 +1,6 @@
-/** `roles:`, `assign:` and `limits:` in the settings file: who may do what, and how often. */
+/** `roles:` and `assign:` in the settings file: who may do what. */
 import { z } from "zod";
+import { roleLimit } from "./limit-settings.ts";
 
 const pattern = z
   .string()
@@ -34,6 +35,7 @@ const role = z.strictObject({
   deny: z.array(pattern).default([]).describe("What the role forbids, whatever another role permits."),
   when: expression.optional().describe("Limits `may` further, e.g. 'args.order_id.startsWith(\"ORD-\")'."),
   rules: z.array(rule).max(10_000).optional().describe("Further rules, each with a condition of its own."),
+  limit: roleLimit.optional(),
   shadow,
 });
 
@@ -59,33 +61,7 @@ export const assignSettings = z.array(
 /** A policy beside the one that counts. In the settings file also the name of a file that has `roles` and `assign`. */
 export const shadowPolicySettings = z.strictObject({ roles: rolesSettings, assign: assignSettings.default([]) });
 
-export const limitsSettings = z
-  .strictObject({
-    perPrincipalPerMinute: z
-      .int()
-      .min(1)
-      .max(10_000_000)
-      .default(600_000)
-      .describe(
-        "Requests of one user through one client in a minute. The default stops only what runs wild; set what your users need.",
-      ),
-    perToolPerMinute: z
-      .int()
-      .min(1)
-      .max(10_000_000)
-      .optional()
-      .describe("Calls of one user through one client to one tool, prompt or resource in a minute."),
-    concurrentPerPrincipal: z
-      .int()
-      .min(1)
-      .max(100_000)
-      .default(10_000)
-      .describe("Calls of one user through one client at the same time."),
-  })
-  .prefault({});
-
 export type RolesSettings = z.infer<typeof rolesSettings>;
 export type AssignSettings = z.infer<typeof assignSettings>;
 export type RoleRule = z.infer<typeof rule>;
 export type ShadowPolicySettings = z.infer<typeof shadowPolicySettings>;
-export type LimitsSettings = z.infer<typeof limitsSettings>;

@@ -2,9 +2,12 @@
  * Conditions of roles and assignments: CEL, parsed and type-checked when the settings are loaded, bounded in size. Of a condition
  * it is known what it depends on, so that lists can say what a call could ever get before there are arguments.
  */
-import { type ASTNode, Environment, serialize } from "@marcbachmann/cel-js";
+import { type ASTNode, Environment } from "@marcbachmann/cel-js";
 import type { JsonObject, Principal, Target } from "../core/call.ts";
 import { effectOf } from "./globs.ts";
+import { compileLeaf, type Evaluate } from "./leaf.ts";
+import { parseLinear, withMatches } from "./matches.ts";
+import { textOf } from "./written.ts";
 
 /** What conditions see of the caller: `principal`, and by its former name `user`. */
 export interface UserView {
@@ -36,6 +39,8 @@ export interface CallInput extends UserInput {
   readonly resource: ResourceView | JsonObject;
   /** When the call came, UTC; empty when nobody said so. */
   readonly time: TimeView | JsonObject;
+  /** Another one for each decision: parts that several conditions have are evaluated once in each. Without it, each time. */
+  readonly turn?: number;
 }
 export interface ResourceView {
   readonly uri: string;
@@ -111,10 +116,10 @@ export const limits = {
   maxCallArguments: 16,
 };
 
-const userEnvironment = new Environment({ limits })
+const userEnvironment = withMatches(new Environment({ limits }))
   .registerVariable("principal", "map")
   .registerVariable("user", "map");
-const callEnvironment = new Environment({ limits })
+const callEnvironment = withMatches(new Environment({ limits }))
   .registerVariable("principal", "map")
   .registerVariable("user", "map")
   .registerVariable("args", "map")
@@ -128,33 +133,38 @@ export function compileUserCondition(expression: string): Condition {
 }
 
 /** Compiles a condition of a role. Throws an `Error` whose message says what is wrong with the expression. */
-export function compileCallCondition(expression: string): Condition {
-  return compile(callEnvironment, expression);
+export function compileCallCondition(expression: string, shared?: SharedParts): Condition {
+  return compile(callEnvironment, expression, shared);
 }
 
-function compile(environment: Environment, expression: string): Condition {
-  const parsed = environment.parse(expression);
-  // Read before the check, which rewrites the tree.
+/** Parts of the conditions of one policy, by what they are. */
+export type SharedParts = Map<string, { readonly evaluate: Evaluate; readonly again: boolean }>;
+
+function compile(environment: Environment, expression: string, shared: SharedParts = new Map()): Condition {
+  const { ast } = environment.parse(expression);
   const names = new Set<string>();
-  collectNames(parsed.ast, names);
-  const tree = splitAt(parsed.ast, environment);
-  const conjuncts = conjunctsOf(parsed.ast).map(serialize);
-  const evaluate = checked(parsed);
+  collectNames(ast, names);
+  // Before anything is made of the parts: they are right when the whole is.
+  const whole = checked(parseLinear(environment, expression));
+  const asked = (leaf: ASTNode) =>
+    leaf === ast ? whole : later(() => evaluator(environment, () => textOf(leaf, expression, environment)));
+  const tree = splitAt(ast, asked, shared);
   let parts: readonly { readonly text: string; readonly evaluate: Evaluate }[] | undefined;
   return {
     text: expression,
     ofCallerAlone: [...names].every((name) => OF_CALLER.has(name)),
     needsTime: names.has("time"),
-    evaluate,
+    evaluate: evaluatorOf(tree),
     possible: (input) => outcomes(tree, input),
     parts(input) {
-      parts ??= conjuncts.map((text) => ({ text, evaluate: checked(environment.parse(text)) }));
+      parts ??= conjunctsOf(ast).map((part) => ({
+        text: textOf(part, expression, environment),
+        evaluate: evaluatorOf(splitAt(part, asked, new Map())),
+      }));
       return parts.map((part) => ({ text: part.text, met: part.evaluate(input) }));
     },
   };
 }
-
-type Evaluate = (input: UserInput | CallInput) => boolean | undefined;
 
 function checked(parsed: ReturnType<Environment["parse"]>): Evaluate {
   const { valid, error, type } = parsed.check();
@@ -167,6 +177,24 @@ function checked(parsed: ReturnType<Environment["parse"]>): Evaluate {
     } catch {
       return undefined;
     }
+  };
+}
+
+/** Of a part of an expression whose whole is checked elsewhere: what cannot be read by itself only ever fails. */
+function evaluator(environment: Environment, make: () => string): Evaluate {
+  try {
+    return checked(parseLinear(environment, make()));
+  } catch {
+    return () => undefined;
+  }
+}
+
+/** Most parts are never asked of the library, so it reads them when they are. */
+function later(make: () => Evaluate): Evaluate {
+  let made: Evaluate | undefined;
+  return (input) => {
+    made ??= make();
+    return made(input);
   };
 }
 
@@ -209,32 +237,88 @@ function childrenOf({ args }: ASTNode): readonly ASTNode[] {
 type Tree =
   | { readonly op: "&&" | "||"; readonly left: Tree; readonly right: Tree }
   | { readonly op: "!"; readonly of: Tree }
-  /** Undefined: what it comes to depends on what only a call says. */
-  | { readonly op: "leaf"; readonly evaluate: Evaluate | undefined; readonly ofResource: boolean };
+  | {
+      readonly op: "leaf";
+      readonly evaluate: Evaluate;
+      /** What it comes to depends on what only a call says. */
+      readonly open: boolean;
+      readonly ofResource: boolean;
+    };
 
-function splitAt(node: ASTNode, environment: Environment): Tree {
+function splitAt(node: ASTNode, ask: (leaf: ASTNode) => Evaluate, shared: SharedParts): Tree {
   if (node.op === "&&" || node.op === "||") {
     const [left, right] = node.args;
-    return { op: node.op, left: splitAt(left, environment), right: splitAt(right, environment) };
+    return { op: node.op, left: splitAt(left, ask, shared), right: splitAt(right, ask, shared) };
   }
-  if (node.op === "!_") return { op: "!", of: splitAt(node.args, environment) };
+  if (node.op === "!_") return { op: "!", of: splitAt(node.args, ask, shared) };
   const names = new Set<string>();
   collectNames(node, names);
-  const open = ["args", "time", "method"].some((name) => names.has(name));
   return {
     op: "leaf",
-    evaluate: open ? undefined : unchecked(environment.parse(serialize(node))),
+    evaluate: sharedPart(node, shared, () => {
+      const library = ask(node);
+      return compileLeaf(node, library) ?? library;
+    }),
+    open: ["args", "time", "method"].some((name) => names.has(name)),
     ofResource: names.has("resource"),
   };
 }
 
-/** A part of an expression whose whole is checked elsewhere: of the wrong type, it only ever fails. */
-function unchecked(parsed: ReturnType<Environment["parse"]>): Evaluate {
-  try {
-    return checked(parsed);
-  } catch {
-    return () => undefined;
+function sharedPart(node: ASTNode, shared: SharedParts, make: () => Evaluate): Evaluate {
+  const key = JSON.stringify([node.op, node.args], (name, value: unknown) => {
+    if (name === "pos" || name === "start" || name === "end") return undefined;
+    if (typeof value === "bigint" || Object.is(value, -0)) return [typeof value, String(value)];
+    if (typeof value !== "object" || value === null || Array.isArray(value) || "op" in value) return value;
+    // Bytes and unsigned numbers.
+    return [value.constructor.name, String(value.valueOf())];
+  });
+  const known = shared.get(key);
+  if (known?.again === true) return known.evaluate;
+  const evaluate = known === undefined ? make() : oncePerTurn(known.evaluate);
+  shared.set(key, { evaluate, again: known !== undefined });
+  return evaluate;
+}
+
+function oncePerTurn(evaluate: Evaluate): Evaluate {
+  let last: number | undefined;
+  let met: boolean | undefined;
+  return (input: { readonly turn?: number }) => {
+    if (input.turn === undefined) return evaluate(input);
+    if (input.turn !== last) {
+      met = evaluate(input);
+      last = input.turn;
+    }
+    return met;
+  };
+}
+
+/** CEL's logic: a side that decides does so whatever the other, also when the other fails. */
+function evaluatorOf(tree: Tree): Evaluate {
+  if (tree.op === "leaf") return tree.evaluate;
+  if (tree.op === "!") {
+    const of = evaluatorOf(tree.of);
+    return (input) => {
+      const met = of(input);
+      return met === undefined ? undefined : !met;
+    };
   }
+  const decisive = tree.op === "||";
+  const [first, ...others] = sameSides(tree, tree.op).map(evaluatorOf);
+  return (input) => {
+    let met = first?.(input);
+    if (met === decisive) return decisive;
+    for (const other of others) {
+      const one = other(input);
+      if (one === decisive) return decisive;
+      if (one === undefined) met = undefined;
+    }
+    return met;
+  };
+}
+
+/** Of `a && b && c` all three. */
+function sameSides(tree: Tree, op: "&&" | "||"): readonly Tree[] {
+  return tree.op === op ? [...sameSides(tree.left, op), ...sameSides(tree.right, op)] : [tree];
 }
 
 const ANYTHING: Outcomes = MET | UNMET | FAILED;
@@ -242,7 +326,7 @@ const ANYTHING: Outcomes = MET | UNMET | FAILED;
 function outcomes(tree: Tree, input: CallInput): Outcomes {
   switch (tree.op) {
     case "leaf": {
-      if (tree.evaluate === undefined) return ANYTHING;
+      if (tree.open) return ANYTHING;
       // Of a template only its calls say which resource is meant.
       if (tree.ofResource && "uri" in input.resource && /\{/.test(String(input.resource["uri"]))) return ANYTHING;
       const met = tree.evaluate(input);

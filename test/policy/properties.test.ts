@@ -4,8 +4,20 @@ import { expect, test, vi } from "vitest";
 import type { JsonObject, Principal, Target } from "../../src/core/call.ts";
 import { compilePolicy } from "../../src/policy/engine.ts";
 import { compilePattern } from "../../src/policy/globs.ts";
+import { openPolicy } from "../../src/policy/live.ts";
+import type { RolesSettings } from "../../src/policy/settings.ts";
 import { callView, compileCallCondition, resourceView, userView } from "../../src/policy/when.ts";
-import { argumentsOf, policies, principals, type RandomPolicy, target, targets, toolCall } from "./support.ts";
+import {
+  anyPolicies,
+  argumentsOf,
+  callsOf,
+  policies,
+  principals,
+  type RandomPolicy,
+  target,
+  targets,
+  toolCall,
+} from "./support.ts";
 
 vi.setConfig({ testTimeout: 60_000 });
 const RUNS = { numRuns: 200 };
@@ -93,6 +105,166 @@ test("the explanation names the clause that decided, which came out as the decis
     RUNS,
   );
 });
+
+/** Everything that may be asked of anybody: calls, tasks, completions, prompts, resources, what follows them; and templates. */
+const asked = fc
+  .tuple(anyPolicies, principals, fc.constantFrom(...targets, target("o://{id}", "resource", { template: true })))
+  .chain(([random, who, what]) =>
+    callsOf(what, random.flags).map((facts) => ({ random, who, what, facts, policy: compiledOf(random) })),
+  );
+const compiledOf = ({ roles, assign }: RandomPolicy) => compilePolicy(roles, assign);
+
+test("what no list shows is refused in every way: called, read, completed, followed, and as a task", () => {
+  let hidden = 0;
+  fc.assert(
+    fc.property(asked, ({ who, what, facts, policy }) => {
+      if (policy.decide(who, what).effect === "permit") return;
+      hidden++;
+      expect(policy.decide(who, what, facts).effect).toBe("deny");
+    }),
+    { numRuns: 800 },
+  );
+  expect(hidden).toBeGreaterThan(80);
+});
+
+test("a template is listed whenever one of its resources may be read, completed or followed", () => {
+  fc.assert(
+    fc.property(asked, fc.constantFrom("o://1", "o://2"), ({ random, who, policy }, uri) => {
+      const template = target("o://{id}", "resource", { template: true });
+      if (policy.decide(who, template).effect === "permit") return;
+      return fc.assert(
+        fc.property(callsOf(target(uri, "resource"), random.flags), (facts) => {
+          expect(policy.decide(who, target(uri, "resource"), facts).effect).toBe("deny");
+        }),
+        { numRuns: 3 },
+      );
+    }),
+    { numRuns: 400 },
+  );
+});
+
+test("one permission less permits nothing that was not permitted before", () => {
+  fc.assert(
+    fc.property(asked, fc.nat(), ({ random, who, what, facts, policy }, at) => {
+      const after = compilePolicy(withoutMay(random.roles, at), random.assign);
+      if (after.decide(who, what, facts).effect !== "deny")
+        expect(policy.decide(who, what, facts).effect).not.toBe("deny");
+      if (after.decide(who, what).effect === "permit") expect(policy.decide(who, what).effect).toBe("permit");
+    }),
+    { numRuns: 800 },
+  );
+});
+
+test("one denial more permits nothing, whatever its condition is and whatever is asked", () => {
+  const more = fc.tuple(asked, anyPolicies, fc.nat());
+  fc.assert(
+    fc.property(more, ([{ random, who, what, facts, policy }, other, at]) => {
+      const names = Object.keys(random.roles);
+      const name = names[at % names.length] ?? "";
+      const role = random.roles[name] ?? { may: [], deny: [] };
+      const denials = Object.values(other.roles).flatMap(({ deny, when }) => [{ may: [], deny, when }]);
+      const after = compilePolicy(
+        { ...random.roles, [name]: { ...role, rules: [...(role.rules ?? []), ...denials] } },
+        random.assign,
+      );
+      if (after.decide(who, what, facts).effect !== "deny")
+        expect(policy.decide(who, what, facts).effect).not.toBe("deny");
+      if (after.decide(who, what).effect === "permit") expect(policy.decide(who, what).effect).toBe("permit");
+    }),
+    { numRuns: 800 },
+  );
+});
+
+test("a role less permits nothing, when it forbade nothing", () => {
+  fc.assert(
+    fc.property(asked, fc.nat(), ({ random, who, what, facts, policy }, at) => {
+      const gone = random.assign[at % random.assign.length]?.role ?? "";
+      const role = random.roles[gone];
+      fc.pre(role !== undefined && [role, ...(role.rules ?? [])].every(({ deny }) => deny.length === 0));
+      const after = compilePolicy(
+        random.roles,
+        random.assign.filter((one) => one.role !== gone),
+      );
+      if (after.decide(who, what, facts).effect !== "deny")
+        expect(policy.decide(who, what, facts).effect).not.toBe("deny");
+    }),
+    RUNS,
+  );
+});
+
+test("the rule that is named did decide: it decides the same when it is all that is left of its kind", () => {
+  let named = 0;
+  fc.assert(
+    fc.property(asked, fc.boolean(), ({ random, who, what, facts, policy }, listing) => {
+      const call = listing ? undefined : facts;
+      const { decision, looked } = policy.explain(who, what, call);
+      expect(decision).toEqual(policy.decide(who, what, call));
+      const rule = decision.effect === "step-up" ? undefined : decision.rule;
+      if (rule === undefined) return;
+      named++;
+      expect(looked.filter(({ decided }) => decided).map(({ clause }) => clause)).toContain(rule);
+      const kind = / (may|deny) /.exec(rule)?.[1] === "deny" ? "deny" : "may";
+      const alone = compilePolicy(only(random.roles, rule, kind), random.assign).decide(who, what, call);
+      expect([alone.effect, alone.effect === "step-up" ? undefined : alone.rule]).toEqual([decision.effect, rule]);
+    }),
+    { numRuns: 800 },
+  );
+  expect(named).toBeGreaterThan(80);
+});
+
+test("a policy that is only tried out never changes a decision, beside it or within it", () => {
+  let different = 0;
+  fc.assert(
+    fc.property(asked, anyPolicies, fc.boolean(), ({ random, who, what, facts, policy }, other, listing) => {
+      const call = listing ? undefined : facts;
+      const expected = policy.decide(who, what, call);
+      const beside = openPolicy({ ...random, shadowPolicy: other }, () => different++);
+      const { shadow, ...decided } = beside.decide(who, what, call);
+      expect(decided).toEqual(expected);
+      const tried = compilePolicy(other.roles, other.assign).decide(who, what, call).effect;
+      expect(shadow?.effect).toBe(listing || tried === expected.effect ? undefined : tried);
+      const within = openPolicy(
+        {
+          roles: { ...random.roles, ...tryingOut(other.roles) },
+          assign: [...random.assign, ...other.assign.map((one) => ({ ...one, role: `s-${one.role}` }))],
+        },
+        () => {},
+      );
+      const { shadow: _, ...inside } = within.decide(who, what, call);
+      expect(inside).toEqual(expected);
+    }),
+    { numRuns: 400 },
+  );
+  expect(different).toBeGreaterThan(10);
+});
+
+const tryingOut = (roles: RolesSettings): RolesSettings =>
+  Object.fromEntries(Object.entries(roles).map(([name, role]) => [`s-${name}`, { ...role, shadow: true }]));
+
+/** Without one pattern of a `may`, wherever it stands. */
+function withoutMay(roles: RolesSettings, which: number): RolesSettings {
+  const all = Object.values(roles).flatMap((role) => [role, ...(role.rules ?? [])]);
+  const total = all.reduce((sum, { may }) => sum + may.length, 0);
+  let left = total === 0 ? -1 : which % total;
+  const less = <R extends { may: string[] }>(rule: R): R => ({ ...rule, may: rule.may.filter(() => left-- !== 0) });
+  return Object.fromEntries(
+    Object.entries(roles).map(([name, role]) => [name, { ...less(role), rules: (role.rules ?? []).map(less) }]),
+  );
+}
+
+/** Of all that permits (or forbids) nothing but the clause of this name; what is named by its place keeps it. */
+function only(roles: RolesSettings, clause: string, kind: "may" | "deny"): RolesSettings {
+  const kept = <R extends { may: string[]; deny: string[] }>(path: string, rule: R): R => ({
+    ...rule,
+    [kind]: rule[kind].filter((pattern) => `${path}: ${kind} ${pattern}` === clause),
+  });
+  return Object.fromEntries(
+    Object.entries(roles).map(([name, role]) => [
+      name,
+      { ...kept(name, role), rules: (role.rules ?? []).map((rule, at) => kept(`${name}.rules.${at}`, rule)) },
+    ]),
+  );
+}
 
 test("a denial that holds whatever the call says is explained as met", () => {
   const policy = compilePolicy(

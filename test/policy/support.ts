@@ -86,16 +86,33 @@ const leaf = fc.constantFrom<(flag: string) => string>(
   () => "has(resource.uri) && resource.uri.endsWith('1')",
   () => "false",
 );
-type Shape = { readonly leaf: (flag: string) => string } | { readonly op: string; readonly of: readonly Shape[] };
-const shape: fc.Arbitrary<Shape> = fc.letrec<{ shape: Shape }>((tie) => ({
-  shape: fc.oneof(
-    { maxDepth: 2, withCrossShrink: true },
-    leaf.map((make): Shape => ({ leaf: make })),
-    fc.tuple(tie("shape"), tie("shape")).map((of): Shape => ({ op: "&&", of })),
-    fc.tuple(tie("shape"), tie("shape")).map((of): Shape => ({ op: "||", of })),
-    tie("shape").map((of): Shape => ({ op: "!", of: [of] })),
+/** Also what depends on the call in other ways, and arguments that several conditions look at. */
+const anyLeaf = fc.oneof(
+  leaf,
+  fc.constantFrom<(flag: string) => string>(
+    () => "args.shared == true",
+    () => "!has(args.shared)",
+    () => 'call.method == "tools/call"',
+    () => 'call.method.startsWith("resources/")',
+    () => "time.hour < 12",
+    () => "time.weekday > 5 || time.minute == 0",
+    () => 'args.uri.matches("^o://[12]$")',
+    () => 'resource.parts[0] == "1"',
+    () => "args.shared",
+    () => "args.missing.deep == 1",
   ),
-})).shape;
+);
+type Shape = { readonly leaf: (flag: string) => string } | { readonly op: string; readonly of: readonly Shape[] };
+const shapesOf = (leaves: typeof leaf): fc.Arbitrary<Shape> =>
+  fc.letrec<{ shape: Shape }>((tie) => ({
+    shape: fc.oneof(
+      { maxDepth: 2, withCrossShrink: true },
+      leaves.map((make): Shape => ({ leaf: make })),
+      fc.tuple(tie("shape"), tie("shape")).map((of): Shape => ({ op: "&&", of })),
+      fc.tuple(tie("shape"), tie("shape")).map((of): Shape => ({ op: "||", of })),
+      tie("shape").map((of): Shape => ({ op: "!", of: [of] })),
+    ),
+  })).shape;
 
 function written(of: Shape, next: () => string): Written {
   if ("leaf" in of) {
@@ -115,26 +132,37 @@ export interface RandomPolicy {
   readonly flags: readonly string[];
 }
 
-const patterns = fc.array(fc.constantFrom(...PATTERNS), { maxLength: 3 });
-const rule = fc.record({ may: patterns, deny: patterns, when: fc.option(shape, { nil: undefined }) });
-export const policies: fc.Arbitrary<RandomPolicy> = fc
-  .array(fc.record({ own: rule, rules: fc.array(rule, { maxLength: 2 }) }), { minLength: 1, maxLength: 3 })
-  .map((shapes) => {
-    let count = 0;
-    const flags: string[] = [];
-    const next = () => `f${count++}`;
-    const settle = ({ may, deny, when }: { may: string[]; deny: string[]; when: Shape | undefined }) => {
-      if (when === undefined) return { may, deny };
-      const condition = written(when, next);
-      flags.push(...condition.flags);
-      return { may, deny, when: condition.text };
-    };
-    const roles = Object.fromEntries(
-      shapes.map(({ own, rules }, at) => [`r${at}`, { ...settle(own), rules: rules.map(settle) }]),
-    );
-    const assign = shapes.map((_, at) => ({ role: `r${at}`, group: `g${at}` }));
-    return { roles, assign, flags };
-  });
+const policiesOf = (
+  shapes: fc.Arbitrary<Shape>,
+  patternList: readonly string[] = PATTERNS,
+): fc.Arbitrary<RandomPolicy> => {
+  const patterns = fc.array(fc.constantFrom(...patternList), { maxLength: 3 });
+  const rule = fc.record({ may: patterns, deny: patterns, when: fc.option(shapes, { nil: undefined }) });
+  return fc
+    .array(fc.record({ own: rule, rules: fc.array(rule, { maxLength: 2 }) }), { minLength: 1, maxLength: 3 })
+    .map((all) => {
+      let count = 0;
+      const flags: string[] = [];
+      const next = () => `f${count++}`;
+      const settle = ({ may, deny, when }: { may: string[]; deny: string[]; when: Shape | undefined }) => {
+        if (when === undefined) return { may, deny };
+        const condition = written(when, next);
+        flags.push(...condition.flags);
+        return { may, deny, when: condition.text };
+      };
+      const roles = Object.fromEntries(
+        all.map(({ own, rules }, at) => [`r${at}`, { ...settle(own), rules: rules.map(settle) }]),
+      );
+      const assign = all.map((_, at) => ({ role: `r${at}`, group: `g${at}` }));
+      return { roles, assign, flags };
+    });
+};
+/** Each argument is in one place, so that each condition can be met whatever the others need. */
+export const policies = policiesOf(shapesOf(leaf));
+/** All that a policy may say. */
+export const anyPolicies = policiesOf(shapesOf(anyLeaf));
+/** The same about other things. */
+export const policiesAbout = (patterns: readonly string[]) => policiesOf(shapesOf(anyLeaf), patterns);
 
 export const principals: fc.Arbitrary<Principal> = fc
   .record({
@@ -144,6 +172,24 @@ export const principals: fc.Arbitrary<Principal> = fc
     scopes: fc.constantFrom(["mcp:read", "mcp:call"], ["mcp:read"]),
   })
   .map((change) => principal(change));
+
+/** What the pipeline asks about, of every kind. */
+export function callsOf(what: Target, flags: readonly string[]): fc.Arbitrary<CallFacts> {
+  const methods = { tool: TOOL_METHODS, resource: RESOURCE_METHODS, prompt: PROMPT_METHODS }[what.kind];
+  const shared = fc.constantFrom<JsonObject>({}, { shared: true }, { shared: false }, { shared: "odd" });
+  return fc
+    .tuple(fc.constantFrom(...methods), argumentsOf(flags), shared, fc.constantFrom(undefined, MORNING, EVENING))
+    .map(([method, own, more, at]) => {
+      const args = what.kind === "resource" ? { uri: what.name } : { ...own, ...more };
+      const following = method === "resources/subscribe";
+      return { method, args, scope: following ? undefined : what.kind === "tool" ? "mcp:call" : "mcp:read", at };
+    });
+}
+const TOOL_METHODS = ["tools/call", "tasks/get", "tasks/result", "tasks/cancel"];
+const RESOURCE_METHODS = ["resources/read", "resources/subscribe", "completion/complete"];
+const PROMPT_METHODS = ["prompts/get", "completion/complete"];
+const MORNING = Date.parse("2026-11-20T09:00:00Z");
+const EVENING = Date.parse("2026-11-21T21:30:00Z");
 
 export function argumentsOf(flags: readonly string[]): fc.Arbitrary<JsonObject> {
   return fc.record(
