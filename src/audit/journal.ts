@@ -4,8 +4,9 @@ import { type Clock, systemClock } from "../core/clock.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import * as events from "../observe/events.ts";
 import type { Logger } from "../observe/logger.ts";
-import type { AuditLog, AuditRow } from "../store/ports.ts";
-import { type AuditRecord, rowOf } from "./record.ts";
+import type { AuditLog } from "../store/ports.ts";
+import type { Chain, Linked } from "./chain.ts";
+import { type AuditRecord, type Draft, draftOf } from "./record.ts";
 import type { AuditSettings } from "./settings.ts";
 
 export interface Journal extends AsyncDisposable {
@@ -24,7 +25,10 @@ export interface Journal extends AsyncDisposable {
 }
 
 export interface JournalParts {
-  readonly log: AuditLog;
+  readonly log: Pick<AuditLog, "append">;
+  readonly chain: Chain;
+  /** Takes out of a record's texts what must be in none, such as the secrets of the settings. */
+  readonly clean?: (text: string) => string;
   readonly settings: Pick<AuditSettings, "commit" | "maxPending">;
   readonly logger: Logger;
   readonly clock?: Clock;
@@ -48,14 +52,16 @@ const ASYNC_GATHER_ROWS = 500;
 
 /** Records that go into one commit, and the promise that all their callers share. */
 interface Batch {
-  readonly rows: AuditRow[];
+  readonly drafts: Draft[];
+  /** With their places in the chain, which they keep however often they have to be written. */
+  linked?: Linked;
   readonly done: PromiseWithResolvers<void>;
   /** Its callers were told that it failed; later records need another one. */
   refused: boolean;
 }
 
 export function openJournal(parts: JournalParts): Journal {
-  const { log, logger, settings } = parts;
+  const { log, logger, settings, chain } = parts;
   const clock = parts.clock ?? systemClock;
   const wait = parts.wait ?? ((ms: number) => sleep(ms, undefined, { ref: false }));
   const waiting: Batch[] = [];
@@ -80,25 +86,26 @@ export function openJournal(parts: JournalParts): Journal {
       events.auditLost(logger, { records: 1, first: record.id }, refusal);
       return Promise.reject(refusal);
     }
-    let row: AuditRow;
+    let draft: Draft;
     try {
-      row = rowOf(record);
+      draft = draftOf(record, parts.clean);
     } catch (thrown) {
       return Promise.reject(unavailable(`record ${record.id} cannot be written as text`, thrown));
     }
-    const done = enqueue(row);
+    const done = enqueue(draft);
     if (refusal !== undefined) return Promise.reject(refusal);
     return settings.commit === "durable" ? done : Promise.resolve();
   }
 
-  function enqueue(row: AuditRow): Promise<void> {
+  function enqueue(draft: Draft): Promise<void> {
     let batch = waiting.at(-1);
-    if (batch === undefined || batch.rows.length >= MAX_BATCH || (batch.refused && failure === undefined)) {
-      batch = { rows: [], done: Promise.withResolvers(), refused: false };
+    const full = batch === undefined || batch.linked !== undefined || batch.drafts.length >= MAX_BATCH;
+    if (batch === undefined || full || (batch.refused && failure === undefined)) {
+      batch = { drafts: [], done: Promise.withResolvers(), refused: false };
       batch.done.promise.catch(() => {}); // Whoever waits sees it; with `async` nobody does.
       waiting.push(batch);
     }
-    batch.rows.push(row);
+    batch.drafts.push(draft);
     pending++;
     if (pending >= enough) goOn();
     writing ??= writeAll();
@@ -112,7 +119,7 @@ export function openJournal(parts: JournalParts): Journal {
     for (let batch = waiting.shift(); batch !== undefined; batch = waiting.shift()) {
       await write(batch);
       if (failure !== undefined) break;
-      await gather(batch.rows.length);
+      await gather(batch.drafts.length);
     }
     writing = undefined;
   }
@@ -142,8 +149,9 @@ export function openJournal(parts: JournalParts): Journal {
   async function write(batch: Batch): Promise<void> {
     for (;;) {
       try {
-        await log.append(batch.rows);
-        pending -= batch.rows.length;
+        batch.linked ??= await chain.link(batch.drafts);
+        await log.append(batch.linked.rows, batch.linked.head);
+        pending -= batch.drafts.length;
         batch.done.resolve();
         recovered(batch);
         return;
@@ -157,7 +165,7 @@ export function openJournal(parts: JournalParts): Journal {
 
   function recovered(batch: Batch): void {
     if (failure === undefined) return;
-    events.auditRecovered(logger, { written: batch.rows.length, failedForMs: clock() - failure.since });
+    events.auditRecovered(logger, { written: batch.drafts.length, failedForMs: clock() - failure.since });
     failure = undefined;
   }
 
@@ -179,9 +187,19 @@ export function openJournal(parts: JournalParts): Journal {
     ending.resolve();
     goOn();
     await writing;
-    if (pending === 0) return;
-    events.auditLost(logger, { records: pending, first: waiting[0]?.rows[0]?.id }, failure?.error);
+    if (pending === 0) return seal();
+    events.auditLost(logger, { records: pending, first: waiting[0]?.drafts[0]?.row.id }, failure?.error);
     throw unavailable(`${pending} records could not be written before the end`, failure?.error);
+  }
+
+  /** The last checkpoint. Without it all that is missing is its signature over what the last head vouches for. */
+  async function seal(): Promise<void> {
+    try {
+      const end = await chain.end();
+      if (end !== undefined) await log.append(end.rows, end.head);
+    } catch (error) {
+      logger.warn({ error }, "the last checkpoint of the audit log could not be written");
+    }
   }
 
   return {

@@ -1,6 +1,6 @@
 /**
  * The evidence of one event: who did what to what, who decided, how it ended. One record is serialised once, to one text with its
- * members in a fixed order, and that text is what is stored and (later) hashed: nobody has to make it again to check it.
+ * members in a fixed order, and that text is what is stored, hashed and exported: nobody has to make it again to check it.
  */
 import { hash } from "node:crypto";
 import type { JsonObject, JsonValue, McpCall, Principal, RequestId, TraceContext } from "../core/call.ts";
@@ -9,7 +9,17 @@ import { DrawbridgeError } from "../core/errors.ts";
 import { oneLine } from "../core/one-line.ts";
 import type { AuditRow } from "../store/ports.ts";
 
-export type RecordKind = "call" | "sign-in" | "consent" | "token" | "client" | "user" | "configuration";
+/** `audit`: of the log itself. */
+export type RecordKind =
+  | "call"
+  | "sign-in"
+  | "consent"
+  | "token"
+  | "client"
+  | "user"
+  | "approval"
+  | "configuration"
+  | "audit";
 /** `abandoned`: nobody waited for the answer any more. */
 export type RecordOutcome = "permitted" | "refused" | "failed" | "abandoned";
 /** How arguments and results are kept (`audit.arguments`, `audit.results`). */
@@ -84,34 +94,46 @@ export interface RecordedDecision {
 }
 
 /** Version of the text's format, its first member (`v`). */
-export const RECORD_FORMAT = 1;
+export const RECORD_FORMAT = 2;
 const MAX_TEXT = 2048;
 const MAX_LIST = 200;
 
-/** What the log stores of a record: its text, and the columns it is found by. */
-export function rowOf(record: AuditRecord): AuditRow {
+/** A record as text, before it has its place in a chain. */
+export interface Draft {
+  /** The columns it is found by. */
+  readonly row: Omit<AuditRow, "json">;
+  /** Its text without the brace at the end. */
+  readonly open: string;
+  /** JSON text of an object: what in it is about a person. */
+  readonly personal: string | undefined;
+}
+
+/** The texts of a record. `clean` takes out what must be in no record, whatever somebody wrote. */
+export function draftOf(record: AuditRecord, clean: (text: string) => string = (text) => text): Draft {
+  const personal = personalText(record);
   return {
-    id: record.id,
-    at: record.at,
-    subject: cut(record.principal?.subject),
-    client: cut(record.principal?.client),
-    method: cut(record.call?.method ?? record.action),
-    target: cut(record.call?.name),
-    outcome: record.outcome,
-    traceId: record.trace?.traceId,
-    json: recordText(record),
+    row: {
+      id: record.id,
+      at: record.at,
+      subject: cut(record.principal?.subject),
+      client: cut(record.principal?.client),
+      method: cut(record.call?.method ?? record.action),
+      target: cut(record.call?.name),
+      outcome: record.outcome,
+      traceId: record.trace?.traceId,
+    },
+    open: clean(openText(record)),
+    personal: personal === "" ? undefined : clean(`{${personal.slice(1)}}`),
   };
 }
 
-/** The record as JSON text, members always in this order. Written by hand: it runs for every call. */
-export function recordText(record: AuditRecord): string {
+/** Members always in this order. Written by hand: it runs for every call. */
+function openText(record: AuditRecord): string {
   const { error, principal, call, decision, trace } = record;
   let text = `{"v":${RECORD_FORMAT},"id":${quoted(record.id)},"kind":"${record.kind}"${member("action", record.action)}`;
   text += `,"at":"${new Date(record.at).toISOString()}","durationMs":${Math.round(record.durationMs * 1000) / 1000}`;
   text += `,"outcome":"${record.outcome}"`;
-  if (error !== undefined) {
-    text += `,"error":{"code":${quoted(error.code)}${member("message", error.message)}${member("detail", error.detail)}}`;
-  }
+  if (error !== undefined) text += `,"error":{"code":${quoted(error.code)}}`;
   if (principal !== undefined) {
     text += `,"principal":${principalText(principal)}`;
   }
@@ -121,11 +143,7 @@ export function recordText(record: AuditRecord): string {
     text += `${member("pin", call.pin)}${member("requestId", call.requestId)}${member("session", call.session)}`;
     text += `${member("audience", call.audience)}${member("upstreamTokenId", call.upstreamTokenId)}}`;
   }
-  if (record.arguments !== undefined) text += `,"arguments":{${fieldMembers(record.arguments)}}`;
-  if (record.result !== undefined) {
-    const kept = fieldMembers(record.result);
-    text += `,"result":{"isError":${record.result.isError}${kept === "" ? "" : `,${kept}`}}`;
-  }
+  if (record.result !== undefined) text += `,"result":{"isError":${record.result.isError}}`;
   if (decision !== undefined) {
     text += `,"decision":{"effect":"${decision.effect}","reason":${quoted(decision.reason)}`;
     text += `${member("rule", decision.rule)}${member("scope", decision.scope)}`;
@@ -138,10 +156,30 @@ export function recordText(record: AuditRecord): string {
   }
   text += member("policy", record.policy);
   if (trace !== undefined) text += `,"trace":{"traceId":${quoted(trace.traceId)},"spanId":${quoted(trace.spanId)}}`;
-  text += `${member("source", record.source)}${member("replica", record.replica)}`;
-  if (record.details !== undefined) text += `,"details":${JSON.stringify(record.details)}`;
-  return `${text}}`;
+  text += member("replica", record.replica);
+  if (record.details !== undefined && OPEN_DETAILS.has(record.kind))
+    text += `,"details":${JSON.stringify(record.details)}`;
+  return text;
 }
+
+/** Each member with a comma before it: what people wrote, got, or can be found by. */
+function personalText(record: AuditRecord): string {
+  const { error, result } = record;
+  let text = "";
+  if (error !== undefined) text += `,"error":{"message":${quoted(error.message)}${member("detail", error.detail)}}`;
+  if (record.arguments !== undefined) text += `,"arguments":{${fieldMembers(record.arguments)}}`;
+  if (result !== undefined) {
+    const kept = fieldMembers(result);
+    if (kept !== "") text += `,"result":{${kept}}`;
+  }
+  text += member("source", record.source);
+  if (record.details !== undefined && !OPEN_DETAILS.has(record.kind))
+    text += `,"details":${JSON.stringify(record.details)}`;
+  return text;
+}
+
+/** What happens to the gateway and its log is about no person. */
+const OPEN_DETAILS: ReadonlySet<RecordKind> = new Set<RecordKind>(["configuration", "audit"]);
 
 /**
  * Keeps `text`, a JSON text, as `mode` says; undefined for `none`. Longer than `maxBytes`, or not JSON after all (it would forge the
@@ -206,15 +244,67 @@ export function recordedError(thrown: unknown): RecordedError {
   return { code, message, detail };
 }
 
-/** A record as it is read back. */
+/** A record as it is read back, with what is about a person when that could be read. */
 export interface StoredRecord extends Omit<AuditRecord, "at" | "arguments" | "result"> {
   readonly v: number;
   /** ISO 8601, UTC. */
   readonly at: string;
   readonly arguments?: StoredField;
   readonly result?: { readonly isError: boolean } & (StoredField | object);
+  /** Its place in the chain of the process that wrote it. */
+  readonly chain?: Link;
+  /** The key that what is about a person is encrypted with; here when it could not be read. */
+  readonly sealed?: { readonly key: string };
 }
 export type StoredField = { readonly json: JsonValue } | { readonly sha256: string; readonly bytes: number };
+/** The last member of a record's text. */
+export interface Link {
+  readonly id: string;
+  /** From 0. */
+  readonly n: number;
+  /** SHA-256 of the text before it in the chain, as base64url; of the first one empty. */
+  readonly prev: string;
+}
+
+/** How what is about a person can be decrypted: undefined when it cannot. */
+export type OpenSealed<T> = (kid: string, sealed: string, record: string) => T;
+
+/** Reads a record's text. Without `open`, and where it gives nothing, what is about a person stays out. */
+export async function readRecord(json: string, open?: OpenSealed<Promise<string | undefined>>): Promise<StoredRecord> {
+  const parsed = JSON.parse(json) as RecordText;
+  const { sealed, id } = parsed;
+  return recordOf(parsed, sealed && (await open?.(sealed.key, sealed.text, id)));
+}
+
+/** The same for a caller who has all keys at hand. */
+export function readRecordNow(json: string, open: OpenSealed<string | undefined>): StoredRecord {
+  const parsed = JSON.parse(json) as RecordText;
+  const { sealed, id } = parsed;
+  return recordOf(parsed, sealed && open(sealed.key, sealed.text, id));
+}
+
+/** A record's text, parsed. */
+type RecordText = Omit<StoredRecord, "sealed"> & {
+  readonly personal?: Partial<StoredRecord>;
+  readonly sealed?: { readonly key: string; readonly text: string };
+};
+
+function recordOf({ personal, sealed, ...rest }: RecordText, text: string | undefined): StoredRecord {
+  if (sealed === undefined) return together(rest, personal);
+  if (text === undefined) return { ...rest, sealed: { key: sealed.key } };
+  return together(rest, JSON.parse(text) as Partial<StoredRecord>);
+}
+
+function together(record: StoredRecord, personal: Partial<StoredRecord> = {}): StoredRecord {
+  const { chain, ...rest } = record;
+  return {
+    ...rest,
+    ...personal,
+    ...(rest.error !== undefined && { error: { ...rest.error, ...personal.error } }),
+    ...(rest.result !== undefined && { result: { ...rest.result, ...personal.result } }),
+    ...(chain !== undefined && { chain }),
+  };
+}
 
 function principalText(principal: RecordedPrincipal): string {
   let text = principalTexts.get(principal);

@@ -23,6 +23,33 @@ export const auditSettings = z
       .max(1_000_000)
       .default(10_000)
       .describe("Records that may wait to be written; beyond that calls are refused."),
+    keep: z
+      .string()
+      .regex(/^[1-9]\d{0,4}d$/, "expected days, e.g. 400d")
+      .optional()
+      .describe(
+        "How long records are kept, e.g. `400d`. Older ones are taken out, with a record of that, unless somebody put them on hold. Default: for ever. The EU AI Act (articles 19 and 26) asks for six months at least.",
+      ),
+    erasable: z
+      .boolean()
+      .default(true)
+      .describe(
+        "What in a record is about a person (arguments, results, addresses) is encrypted with a key of that person, so that destroying the key erases it and leaves the chain whole. `false`: it is kept in clear.",
+      ),
+    signingKey: z
+      .string()
+      .min(1)
+      .optional()
+      .describe(
+        "PEM file (PKCS #8) of the Ed25519 key that signs the log. Default: one kept in the store, which vouches for nothing against whoever can write the store and knows tokens.keyEncryptionSecret.",
+      ),
+    checkpoint: z
+      .strictObject({
+        records: z.int().min(1).max(10_000_000).default(10_000).describe("Signed after so many records,"),
+        seconds: z.int().min(1).max(86_400).default(60).describe("or with the first record after so long."),
+      })
+      .prefault({})
+      .describe("When a checkpoint is written: a signed record of all that the chain held before it."),
   })
   .prefault({});
 export type AuditSettings = z.infer<typeof auditSettings>;

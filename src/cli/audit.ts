@@ -1,7 +1,10 @@
-/** `drawbridge audit`: reads the record of every call, beside a running gateway or after it. */
+/** `drawbridge audit`: reads the record of every call, beside a running gateway or after it. What else there is to do with it is in `audit-keeping.ts`. */
 import { type Command, InvalidArgumentError, Option } from "commander";
+import type { PersonalKeys } from "../audit/personal.ts";
 import { type FoundRecord, followRecords, searchRecords } from "../audit/search.ts";
-import type { AuditQuery } from "../store/ports.ts";
+import type { AuditLog, AuditQuery } from "../store/ports.ts";
+import { keepingCommands } from "./audit-keeping.ts";
+import { evidenceOf } from "./evidence.ts";
 import { DEFAULT_FILE, DEFAULT_STORE, withStore } from "./store.ts";
 import { type Painter, painter, printable, type Terminal } from "./terminal.ts";
 
@@ -20,23 +23,24 @@ interface AuditOptions {
 
 const HELP = `
 The store is the one of the settings file (./${DEFAULT_FILE} when it is there), or ${DEFAULT_STORE}.
-With --format json each line is one record, to the byte as it was written.
+With --format json each line is one record. What is about a person is decrypted where the keys can be read.
 
 Examples:
   $ drawbridge audit show --last 20
   $ drawbridge audit show --since 24h --outcome refused
+  $ drawbridge audit search --target orders_refund --since 30d --outcome permitted
   $ drawbridge audit show --user u_1 --target orders_refund --format json
   $ drawbridge audit tail examples/orders/drawbridge.yaml
 `;
 
 export function define(command: Command, terminal: Terminal): void {
   const show = command.command("show").description("print the newest records, oldest first");
+  const search = command.command("search").description("print all records that match, oldest first");
   const tail = command.command("tail").description("print records as they are written, until Ctrl-C");
-  for (const one of [show, tail]) {
+  for (const one of [show, search, tail]) {
     one
       .argument("[file]", "settings file")
       .option("--store <store>", "the store itself, e.g. sqlite:./.drawbridge/drawbridge.db")
-      .option("--last <number>", "at most this many of the newest", atMost(1000), one === tail ? 10 : 50)
       .option("--since <time>", "not older: 15m, 24h, 7d, or a date", moment)
       .option("--until <time>", "older than this: 15m, 24h, 7d, or a date", moment)
       .option("--user <subject>", "only of this user")
@@ -54,19 +58,48 @@ export function define(command: Command, terminal: Terminal): void {
       .addOption(new Option("--format <format>", "how to print").choices(["text", "json"]).default("text"))
       .addHelpText("after", HELP);
   }
+  show.option("--last <number>", "at most this many of the newest", atMost(1000), 50);
+  tail.option("--last <number>", "at most this many of the newest", atMost(1000), 10);
+  search.option("--limit <number>", "at most this many", atMost(10_000_000), 1000);
   show.action((file: string | undefined, options: AuditOptions) =>
-    withStore({ file, store: options.store, readOnly: true }, terminal, async (store) => {
-      for (const found of await searchRecords(store.audit, { ...queryOf(options), newest: true }))
+    reading(file, options, terminal, async ({ audit, keys }) => {
+      for (const found of await searchRecords(audit, { ...queryOf(options), newest: true }, keys))
         print(found, options, terminal);
     }),
   );
+  search.action((file: string | undefined, options: AuditOptions & { readonly limit: number }) =>
+    reading(file, options, terminal, async ({ audit, keys }) => {
+      let left = options.limit;
+      for (let after = 0; left > 0; ) {
+        const limit = Math.min(left, 1000);
+        const page = await searchRecords(audit, { ...queryOf(options), limit, after }, keys);
+        for (const found of page) print(found, options, terminal);
+        left -= page.length;
+        after = page.at(-1)?.sequence ?? after;
+        if (page.length < limit) return;
+      }
+      terminal.stderr.write(`There may be more than ${options.limit}; say so with --limit.\n`);
+    }),
+  );
   tail.action((file: string | undefined, options: AuditOptions) =>
-    withStore({ file, store: options.store, readOnly: true }, terminal, async (store) => {
+    reading(file, options, terminal, async ({ audit, keys }) => {
       const ended = new AbortController();
       void terminal.stopped().then(() => ended.abort());
-      for await (const found of followRecords(store.audit, queryOf(options), ended.signal))
+      for await (const found of followRecords(audit, queryOf(options), ended.signal, keys))
         print(found, options, terminal);
     }),
+  );
+  keepingCommands(command, terminal);
+}
+
+function reading(
+  file: string | undefined,
+  { store }: Pick<AuditOptions, "store">,
+  terminal: Terminal,
+  use: (log: { readonly audit: AuditLog; readonly keys: PersonalKeys | undefined }) => Promise<void>,
+): Promise<void> {
+  return withStore({ file, store, readOnly: true }, terminal, ({ audit, records }, settings) =>
+    use({ audit, keys: evidenceOf({ audit, records }, settings, file)?.keys }),
   );
 }
 
@@ -77,7 +110,9 @@ function queryOf({ last, since, until, user, client, target, outcome, trace }: A
 
 function print(found: FoundRecord, options: AuditOptions, terminal: Terminal): void {
   terminal.stdout.write(
-    options.format === "json" ? `${found.json}\n` : `${line(found, painter(terminal.stdout, terminal.env))}\n`,
+    options.format === "json"
+      ? `${JSON.stringify({ sequence: found.sequence, ...found.record })}\n`
+      : `${line(found, painter(terminal.stdout, terminal.env))}\n`,
   );
 }
 
@@ -96,9 +131,12 @@ function line({ sequence, record }: FoundRecord, paint: Painter): string {
     call?.name === undefined ? undefined : paint("bold", printable(call.name)),
     principal === undefined ? undefined : printable(whoOf(principal)),
     typeof operator === "string" ? printable(`by ${operator}`) : undefined,
-    error === undefined ? undefined : printable(`${error.code}: ${error.message}`),
+    error === undefined
+      ? undefined
+      : printable([error.code, error.message].filter((word) => word !== undefined).join(": ")),
     decision?.rule === undefined ? undefined : paint("dim", printable(`(${decision.rule})`)),
     trace === undefined ? undefined : paint("dim", printable(`trace ${trace.traceId}`)),
+    record.sealed === undefined ? undefined : paint("dim", "(erased, or its key cannot be read here)"),
   ];
   return words.filter((word) => word !== undefined && word !== "").join("  ");
 }
@@ -107,7 +145,7 @@ function whoOf({ subject, client }: NonNullable<FoundRecord["record"]["principal
   return [subject, client === "" ? "" : `via ${client}`].filter((word) => word !== "").join(" ");
 }
 
-function atMost(most: number): (text: string) => number {
+export function atMost(most: number): (text: string) => number {
   return (text) => {
     const number = Number(text);
     if (!Number.isInteger(number) || number < 1 || number > most)
@@ -119,7 +157,7 @@ function atMost(most: number): (text: string) => number {
 const UNITS = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;
 
 /** A moment as milliseconds since the epoch: so long ago, or a date. */
-function moment(text: string): number {
+export function moment(text: string): number {
   const ago = /^(\d{1,6})([smhd])$/.exec(text);
   if (ago !== null) return Date.now() - Number(ago[1]) * UNITS[ago[2] as keyof typeof UNITS];
   const date = Date.parse(text);

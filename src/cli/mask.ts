@@ -8,6 +8,7 @@ import { type MaskSettings, maskSettings } from "../mask/settings.ts";
 import { memoryStore } from "../store/memory/memory.ts";
 import { Ended, EXIT } from "./main.ts";
 import { painter, type Terminal } from "./terminal.ts";
+import { type Write, writer } from "./writer.ts";
 
 /** A row of more characters is reported and left out. */
 const MAX_ROW = 1 << 26;
@@ -73,24 +74,6 @@ function warnOfRoles(roles: readonly string[], settings: MaskSettings, terminal:
 }
 
 type Pieces = AsyncIterable<string> | Iterable<string>;
-type Write = (text: string) => Promise<void>;
-
-/** Writes, and waits while the reader is slow. Ends the command when there is no reader any more (`| head`). */
-function writer({ stdout }: Terminal): Write {
-  let gone = false;
-  const lost = new Promise<void>((resolve) => {
-    stdout.once?.("error", () => {
-      gone = true;
-      resolve();
-    });
-  });
-  return async (text) => {
-    if (text !== "" && !gone && stdout.write(text) === false && stdout.once !== undefined) {
-      await Promise.race([lost, new Promise<void>((resolve) => stdout.once?.("drain", resolve))]);
-    }
-    if (gone) throw new Ended(EXIT.ok);
-  };
-}
 
 async function maskText(masker: Masker, viewer: Viewer, pieces: Pieces, write: Write): Promise<void> {
   const stream = masker.stream(viewer);

@@ -1,7 +1,6 @@
 /** What the commands of an operator share: the store opened, changes recorded, tables, questions. */
 import { userInfo } from "node:os";
 import type { Command } from "commander";
-import { rowOf } from "../audit/record.ts";
 import type { Settings } from "../config/schema.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import { oauthRecord } from "../gateway/oauth-record.ts";
@@ -10,6 +9,7 @@ import { documentNet } from "../oauth/clients/clients.ts";
 import type { Report } from "../oauth/events.ts";
 import { clientsSettings } from "../oauth/settings.ts";
 import type { Records } from "../store/ports.ts";
+import { recorderOf } from "./evidence.ts";
 import { Ended, EXIT } from "./main.ts";
 import { DEFAULT_FILE, DEFAULT_STORE, UNREAD, withStore } from "./store.ts";
 import { painter, printable, type Terminal } from "./terminal.ts";
@@ -60,7 +60,8 @@ export function openOffice(
     const clients = settings?.clients ?? clientsSettings.parse({});
     const net = await documentNet(clients.metadataDocuments);
     const encryption = settings?.tokens.keyEncryptionSecret;
-    const report: Report = (event) => store.audit.append([rowOf(oauthRecord(event, "command line", Date.now()))]);
+    const recorder = recorderOf(store, settings, options.file);
+    const report: Report = (event) => recorder.append(oauthRecord(event, "command line", Date.now()));
     const office: Office = {
       records: store.records,
       report,
@@ -87,6 +88,7 @@ export function openOffice(
     try {
       await use(office);
     } finally {
+      await recorder.close();
       await net.close();
     }
   });

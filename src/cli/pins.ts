@@ -2,11 +2,11 @@
 import { userInfo } from "node:os";
 import { isDeepStrictEqual } from "node:util";
 import { type Command, Option } from "commander";
-import { rowOf } from "../audit/record.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import { newId } from "../core/ids.ts";
 import { openPins, type Pin } from "../gateway/pins.ts";
 import { silentLogger } from "../observe/logger.ts";
+import { recorderOf } from "./evidence.ts";
 import { DEFAULT_FILE, DEFAULT_STORE, withStore } from "./store.ts";
 import { type Painter, painter, printable, type Terminal } from "./terminal.ts";
 
@@ -62,7 +62,7 @@ async function listPins(options: PinsOptions, terminal: Terminal): Promise<void>
   });
 }
 
-function pinText({ server, kind, name, pin, since, definition, offered }: Pin, paint: Painter): string {
+function pinText({ server, kind, name, pin, since, definition, offered, reason }: Pin, paint: Painter): string {
   const title = `${printable(server)} ${kind} ${paint("bold", printable(name))}  ${pin?.slice(0, 14) ?? "not approved"}  since ${new Date(since).toISOString()}`;
   if (offered === undefined) return `${title}\n`;
   const before = definition ?? {};
@@ -74,7 +74,7 @@ function pinText({ server, kind, name, pin, since, definition, offered }: Pin, p
       paint("red", `      - ${quoted(before[key])}`),
       paint("green", `      + ${quoted(offered.definition[key])}`),
     ]);
-  return `${title}\n  ${paint("yellow", `held back: ${pin === undefined ? "first seen as" : "changed to"} ${offered.pin.slice(0, 14)} at ${new Date(offered.since).toISOString()}`)}\n${lines.join("\n")}\n`;
+  return `${title}\n  ${paint("yellow", `held back: ${pin === undefined ? "first seen as" : "changed to"} ${offered.pin.slice(0, 14)} at ${new Date(offered.since).toISOString()}`)}\n${reason === undefined ? "" : `  ${printable(reason, 500)}\n`}${lines.join("\n")}\n`;
 }
 
 /** A text that a model would read, shown to a person: as JSON, so that nothing in it is invisible. */
@@ -103,7 +103,7 @@ export async function acceptInStore(
   expected?: string,
 ): Promise<string> {
   let accepted = "";
-  await withStore({ file: options.file, store: options.store, readOnly: false }, terminal, async (store) => {
+  await withStore({ file: options.file, store: options.store, readOnly: false }, terminal, async (store, settings) => {
     const pins = openPins(store.records, silentLogger);
     const pin = (await pins.list()).find((one) => one.server === server && one.kind === kind && one.name === name);
     if (pin?.offered === undefined) {
@@ -115,25 +115,24 @@ export async function acceptInStore(
     }
     const at = Date.now();
     // Recorded first: a change that could not be recorded is not made.
-    await store.audit.append([
-      rowOf({
-        id: newId(at),
-        kind: "configuration",
-        action: "pin-accepted",
-        at,
-        durationMs: 0,
-        outcome: "permitted",
-        details: {
-          server,
-          kind,
-          name,
-          ...(pin.pin !== undefined && { from: pin.pin }),
-          to: pin.offered.pin,
-          operator: userInfo().username,
-        },
-        replica: "command line",
-      }),
-    ]);
+    await using recorder = recorderOf(store, settings, options.file);
+    await recorder.append({
+      id: newId(at),
+      kind: "configuration",
+      action: "pin-accepted",
+      at,
+      durationMs: 0,
+      outcome: "permitted",
+      details: {
+        server,
+        kind,
+        name,
+        ...(pin.pin !== undefined && { from: pin.pin }),
+        to: pin.offered.pin,
+        operator: userInfo().username,
+      },
+      replica: "command line",
+    });
     if (!(await pins.accept(server, kind, name, expected ?? pin.offered.pin))) {
       throw new DrawbridgeError(
         "internal",

@@ -1,6 +1,9 @@
 /** How a store on a server is named and how it fails: alike for every backend, and never with its password. */
 import { DrawbridgeError } from "../core/errors.ts";
 
+/** The settings that name a server. */
+export type PlaceSetting = "store" | "cache";
+
 /** The URL without user, password and options, for messages. */
 export function placeOf(url: string): string {
   if (!URL.canParse(url)) return "(a URL that cannot be read)";
@@ -10,11 +13,11 @@ export function placeOf(url: string): string {
 }
 
 /** Throws `settings_invalid` for what is no URL. Node's own error would carry the text, and with it the password. */
-export function checkUrl(url: string): void {
+export function checkUrl(url: string, setting: PlaceSetting = "store"): void {
   if (URL.canParse(url)) return;
   throw new DrawbridgeError(
     "settings_invalid",
-    "The URL of `store:` cannot be read. Write postgres://user:password@host/database or redis://user:password@host, with special characters of the password percent-encoded (/ is %2F).",
+    `The URL of \`${setting}:\` cannot be read. Write ${setting === "store" ? "postgres://user:password@host/database or " : ""}redis://user:password@host, with special characters of the password percent-encoded (/ is %2F).`,
   );
 }
 
@@ -26,10 +29,10 @@ export function failure(problem: string): DrawbridgeError {
 }
 
 /** A store that cannot be opened. */
-export function unusable(place: string, problem: string): DrawbridgeError {
+export function unusable(place: string, problem: string, setting: PlaceSetting = "store"): DrawbridgeError {
   return new DrawbridgeError(
     "settings_invalid",
-    `The store ${place} cannot be used: ${problem}. Check \`store:\`, that the server runs, and its user and password.`,
+    `The ${setting} ${place} cannot be used: ${problem}. Check \`${setting}:\`, that the server runs, and its user and password.`,
   );
 }
 

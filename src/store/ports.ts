@@ -80,15 +80,34 @@ export interface AuditQuery {
   readonly traceId?: string;
 }
 
-/** The append-only log. There is no update and no delete. */
+/** The append-only log. Nothing is changed in it; `retire` alone takes away. */
 export interface AuditLog {
   /**
    * Resolves when all of `rows` are durable, in their order, or rejects with none of them written. A row whose id is in the log
-   * already is not written again, so an append whose outcome is not known (a lost connection) may be repeated.
+   * already is not written again, so an append whose outcome is not known (a lost connection) may be repeated. `head` takes the
+   * place of the last one of its chain, in the same commit.
    */
-  append(rows: readonly AuditRow[]): Promise<void>;
-  /** In the order of their sequence numbers, which have no gaps. */
+  append(rows: readonly AuditRow[], head?: AuditHead): Promise<void>;
+  /** In the order of their sequence numbers, which have no gaps but those that `retire` left. */
   read(query: AuditQuery): Promise<readonly { readonly sequence: number; readonly json: string }[]>;
+  /** The last head of each chain. */
+  heads(): Promise<readonly AuditHead[]>;
+  /** For retention alone: all of it is done, or none. */
+  retire(retired: Retired): Promise<void>;
+}
+
+/** What the writer of a chain of records says of its end, as JSON text. */
+export interface AuditHead {
+  readonly chain: string;
+  readonly json: string;
+}
+
+/** What goes from the log, at most 1000 records at a time. */
+export interface Retired {
+  /** By sequence number; of one with a text that text stays in its place, which nothing but its id finds. */
+  readonly records: readonly { readonly sequence: number; readonly stub: string | undefined }[];
+  /** Heads of chains of which nothing is left; one that is another by now stays. */
+  readonly heads: readonly AuditHead[];
 }
 
 export interface Store {

@@ -1,11 +1,14 @@
 import { setImmediate } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
+import { openChain } from "../../src/audit/chain.ts";
 import { openJournal } from "../../src/audit/journal.ts";
 import type { AuditRecord } from "../../src/audit/record.ts";
+import { signerOfSeed } from "../../src/audit/signing.ts";
 import { createLogger, silentLogger } from "../../src/observe/logger.ts";
 import { memoryStore } from "../../src/store/memory/memory.ts";
-import type { AuditRow } from "../../src/store/ports.ts";
+import type { AuditHead, AuditRow } from "../../src/store/ports.ts";
 
+const SIGNER = signerOfSeed(Buffer.alloc(32, 7));
 type Settings = Parameters<typeof openJournal>[0]["settings"];
 
 /** A journal over a log that counts its commits, holds or fails them when told to, and whose retries happen when told to. */
@@ -16,23 +19,28 @@ function journal(settings: Partial<Settings> = {}, logger = silentLogger) {
   const state = { failing: false, held: undefined as Promise<void> | undefined };
   const log = {
     read: store.audit.read,
-    async append(rows: readonly AuditRow[]) {
+    async append(rows: readonly AuditRow[], head?: AuditHead) {
       await state.held;
       if (state.failing) throw new Error("disk full");
-      await store.audit.append(rows);
-      commits.push(rows.map(({ id }) => id));
+      await store.audit.append(rows, head);
+      const records = rows.filter(({ json }) => !json.includes('"kind":"audit"')).map(({ id }) => id);
+      if (records.length > 0) commits.push(records);
     },
   };
   const wait = (ms: number) => new Promise<void>((now) => retries.push({ ms, now }));
   const opened = openJournal({
     log,
+    chain: openChain({ signer: async () => SIGNER, log: store.audit, replica: "r1", clock: () => 0 }),
     settings: { commit: "durable", maxPending: 100, ...settings },
     logger,
     wait,
     clock: () => 0,
   });
   const written = async () =>
-    (await store.audit.read({ limit: 1000 })).map(({ json }) => (JSON.parse(json) as { id: string }).id);
+    (await store.audit.read({ limit: 1000 }))
+      .map(({ json }) => JSON.parse(json) as { id: string; kind: string })
+      .filter(({ kind }) => kind !== "audit")
+      .map(({ id }) => id);
   return { journal: opened, commits, state, retries, written, until };
 }
 

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { openStore } from "../../src/store/open.ts";
+import { openedRecords } from "../audit/opened.ts";
 import { type World, world } from "../e2e/world.ts";
 import { type Run, type RunOptions, run } from "./terminal.ts";
 
@@ -39,8 +40,7 @@ export async function operated(settings: Record<string, unknown> = {}): Promise<
     async recorded(action) {
       const store = await openStore(place, { readOnly: true });
       try {
-        const rows = await store.audit.read({ limit: 1000, newest: true });
-        const records = rows.map(({ json }) => JSON.parse(json) as { action?: string; details?: object });
+        const records = await openedRecords(store, { newest: true });
         return records.findLast((record) => record.action === action)?.details as Record<string, unknown> | undefined;
       } finally {
         await store.close();

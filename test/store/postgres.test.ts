@@ -20,7 +20,7 @@ describe.skipIf(findPostgres() === undefined)("a PostgreSQL database", () => {
     ]);
     await Promise.all(stores.map((store) => store.close()));
     await using client = await postgresClient(database.url);
-    expect((await client.query("SELECT version FROM drawbridge_schema")).rows).toEqual([{ version: 1 }]);
+    expect((await client.query("SELECT version FROM drawbridge_schema")).rows).toEqual([{ version: 2 }]);
   });
 
   test("keeps everything while no replica runs, and holds nothing but drawbridge_ tables", async () => {
@@ -86,7 +86,8 @@ describe.skipIf(findPostgres() === undefined)("a PostgreSQL database", () => {
       `CREATE USER ${user} PASSWORD 'plain';
        GRANT SELECT, INSERT, UPDATE, DELETE ON drawbridge_schema, drawbridge_records TO ${user};
        GRANT SELECT, INSERT ON drawbridge_audit TO ${user};
-       GRANT SELECT, UPDATE ON drawbridge_audit_last TO ${user}`,
+       GRANT SELECT, UPDATE ON drawbridge_audit_last TO ${user};
+       GRANT SELECT, INSERT, UPDATE ON drawbridge_audit_heads TO ${user}`,
     );
     const url = Object.assign(new URL(database.url), { username: user, password: "plain" });
     {

@@ -1,7 +1,7 @@
 /** A store that forgets everything at exit: for tests, for trying things out, and as the plainest statement of the contract. */
 import { type Clock, systemClock } from "../../core/clock.ts";
 import { checkAuditRows, checkKeys, checkPage, valueText } from "../limits.ts";
-import type { AuditLog, AuditQuery, AuditRow, Page, Records, Row, Store } from "../ports.ts";
+import type { AuditHead, AuditLog, AuditQuery, AuditRow, Page, Records, Row, Store } from "../ports.ts";
 
 export interface MemoryOptions {
   /** Only the newest so many audit records are kept. */
@@ -131,9 +131,10 @@ function bytewise(a: string, b: string): number {
 function memoryAudit(maxRecords: number): AuditLog {
   const rows: (AuditRow & { readonly sequence: number })[] = [];
   const ids = new Set<string>();
+  const heads = new Map<string, AuditHead>();
   let sequence = 0;
   return {
-    async append(added) {
+    async append(added, head) {
       checkAuditRows(added);
       for (const each of added) {
         if (ids.has(each.id)) continue;
@@ -143,6 +144,7 @@ function memoryAudit(maxRecords: number): AuditLog {
       // A tenth too many before any is dropped, so that a full log does not move all its rows for each new one.
       if (rows.length > maxRecords * 1.1)
         for (const dropped of rows.splice(0, rows.length - maxRecords)) ids.delete(dropped.id);
+      if (head !== undefined && added.length > 0) heads.set(head.chain, head);
     },
     async read(query) {
       checkPage(query);
@@ -150,8 +152,25 @@ function memoryAudit(maxRecords: number): AuditLog {
       const page = query.newest === true ? found.slice(-query.limit) : found.slice(0, query.limit);
       return page.map(({ sequence, json }) => ({ sequence, json }));
     },
+    async heads() {
+      return [...heads.values()];
+    },
+    async retire({ records, heads: gone }) {
+      for (const { sequence: which, stub } of records) {
+        const at = rows.findIndex((each) => each.sequence === which);
+        const found = rows[at];
+        if (found === undefined) continue;
+        const { id, at: time, outcome } = found;
+        if (stub === undefined) rows.splice(at, 1);
+        else rows[at] = { ...NOTHING, id, at: time, outcome, json: stub, sequence: which };
+      }
+      for (const { chain, json } of gone) if (heads.get(chain)?.json === json) heads.delete(chain);
+    },
   };
 }
+
+/** What a stub is found by. */
+const NOTHING = { subject: undefined, client: undefined, method: undefined, target: undefined, traceId: undefined };
 
 function matches(row: AuditRow & { readonly sequence: number }, query: AuditQuery): boolean {
   const { after, since, until } = query;

@@ -4,7 +4,7 @@ import { type Clock, systemClock } from "../../core/clock.ts";
 import { Secret } from "../../core/secret.ts";
 import { checkAuditRows, checkKeys, checkPage, valueText } from "../limits.ts";
 import { checkUrl, failure } from "../place.ts";
-import type { AuditLog, AuditQuery, AuditRow, Page, PutOptions, Records, Row, Store } from "../ports.ts";
+import type { AuditHead, AuditLog, AuditQuery, AuditRow, Page, PutOptions, Records, Row, Store } from "../ports.ts";
 import { type Database, openDatabase } from "./connection.ts";
 import { prepareSchema } from "./schema.ts";
 
@@ -179,6 +179,7 @@ function rowOf<T>(columns: Readonly<Record<string, unknown>>): Row<T> {
 
 interface Waiting {
   readonly rows: readonly AuditRow[];
+  readonly head: AuditHead | undefined;
   readonly done: PromiseWithResolvers<void>;
 }
 
@@ -195,6 +196,7 @@ function postgresAudit(database: Database): AuditLog {
       const outcome = await append(
         database,
         together.flatMap(({ rows }) => rows),
+        new Map(together.flatMap(({ head }) => (head === undefined ? [] : [[head.chain, head.json]]))),
       ).then(
         () => undefined,
         (error: unknown) => ({ error }),
@@ -208,12 +210,12 @@ function postgresAudit(database: Database): AuditLog {
   }
 
   return {
-    async append(rows) {
+    async append(rows, head) {
       checkAuditRows(rows);
       if (rows.length === 0) return;
       if (waiting.length >= MAX_WAITING) throw failure(`${MAX_WAITING} appends wait for PostgreSQL already`);
       const done = Promise.withResolvers<void>();
-      waiting.push({ rows, done });
+      waiting.push({ rows, head, done });
       if (!writing) void writeAll();
       await done.promise;
     },
@@ -223,6 +225,24 @@ function postgresAudit(database: Database): AuditLog {
       const rows = found.map((row) => ({ sequence: Number(row["sequence"]), json: String(row["json"]) }));
       return query.newest === true ? rows.reverse() : rows;
     },
+    async heads() {
+      const found = await database.run({
+        text: "SELECT convert_from(chain, 'UTF8') AS chain, json FROM drawbridge_audit_heads ORDER BY chain",
+      });
+      return found.map((row) => ({ chain: String(row["chain"]), json: String(row["json"]) }));
+    },
+    async retire({ records, heads }) {
+      await database.run({
+        text: "SELECT drawbridge_retire($1, $2, $3, $4)",
+        values: [
+          records.map(({ sequence }) => sequence),
+          records.map(({ stub }) => stub ?? null),
+          heads.map(({ chain }) => bytes(chain)),
+          heads.map(({ json }) => json),
+        ],
+        timeoutMs: SEARCH_MS,
+      });
+    },
   };
 }
 
@@ -230,7 +250,12 @@ const MAX_WAITING = 1000;
 /** A search through all of a long log takes its time; a person waits for it. */
 const SEARCH_MS = 30_000;
 
-async function append(database: Database, rows: readonly AuditRow[]): Promise<void> {
+/** In one statement, so in one transaction: the records, and where their chains end with them. */
+async function append(
+  database: Database,
+  rows: readonly AuditRow[],
+  heads: ReadonlyMap<string, string>,
+): Promise<void> {
   const column = (of: (row: AuditRow) => string | undefined) =>
     rows.map((row) => {
       const value = of(row);
@@ -238,7 +263,11 @@ async function append(database: Database, rows: readonly AuditRow[]): Promise<vo
     });
   await database.run({
     name: "drawbridge_append",
-    text: "SELECT drawbridge_append($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+    text: `WITH heads AS (
+             INSERT INTO drawbridge_audit_heads SELECT * FROM unnest($10::bytea[], $11::text[])
+             ON CONFLICT (chain) DO UPDATE SET json = excluded.json
+           )
+           SELECT drawbridge_append($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
     values: [
       column((row) => row.id),
       rows.map((row) => row.at),
@@ -249,6 +278,8 @@ async function append(database: Database, rows: readonly AuditRow[]): Promise<vo
       column((row) => row.outcome),
       column((row) => row.traceId),
       rows.map((row) => row.json),
+      [...heads.keys()].map(bytes),
+      [...heads.values()],
     ],
   });
 }

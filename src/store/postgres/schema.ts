@@ -71,6 +71,26 @@ const MIGRATIONS = [
    $body$;
    CREATE TRIGGER drawbridge_audit_is_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON drawbridge_audit
      FOR EACH STATEMENT EXECUTE FUNCTION drawbridge_audit_is_append_only();`,
+  `CREATE TABLE drawbridge_audit_heads (chain bytea PRIMARY KEY, json text NOT NULL) WITH (fillfactor = 50);
+   CREATE OR REPLACE FUNCTION drawbridge_audit_is_append_only() RETURNS trigger LANGUAGE plpgsql AS $body$
+     BEGIN
+       IF current_setting('drawbridge.retiring', true) = 'on' AND TG_OP <> 'TRUNCATE' THEN RETURN NULL; END IF;
+       RAISE EXCEPTION 'the audit log is append-only';
+     END
+   $body$;
+   CREATE FUNCTION drawbridge_retire(bigint[], text[], bytea[], text[]) RETURNS void LANGUAGE plpgsql AS $body$
+     BEGIN
+       PERFORM set_config('drawbridge.retiring', 'on', true);
+       DELETE FROM drawbridge_audit USING unnest($1, $2) AS given (sequence, stub)
+         WHERE drawbridge_audit.sequence = given.sequence AND given.stub IS NULL;
+       UPDATE drawbridge_audit SET subject = NULL, client = NULL, method = NULL, target = NULL, trace_id = NULL, json = given.stub
+         FROM unnest($1, $2) AS given (sequence, stub)
+         WHERE drawbridge_audit.sequence = given.sequence AND given.stub IS NOT NULL;
+       PERFORM set_config('drawbridge.retiring', 'off', true);
+       DELETE FROM drawbridge_audit_heads AS head USING unnest($3, $4) AS given (chain, json)
+         WHERE head.chain = given.chain AND head.json = given.json;
+     END
+   $body$;`,
 ] as const;
 
 /** Of the lock that makes one replica migrate while the others wait: "DRBG", 1. */

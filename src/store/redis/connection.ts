@@ -3,7 +3,7 @@ import { hash } from "node:crypto";
 import { isIP } from "node:net";
 import { createClient, ErrorReply } from "@redis/client";
 import { DrawbridgeError } from "../../core/errors.ts";
-import { failure, placeOf, unusable } from "../place.ts";
+import { failure, type PlaceSetting, placeOf, unusable } from "../place.ts";
 import { SCRIPTS } from "./scripts.ts";
 
 export type Reply = string | number | null | readonly Reply[];
@@ -30,8 +30,12 @@ const LAST_RETRY_MS = 2000;
 /** Commands under way at most; further ones are rejected. */
 const MAX_COMMANDS = 10_000;
 
-/** Connects once, so that a wrong setting is known at once. Throws `settings_invalid`. */
-export async function openRedis(url: string, warn: (message: string) => void): Promise<Redis> {
+/** Connects once, so that a wrong setting is known at once. Throws `settings_invalid`. `setting`: which one names it, for messages. */
+export async function openRedis(
+  url: string,
+  warn: (message: string) => void,
+  setting: PlaceSetting = "store",
+): Promise<Redis> {
   const { prefix, ...target } = targetOf(url);
   const place = placeOf(url);
   let opened = false;
@@ -43,7 +47,7 @@ export async function openRedis(url: string, warn: (message: string) => void): P
   function retryIn(retries: number, cause: Error): number | false {
     problem = reason(cause);
     if (!opened && (hopeless(cause) || Date.now() - begun > OPEN_MS)) return false;
-    if (!opened && retries === 0) warn(`The store ${place} does not answer yet (${problem}); trying again.`);
+    if (!opened && retries === 0) warn(`The ${setting} ${place} does not answer yet (${problem}); trying again.`);
     // Replicas that lost the server together do not all come back in the same moment.
     return Math.min(FIRST_RETRY_MS * 2 ** Math.min(retries, 10), LAST_RETRY_MS) * (0.75 + Math.random() / 2);
   }
@@ -109,7 +113,7 @@ export async function openRedis(url: string, warn: (message: string) => void): P
     for (const text of Object.values(SCRIPTS)) await command("SCRIPT", "LOAD", text).catch(() => {});
   } catch (thrown) {
     client.destroy();
-    throw unusable(place, reason(thrown));
+    throw unusable(place, reason(thrown), setting);
   }
   return {
     prefix,

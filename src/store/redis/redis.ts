@@ -176,10 +176,15 @@ function aliveRow<T>(id: string, found: Reply, now: number): Row<T> | undefined 
 function redisAudit(redis: Redis, writing: Redis): AuditLog {
   const log = `${redis.prefix}audit:log`;
 
-  async function jsonOf(sequence: number): Promise<Found> {
-    const [found] = await range(log, sequence, sequence, "XRANGE");
-    if (found === undefined) throw failure(`audit record ${sequence} is missing in Redis`);
-    return found;
+  /** None of a record that was retired. */
+  async function jsonOf(sequence: number): Promise<readonly Found[]> {
+    const found = await range(log, sequence, sequence, "XRANGE");
+    return found.length > 0 ? found : stubOf(sequence);
+  }
+
+  async function stubOf(sequence: number): Promise<readonly Found[]> {
+    const json = await redis.command("HGET", `${redis.prefix}audit:stubs`, String(sequence));
+    return typeof json === "string" ? [{ sequence, json }] : [];
   }
 
   async function range(stream: string, from: number, to: number, command: string, limit = BLOCK): Promise<Found[]> {
@@ -208,12 +213,22 @@ function redisAudit(redis: Redis, writing: Redis): AuditLog {
     return newest === true ? found.reverse() : found;
   }
 
+  async function hashOf(name: string): Promise<(readonly [field: string, value: string])[]> {
+    const flat = (await redis.command("HGETALL", `${redis.prefix}${name}`)) as readonly string[];
+    return flat.flatMap((field, at) => (at % 2 === 0 ? [[field, flat[at + 1] ?? ""] as const] : []));
+  }
+
+  async function stubsFrom(sequence: number): Promise<readonly Found[]> {
+    const stubs = (await hashOf("audit:stubs")).map(([which, json]) => ({ sequence: Number(which), json }));
+    return stubs.filter((stub) => stub.sequence >= sequence);
+  }
+
   return {
-    async append(rows) {
+    async append(rows, head) {
       checkAuditRows(rows);
       if (rows.length === 0) return;
       const words = rows.flatMap((row) => [row.id, String(row.at), JSON.stringify(columnsOf(row)), row.json]);
-      await writing.run("append", words);
+      await writing.run("append", [head?.chain ?? "", head?.json ?? "", ...words]);
     },
     async read(query) {
       checkPage(query);
@@ -223,17 +238,31 @@ function redisAudit(redis: Redis, writing: Redis): AuditLog {
       const found: Found[] = [];
       if (matches === undefined) {
         const from = (query.after ?? 0) + 1;
-        found.push(...(await range(log, from, Number.MAX_SAFE_INTEGER, command, query.limit)));
+        const kept = await range(log, from, Number.MAX_SAFE_INTEGER, command, query.limit);
+        const order = newest ? -1 : 1;
+        const all = [...kept, ...(await stubsFrom(from))].sort((a, b) => (a.sequence - b.sequence) * order);
+        found.push(...all.slice(0, query.limit));
       } else {
         // A block at a time, and compared here: a search of a long log must not hold up the server.
         for (const [from, to] of await spans(query)) {
           const looked = await range(`${redis.prefix}audit:columns`, from, to, command);
           const hits = looked.filter(({ json }) => matches(json)).slice(0, query.limit - found.length);
-          found.push(...(await Promise.all(hits.map(({ sequence }) => jsonOf(sequence)))));
+          found.push(...(await Promise.all(hits.map(({ sequence }) => jsonOf(sequence)))).flat());
           if (found.length >= query.limit) break;
         }
       }
       return newest ? found.reverse() : found;
+    },
+    async heads() {
+      return (await hashOf("audit:heads")).map(([chain, json]) => ({ chain, json }));
+    },
+    async retire({ records, heads }) {
+      const words = records.flatMap(({ sequence, stub }) => [String(sequence), stub ?? ""]);
+      await writing.run("retire", [
+        String(heads.length),
+        ...heads.flatMap(({ chain, json }) => [chain, json]),
+        ...words,
+      ]);
     },
   };
 }

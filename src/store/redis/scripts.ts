@@ -9,9 +9,11 @@
  * - `audit:log`, `audit:columns` streams whose ids are the sequence numbers: the records, and what they are searched by
  * - `audit:times` the earliest and the latest time in each block of the log, so that a search by time passes over the others
  * - `audit:ids` sequence by record id; `audit:last` the last sequence
+ * - `audit:heads` the last head of each chain; `audit:stubs` what was left of retired records, by sequence
  *
  * Rows have no expiry of Redis' own: it would leave their names in the sorted sets, and it knows only the server's clock.
  */
+import { COUNT_LEAVE, COUNT_RENEW, COUNT_TAKE } from "./counting-scripts.ts";
 
 /** KEYS[1] is the prefix in each. Not for a cluster, unless the prefix has a hash tag: the other keys follow from it and from rows. */
 const PRELUDE = `
@@ -101,11 +103,11 @@ return #members
 export const BLOCK = 1000;
 /** How many arguments `APPEND` takes for each record. */
 const WIDTH = 4;
-/** ARGV: of each record id, at, columns, json. */
+/** ARGV: chain and head, both "" for none; of each record id, at, columns, json. */
 const APPEND = `
 local last = tonumber(redis.call('GET', prefix .. 'audit:last') or '0')
 local times = {}
-for at = 1, #ARGV, ${WIDTH} do
+for at = 3, #ARGV, ${WIDTH} do
   local sequence = string.format('%.0f', last + 1)
   if redis.call('HSETNX', prefix .. 'audit:ids', ARGV[at], sequence) == 1 then
     redis.call('XADD', prefix .. 'audit:columns', sequence .. '-0', 'c', ARGV[at + 2])
@@ -125,6 +127,23 @@ for at = 1, #ARGV, ${WIDTH} do
 end
 for block, span in pairs(times) do redis.call('HSET', prefix .. 'audit:times', block, span[1] .. ' ' .. span[2]) end
 redis.call('SET', prefix .. 'audit:last', string.format('%.0f', last))
+if ARGV[1] ~= '' then redis.call('HSET', prefix .. 'audit:heads', ARGV[1], ARGV[2]) end
+`;
+
+/** ARGV: how many heads, chain and head of each; of each record its sequence and its stub or "". */
+const RETIRE = `
+local heads = tonumber(ARGV[1])
+for at = 2, heads * 2, 2 do
+  if redis.call('HGET', prefix .. 'audit:heads', ARGV[at]) == ARGV[at + 1] then
+    redis.call('HDEL', prefix .. 'audit:heads', ARGV[at])
+  end
+end
+for at = heads * 2 + 2, #ARGV, 2 do
+  redis.call('XDEL', prefix .. 'audit:columns', ARGV[at] .. '-0')
+  redis.call('XDEL', prefix .. 'audit:log', ARGV[at] .. '-0')
+  if ARGV[at + 1] ~= '' then redis.call('HSET', prefix .. 'audit:stubs', ARGV[at], ARGV[at + 1])
+  else redis.call('HDEL', prefix .. 'audit:stubs', ARGV[at]) end
+end
 `;
 
 export const SCRIPTS = {
@@ -134,4 +153,8 @@ export const SCRIPTS = {
   deleteWhere: PRELUDE + DELETE_WHERE,
   sweep: PRELUDE + SWEEP,
   append: PRELUDE + APPEND,
+  retire: PRELUDE + RETIRE,
+  countTake: PRELUDE + COUNT_TAKE,
+  countLeave: PRELUDE + COUNT_LEAVE,
+  countRenew: PRELUDE + COUNT_RENEW,
 } as const satisfies Record<string, string>;

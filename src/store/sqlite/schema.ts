@@ -53,6 +53,16 @@ const MIGRATIONS = [
      BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
    CREATE TRIGGER audit_is_not_deleted BEFORE DELETE ON audit
      BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;`,
+  // Outside of the transaction that retires records, `through` is 0.
+  `CREATE TABLE audit_heads (chain TEXT PRIMARY KEY, json TEXT NOT NULL) STRICT, WITHOUT ROWID;
+   CREATE TABLE audit_retiring (through INTEGER NOT NULL) STRICT;
+   INSERT INTO audit_retiring VALUES (0);
+   DROP TRIGGER audit_is_not_changed;
+   DROP TRIGGER audit_is_not_deleted;
+   CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit WHEN OLD.sequence > (SELECT through FROM audit_retiring)
+     BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
+   CREATE TRIGGER audit_is_not_deleted BEFORE DELETE ON audit WHEN OLD.sequence > (SELECT through FROM audit_retiring)
+     BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;`,
 ] as const;
 
 /** Columns of a record as reads select them. */

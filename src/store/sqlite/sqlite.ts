@@ -103,9 +103,9 @@ function rowOf<T>(columns: Columns): Row<T> {
 
 function sqliteAudit(database: DatabaseSync, write: Write): AuditLog {
   return {
-    async append(rows) {
+    async append(rows, head) {
       checkAuditRows(rows);
-      if (rows.length > 0) await write({ do: "append", columns: columnsOf(rows) });
+      if (rows.length > 0) await write({ do: "append", columns: columnsOf(rows), head });
     },
     async read(query) {
       checkPage(query);
@@ -113,6 +113,13 @@ function sqliteAudit(database: DatabaseSync, write: Write): AuditLog {
       const found = database.prepare(sql).all(...values);
       if (query.newest === true) found.reverse();
       return found.map((row) => ({ sequence: Number(row["sequence"]), json: String(row["json"]) }));
+    },
+    async heads() {
+      const found = database.prepare("SELECT chain, json FROM audit_heads ORDER BY chain").all();
+      return found.map((row) => ({ chain: String(row["chain"]), json: String(row["json"]) }));
+    },
+    async retire(retired) {
+      await write({ do: "retire", ...retired });
     },
   };
 }

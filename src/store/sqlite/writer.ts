@@ -4,12 +4,18 @@
  */
 import type { DatabaseSync } from "node:sqlite";
 import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
+import type { AuditHead, Retired } from "../ports.ts";
 import { AUDIT_COLUMNS, connect, ROW } from "./schema.ts";
 
 /** What the main thread asks for. `now` is its clock. */
 export type Operation =
   /** `AUDIT_COLUMNS` of each row, all rows in one flat list. */
-  | { readonly do: "append"; readonly columns: readonly (string | number | null)[] }
+  | {
+      readonly do: "append";
+      readonly columns: readonly (string | number | null)[];
+      readonly head: AuditHead | undefined;
+    }
+  | ({ readonly do: "retire" } & Retired)
   | {
       readonly do: "put";
       readonly kind: string;
@@ -109,6 +115,15 @@ function operations(database: DatabaseSync): Run {
     `INSERT INTO audit (${AUDIT_COLUMNS.join(", ")}) VALUES (${AUDIT_COLUMNS.map(() => "?").join(", ")})
      ON CONFLICT (id) DO NOTHING`,
   );
+  const head = database.prepare(
+    "INSERT INTO audit_heads VALUES (?, ?) ON CONFLICT (chain) DO UPDATE SET json = excluded.json",
+  );
+  const through = database.prepare("UPDATE audit_retiring SET through = ?");
+  const deleteRecord = database.prepare("DELETE FROM audit WHERE sequence = ?");
+  const leaveStub = database.prepare(
+    "UPDATE audit SET subject = NULL, client = NULL, method = NULL, target = NULL, trace_id = NULL, json = ? WHERE sequence = ?",
+  );
+  const deleteHead = database.prepare("DELETE FROM audit_heads WHERE chain = ? AND json = ?");
   const find = database.prepare("SELECT row, version, expires_at FROM records WHERE kind = ? AND id = ?");
   const insert = database.prepare(
     `INSERT INTO records (kind, id, value, version, expires_at) VALUES (?, ?, ?, ?, ?)
@@ -127,9 +142,19 @@ function operations(database: DatabaseSync): Run {
     row !== undefined && (row["expires_at"] === null || Number(row["expires_at"]) > now);
 
   return {
-    append({ columns }) {
+    append({ columns, head: last }) {
       const width = AUDIT_COLUMNS.length;
       for (let i = 0; i < columns.length; i += width) append.run(...columns.slice(i, i + width));
+      if (last !== undefined) head.run(last.chain, last.json);
+    },
+    retire({ records, heads }) {
+      through.run(Math.max(0, ...records.map(({ sequence }) => sequence)));
+      for (const { sequence, stub } of records) {
+        if (stub === undefined) deleteRecord.run(sequence);
+        else leaveStub.run(stub, sequence);
+      }
+      through.run(0);
+      for (const { chain, json } of heads) deleteHead.run(chain, json);
     },
     put({ kind, id, json, ifVersion, expiresAt, index: entries, now }) {
       const stored = find.get(kind, id);
