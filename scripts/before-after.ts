@@ -215,7 +215,7 @@ async function withDesk<T>(work: (look: Look, settings: Settings) => Promise<T>)
     // A job after the other, by one process.
     const server = { ...orders, environment: { ORDERS_DB: join(folder, "orders.db") } };
     const settings = { ...loaded.settings, servers: { orders: server } };
-    await using look = openLook({ ...loaded, settings }, { env: process.env });
+    await using look = openLook({ ...loaded, settings }, process);
     return await work(look, settings);
   } finally {
     rmSync(folder, { recursive: true, force: true });

@@ -137,6 +137,9 @@ async function main(file: string): Promise<void> {
       } catch (thrown) {
         row.differences.push(`could not be tried alone: ${reason(thrown)}`);
       }
+      // One that only ran confined could not be asked, and packages of Python have no file that tells.
+      if (row.version === "?")
+        row.version = rows.find((other) => servers[other.name]?.command[0] === server.command[0])?.version ?? "?";
       console.log(`alone  ${name}: ${row.tools} tools, ${row.differences.length} differences`);
     }
     await together(rows, servers, await start(servers), calls, Number(values.minutes) * 60_000);
@@ -153,7 +156,9 @@ async function alone(row: Row, server: Server, one: World, args: Arguments): Pro
   try {
     row.version = packageOf(server) ?? direct?.getServerVersion()?.version ?? "?";
     const own = direct === undefined ? undefined : await toolsOf(direct as unknown as AnyClient);
+    /** What each tool was called with, and how that ended, without the gateway. */
     const without = new Map<string, Ended>();
+    const asked = new Map<string, Json>();
     for (const era of ERAS) {
       const client = (await one[era]()) as unknown as AnyClient;
       const seen = await toolsOf(client);
@@ -164,7 +169,9 @@ async function alone(row: Row, server: Server, one: World, args: Arguments): Pro
       row.prompts = await client.listPrompts().then(({ prompts }) => prompts.length, none);
       row.resources = await client.listResources().then(({ resources }) => resources.length, none);
       for (const tool of seen.filter((each) => args.permits(each))) {
-        const params = { name: tool.name, arguments: args.of(tool) };
+        const given = asked.get(tool.name) ?? args.of(tool);
+        asked.set(tool.name, given);
+        const params = { name: tool.name, arguments: given };
         if (direct !== undefined && era === "legacy")
           without.set(tool.name, await ended(() => direct.callTool(params, undefined, { timeout: DIRECT_TIMEOUT_MS })));
         const within = await ended(() => client.callTool(params));
@@ -195,6 +202,7 @@ async function connected({ command, environment, cwd }: Server): Promise<Client>
 /** Name and version of the npm package that a command starts. */
 function packageOf({ command }: Server): string | undefined {
   const found = command
+    .filter((part) => part !== process.execPath)
     .map((part) => /^(.*\/node_modules\/((?:@[^/]+\/)?[^/]+))\//.exec(part))
     .find((match) => match !== null);
   if (found?.[1] === undefined) return undefined;

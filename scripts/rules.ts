@@ -4,7 +4,9 @@ import { join } from "node:path";
 import type { JsonObject } from "../src/core/call.ts";
 import { OWASP, pointsOf } from "../src/inspect/finding.ts";
 import type { Rule } from "../src/inspect/rule.ts";
-import { RULES } from "../src/inspect/rules/index.ts";
+import { HYGIENE, RULES } from "../src/inspect/rules/index.ts";
+import type { InspectedServer, SetRule } from "../src/inspect/set-rule.ts";
+import { SET_RULES } from "../src/inspect/sets/index.ts";
 
 const folder = join(import.meta.dirname, "../docs/rules");
 
@@ -12,34 +14,59 @@ const folder = join(import.meta.dirname, "../docs/rules");
 export function rulePages(): ReadonlyMap<string, string> {
   return new Map([
     [join(folder, "README.md"), index()],
-    ...RULES.map((rule): [string, string] => [join(folder, `${rule.id}.md`), page(rule)]),
+    ...[...RULES, ...HYGIENE, ...SET_RULES].map((rule): [string, string] => [
+      join(folder, `${rule.id}.md`),
+      page(rule),
+    ]),
   ]);
 }
 
 function index(): string {
-  const rows = RULES.map(
-    ({ id, title, owasp, severity, confidence }) =>
-      `| [${id}](${id}.md) | ${title} | ${owasp} | ${severity} | ${confidence} |`,
-  );
   return `# Rules of \`drawbridge check\`
 
 Written by \`node scripts/rules.ts\` from the rules themselves. How verdicts follow from them, and how often they are right, is in
-[detection](../detection.md).
+[detection](../detection.md); how grades follow, in [check](../check.md).
 
-| rule | a tool that | OWASP MCP | severity | confidence |
-|---|---|---|---|---|
-${rows.join("\n")}
+## Suspicious definitions
+
+These make the verdict of a tool: block, review or clean.
+
+${table(RULES)}
+
+## Careless definitions
+
+These cost points of the grade, and never make a verdict.
+
+${table(HYGIENE)}
+
+## Servers and sets of them
+
+Read from settings and from what several servers list. Rules of severity medium make no verdict.
+
+${table(SET_RULES)}
 `;
 }
 
-function page(rule: Rule): string {
+function table(rules: readonly (Rule | SetRule)[]): string {
+  const rows = rules.map(
+    ({ id, title, owasp, principle, severity, confidence }) =>
+      `| [${id}](${id}.md) | ${title} | ${owasp} | ${principle} | ${severity} | ${confidence} |`,
+  );
+  return ["| rule | what | OWASP MCP | principle | severity | confidence |", "|---|---|---|---|---|---|", ...rows].join(
+    "\n",
+  );
+}
+
+function page(rule: Rule | SetRule): string {
+  const set = SET_RULES.some(({ id }) => id === rule.id);
+  const careless = HYGIENE.find(({ id }) => id === rule.id);
   return `# ${rule.id}
 
-Finds a tool that ${rule.title}.
+Finds a ${set ? "server" : "tool"} that ${rule.title}.
 
 - OWASP MCP Top 10: ${rule.owasp}, ${OWASP[rule.owasp]}
 - Principle: ${rule.principle}
-- Severity ${rule.severity}, confidence ${rule.confidence}: ${pointsOf(rule)} points. A single sign may be lighter or heavier.
+- Severity ${rule.severity}, confidence ${rule.confidence}. ${careless === undefined ? `${pointsOf(rule)} points; a single sign may be lighter or heavier.` : `It costs ${careless.cost} of a tool's hundred points in its principle, and makes no verdict.`}
 
 **Why.** ${rule.why}
 
@@ -56,7 +83,7 @@ ${rule.good.map(example).join("\n")}
 }
 
 /** What is not seen is written as an escape: a page about hidden text hides none. */
-function example(definition: JsonObject): string {
+function example(definition: JsonObject | readonly InspectedServer[]): string {
   const text = JSON.stringify(definition).replace(
     /[\p{Cc}\p{Cf}\p{Co}\p{Default_Ignorable_Code_Point}]/gu,
     (char) => `\\u{${(char.codePointAt(0) ?? 0).toString(16)}}`,

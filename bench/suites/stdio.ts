@@ -1,14 +1,17 @@
 /** Does a wrapped stdio server hold under many clients, and does each get its own answer? How fast is one child? */
 import { freemem } from "node:os";
 import { type Arm, LeftOut, startAll } from "../arms/arm.ts";
+import { drawbridge } from "../arms/drawbridge.ts";
 import { mcpProxy, supergateway } from "../arms/rivals.ts";
 import { WRONG_ANSWER } from "../client.ts";
 import { ANY_CORE, SERVER_CORE } from "../cores.ts";
 import { evidence } from "../evidence.ts";
 import { amount, each, type Figure, failures, kinds, ratio, spread, type Table } from "../figures.ts";
+import { INSPECTED } from "../inspector.ts";
 import type { LoadResult } from "../load.ts";
 import { plain } from "../plain.ts";
 import { inTurns, undisturbed } from "../rounds.ts";
+import { leftBehind } from "./left-behind.ts";
 import { AUDITS, armName, drawbridges, type Effort, type Suite, type SuiteResult } from "./suite.ts";
 
 export const stdio: Suite = {
@@ -76,13 +79,26 @@ async function survival(effort: Effort): Promise<SuiteResult> {
       figures[`stdio.wrong.${stress.key}`] = each(own, (run) => run.failures[WRONG_ANSWER] ?? 0);
     }
   }
+  const inspected = drawbridge({
+    name: "drawbridge, inspected",
+    audit: "durable",
+    // Idle processes go soon here, so that it shows whether all of them do.
+    server: { command: child, processes: { idleSeconds: 5 } },
+    otlp: `http://127.0.0.1:${ours.sink.port}`,
+    nodeFlags: INSPECTED,
+  });
+  const left = await leftBehind(inspected, [200, 1000, 5000], effort);
   const last = tables.at(-1);
   const notes = [
     "All connections use the same JSON-RPC id, as independent clients that count for themselves do. A fresh start for each run.",
     await evidence([durable], ours.sink),
   ];
   if (last !== undefined) tables[tables.length - 1] = { ...last, notes: [...last.notes, ...notes] };
-  return { tables, figures, raw };
+  return {
+    tables: [...tables, left.table],
+    figures: { ...figures, ...left.figures },
+    raw: { stresses: raw, left: left.raw },
+  };
 }
 
 /** Several runs, each against a fresh start: what one run left in a queue must not show in the next. */

@@ -1,11 +1,15 @@
-/** What can be checked: the list of tools of a server, as JSON. */
+/** What can be checked: lists of tools, with what is known of the servers that they came from. */
 import { z } from "zod";
 import type { JsonObject } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
+import type { InspectedServer } from "../inspect/set-rule.ts";
 
 export interface Target {
-  readonly server: string | undefined;
-  readonly tools: readonly JsonObject[];
+  /** What reports call it: a file, a command. */
+  readonly name: string;
+  readonly servers: readonly InspectedServer[];
+  /** Servers that could not be read, and why. */
+  readonly unread?: readonly { readonly server: string; readonly problem: string }[];
 }
 
 /** A list of more tools than this is not read. */
@@ -40,9 +44,7 @@ export function readTools(text: string, name: string): Target {
     throw new DrawbridgeError(
       "settings_invalid",
       `${name} holds no list of tools. Give it the answer to tools/list, {"tools": […]}.`,
-      {
-        detail: z.prettifyError(read.error),
-      },
+      { detail: z.prettifyError(read.error) },
     );
-  return { server: undefined, tools: read.data.tools as JsonObject[] };
+  return { name, servers: [{ name: "", tools: read.data.tools as JsonObject[] }] };
 }

@@ -1,31 +1,48 @@
-/** `drawbridge check`: what is suspicious in the tools of a server, before anybody serves them. */
-import { readFile } from "node:fs/promises";
-import { isAbsolute, join } from "node:path";
+/** `drawbridge check`: what is suspicious and what is careless in a server, before anybody serves it. */
+import { existsSync } from "node:fs";
+import { readFile, writeFile } from "node:fs/promises";
+import { resolve } from "node:path";
 import { type Command, Option } from "commander";
+import { readBaseline, type Waiver, writeBaseline } from "../check/baseline.ts";
 import { check, type Report, worst } from "../check/check.ts";
+import { atLeastAsBad, type Grade } from "../check/grade.ts";
 import { jsonReport } from "../check/reports/json.ts";
+import { markdownReport } from "../check/reports/markdown.ts";
+import { sarifReport } from "../check/reports/sarif.ts";
 import { textReport } from "../check/reports/text.ts";
-import { readTools } from "../check/targets.ts";
 import { DrawbridgeError } from "../core/errors.ts";
-import { Ended, EXIT } from "./main.ts";
+import { readTarget } from "./check-targets.ts";
+import { Ended, EXIT, version } from "./main.ts";
 import { painter, type Terminal } from "./terminal.ts";
 
 const HELP = `
-Reads the answer to tools/list from a file, {"tools": […]}, and judges every tool: block, review or clean. It needs no network and
-no account. docs/detection.md says how often it is right, docs/rules/ what each rule finds.
+Judges every tool (block, review or clean) and grades the server from A to F by the five principles. Offline, without an account.
+It takes the answer to tools/list as a file, {"tools": […]}; a command after --, which is started in a sandbox without network; a
+drawbridge.yaml, of which it grades what is served; the settings of a client (mcp.json, or claude, cursor, vscode, …); a lockfile.
+docs/check.md explains grades and formats, docs/detection.md how often verdicts are right, docs/rules/ what each rule finds.
 
-Exit codes: 0 nothing at or above --fail-on, 1 something is, 2 wrong usage or a file that cannot be read.
+Exit codes: 0 nothing at or above --fail-on, 1 something is, or a server could not be read, 2 wrong usage or an unreadable file.
 
 Examples:
   $ drawbridge check tools.json
-  $ drawbridge check --fail-on review tools.json
-  $ drawbridge check --isolate --format json tools.json > report.json
+  $ drawbridge check -- node server.js
+  $ drawbridge check --fail-on C drawbridge.yaml
+  $ drawbridge check --format sarif mcp.json > check.sarif
+  $ drawbridge check --write-baseline accepted.json --reason "reviewed in June" tools.json
+  $ drawbridge check --baseline accepted.json tools.json
 `;
 
 interface CheckCommandOptions {
-  readonly format: "text" | "json";
+  readonly format: keyof typeof REPORTS;
   readonly isolate: boolean;
-  readonly failOn: keyof typeof FAILS;
+  readonly failOn: keyof typeof FAILS | Grade;
+  readonly baseline?: string;
+  readonly writeBaseline?: string;
+  readonly reason?: string;
+  readonly expires?: string;
+  readonly start: boolean;
+  readonly read: readonly string[];
+  readonly sandbox: boolean;
 }
 
 /** Which verdicts make the command fail. */
@@ -33,46 +50,98 @@ const FAILS = { block: ["block"], review: ["block", "review"], never: [] } as co
   string,
   readonly string[]
 >;
+const GRADES = ["B", "C", "D", "F"] as const satisfies readonly Grade[];
 const REPORTS = {
   text: (report: Report, terminal: Terminal) => textReport(report, painter(terminal.stdout, terminal.env)),
   json: jsonReport,
+  sarif: (report: Report) => sarifReport(report, version()),
+  markdown: markdownReport,
 } as const;
+/** How long a waiver holds unless --expires says so. */
+const WAIVER_DAYS = 90;
+const DAY_MS = 86_400_000;
 
-export function define(command: Command, terminal: Terminal): void {
+export function define(command: Command, terminal: Terminal, rest: readonly string[] | undefined): void {
   command
-    .argument("<tools.json>", "the answer to tools/list, as a file; - reads standard input")
+    .argument("[target]", "a file, or the name of a client; - reads a list of tools from standard input")
     .addOption(
       new Option("--format <format>", "how the report is written").choices(Object.keys(REPORTS)).default("text"),
     )
-    .option("--isolate", "judge each tool by itself, and compare none with the others", false)
+    .option("--isolate", "judge each tool by itself: compare none with the others, and give no grades", false)
     .addOption(
-      new Option("--fail-on <verdict>", "end with exit code 1 when a tool is so grave")
-        .choices(Object.keys(FAILS))
+      new Option("--fail-on <what>", "end with exit code 1 at this verdict, or at this grade or a worse one")
+        .choices([...Object.keys(FAILS), ...GRADES])
         .default("block"),
     )
+    .option("--baseline <file>", "findings that a person took: they count for nothing until they expire")
+    .option("--write-baseline <file>", "write what is found now, and not waived yet, as a baseline")
+    .option("--reason <text>", "with --write-baseline: why these findings are taken")
+    .option("--expires <date>", `with --write-baseline: the last day, YYYY-MM-DD (default: in ${WAIVER_DAYS} days)`)
+    .option("--start", "start the servers of a client's settings, in a sandbox, and judge their tools", false)
+    .option("--read <path...>", "what a command after -- may read beside its own program", [])
+    .option("--no-sandbox", "start a command after -- as you, with your network and files")
     .addHelpText("after", HELP)
-    .action((file: string, options: CheckCommandOptions) => run(file, options, terminal));
+    .action((target: string | undefined, options: CheckCommandOptions) => run(target, rest, options, terminal));
 }
 
-async function run(file: string, { format, isolate, failOn }: CheckCommandOptions, terminal: Terminal): Promise<void> {
-  const target = readTools(await textOf(file, terminal), file === "-" ? "Standard input" : file);
-  const report = await check(target, { isolate });
+async function run(
+  given: string | undefined,
+  rest: readonly string[] | undefined,
+  options: CheckCommandOptions,
+  terminal: Terminal,
+): Promise<void> {
+  const { format, isolate, failOn, baseline: file } = options;
+  if (options.writeBaseline !== undefined && (options.reason ?? "").trim().length < 3)
+    throw usage("--write-baseline needs --reason: say why these findings are taken.");
+  const baseline = file === undefined ? [] : readBaseline(await textOf(file, terminal), file);
+  const target = await readTarget(given, rest, options, terminal);
+  const report = await check(target, { isolate, baseline });
+  if (options.writeBaseline !== undefined) await keep(report, baseline, options, terminal);
   await written(REPORTS[format](report, terminal), terminal);
+  if (options.writeBaseline !== undefined) return;
+  if (report.unread.length > 0 || fails(report, failOn)) throw new Ended(EXIT.failed);
+}
+
+function fails(report: Report, failOn: CheckCommandOptions["failOn"]): boolean {
+  if (isGrade(failOn)) return report.grades !== undefined && atLeastAsBad(report.grades.overall, failOn);
   const grave: readonly string[] = FAILS[failOn];
-  if (grave.includes(worst(report))) throw new Ended(EXIT.failed);
+  return grave.includes(worst(report));
+}
+
+function isGrade(value: string): value is Grade {
+  return (GRADES as readonly string[]).includes(value);
+}
+
+/** Waivers that are there stay, with their reasons; what has expired is written anew. */
+async function keep(
+  { tools, servers }: Report,
+  baseline: readonly Waiver[],
+  { writeBaseline: file, reason = "", expires }: CheckCommandOptions,
+  terminal: Terminal,
+): Promise<void> {
+  if (file === undefined) return;
+  const last = expires ?? new Date(Date.now() + WAIVER_DAYS * DAY_MS).toISOString().slice(0, 10);
+  const found = [
+    ...tools.flatMap(({ name, findings }) => findings.map((finding) => ({ about: `tool ${name}`, finding }))),
+    ...servers.flatMap(({ name, findings }) => findings.map((finding) => ({ about: `server ${name}`, finding }))),
+  ].filter(({ finding }) => !finding.waived);
+  const added = found.map(({ about, finding: { rule, where, fingerprint } }) => ({
+    fingerprint,
+    rule,
+    about: `${about}${where}`,
+    reason: reason.trim(),
+    expires: last,
+  }));
+  const text = writeBaseline([...baseline, ...added]);
+  readBaseline(text, file);
+  await writeFile(resolve(terminal.cwd, file), text);
+  terminal.stderr.write(`wrote ${file}: ${added.length} findings waived until ${last}\n`);
 }
 
 async function textOf(file: string, terminal: Terminal): Promise<string> {
-  if (file === "-") {
-    const pieces: string[] = [];
-    for await (const piece of terminal.pieces?.() ?? []) pieces.push(piece);
-    return pieces.join("");
-  }
-  try {
-    return await readFile(isAbsolute(file) ? file : join(terminal.cwd, file), "utf8");
-  } catch (cause) {
-    throw new DrawbridgeError("settings_invalid", `${file} cannot be read.`, { detail: String(cause), cause });
-  }
+  const path = resolve(terminal.cwd, file);
+  if (!existsSync(path)) throw usage(`There is no baseline ${file}.`);
+  return readFile(path, "utf8");
 }
 
 /** Waits until the reader has taken it: a report may be longer than a pipe holds. */
@@ -83,3 +152,5 @@ async function written(text: string, { stdout }: Terminal): Promise<void> {
     stdout.once?.("error", resolve);
   });
 }
+
+const usage = (message: string) => new DrawbridgeError("settings_invalid", message);

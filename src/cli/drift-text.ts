@@ -13,7 +13,9 @@ export function driftLines({ parts, alarms, classes }: Drift, paint: Painter): s
   const only = classes.includes("new") ? "+" : classes.includes("gone") ? "-" : undefined;
   const told = only === undefined ? parts : parts.filter(({ part }) => SHOWN.has(part));
   return [
-    ...(alarms.length === 0 ? [] : [paint(["red", "bold"], `  ! it brings ${alarms.join(", ")}`)]),
+    ...(alarms.length === 0 ? [] : wrapped(`it brings ${seen(alarms.join(", "))}`, WIDTH - 2)).map((line, at) =>
+      paint(["red", "bold"], `  ${at === 0 ? "!" : " "} ${line}`),
+    ),
     ...told.flatMap((part) => partLines(part, only === undefined, paint)),
   ];
 }

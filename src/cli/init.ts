@@ -7,7 +7,7 @@ import { settingsForCommand, settingsForUrl } from "../config/defaults.ts";
 import { type LoadedSettings, loadSettings } from "../config/load.ts";
 import { proposedFile } from "../config/proposed-file.ts";
 import { isSchemaObject } from "../contract/accepts.ts";
-import { resultOf } from "../contract/compose.ts";
+import { resultOf } from "../contract/carry-out.ts";
 import { type Offer, type Proposal, proposeContracts } from "../contract/propose.ts";
 import { estimateTokens } from "../contract/tokens.ts";
 import type { JsonObject, JsonValue } from "../core/call.ts";

@@ -22,10 +22,11 @@ import { lookAlikes } from "../contract/look-alikes.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import { lockPath, readLockFile } from "../gateway/lock.ts";
 import { openPins, type Pin } from "../gateway/pins.ts";
+import { inspectedDrift } from "../gateway/suspicion.ts";
 import { silentLogger } from "../observe/logger.ts";
 import { driftLines, seen } from "./drift-text.ts";
+import { type OfferedServer, offeredNow } from "./look.ts";
 import { Ended, EXIT } from "./main.ts";
-import { type OfferedServer, offeredNow } from "./offered.ts";
 import { acceptInStore } from "./pins.ts";
 import { DEFAULT_FILE, withStore } from "./store.ts";
 import { type Painter, painter, type Terminal } from "./terminal.ts";
@@ -177,7 +178,7 @@ async function pin(servers: readonly string[], options: LockOptions, terminal: T
     next.set(server, new Map(kept.map((one) => [lockKey(one.kind, one.name), one])));
     said.push(`pinned ${server}: ${countedKinds(kept)}`, ...left.map((one) => `left out: ${one}`));
   }
-  const differing = judged(work, looked);
+  const differing = await judged(work, looked);
   await save(work, next);
   const problems = problemsOf(looked);
   if (options.format === "json")
@@ -207,7 +208,7 @@ async function pin(servers: readonly string[], options: LockOptions, terminal: T
 async function diff(servers: readonly string[], options: LockOptions, terminal: Terminal): Promise<void> {
   const work = await begin(options, terminal);
   const looked = await offeredNow(work.loaded, servers, terminal);
-  const all = work.lock === undefined ? await storeDrift(work, looked, options, terminal) : judged(work, looked);
+  const all = work.lock === undefined ? await storeDrift(work, looked, options, terminal) : await judged(work, looked);
   const problems = problemsOf(looked);
   print(work, all, problems, options, terminal);
   fail(problems, terminal);
@@ -221,7 +222,7 @@ async function verify(servers: readonly string[], options: LockOptions, terminal
       `There is no lockfile ${work.shownPath} to verify against. \`drawbridge pin\` writes it.`,
     );
   const looked = options.offline === true ? [] : await offeredNow(work.loaded, servers, terminal);
-  const all = judged(work, looked);
+  const all = await judged(work, looked);
   const problems = problemsOf(looked);
   const { firstSeen } = work.loaded.settings.lock;
   const unpinned = looked.filter(({ server, offered }) => offered !== undefined && work.lock?.has(server) !== true);
@@ -244,7 +245,7 @@ async function approve(target: string, options: LockOptions, terminal: Terminal)
   const covered = work.lock?.has(server) === true;
   const looked = covered ? await offeredNow(work.loaded, [server], terminal) : [];
   fail(problemsOf(looked), terminal);
-  const candidates = covered ? judged(work, looked) : await storeDrift(work, undefined, options, terminal);
+  const candidates = covered ? await judged(work, looked) : await storeDrift(work, undefined, options, terminal);
   const wanted = candidates.filter(
     (one) =>
       one.server === server &&
@@ -331,24 +332,33 @@ async function storeDrift(
             : [{ kind: kinds(pin), name: pin.name, pin: now.pin, value: now.definition }];
         })
       : lockOf(looked.flatMap(({ offered }) => offered ?? []));
-  return withReactions(loaded, lockDrift(before, after), after).filter(
+  return (await withReactions(loaded, lockDrift(before, after), before, after)).filter(
     // Of a server that is in no lockfile the version and the capabilities are not pinned.
     ({ kind, drift }) =>
       looked === undefined || kind !== "server" || drift.parts.some(({ part }) => part === "instructions"),
   );
 }
 
-function judged({ loaded, lock }: Work, looked: readonly OfferedServer[]): readonly Judged[] {
+function judged({ loaded, lock = new Map() }: Work, looked: readonly OfferedServer[]): Promise<readonly Judged[]> {
   const now = lockOf(looked.flatMap(({ offered }) => offered ?? []));
-  return withReactions(loaded, lockDrift(lock ?? new Map(), now), now);
+  return withReactions(loaded, lockDrift(lock, now), lock, now);
 }
 
-function withReactions({ settings }: LoadedSettings, all: readonly LockDrift[], now: Lock): readonly Judged[] {
-  return all.map((one) => ({
-    ...one,
-    reaction: reactionTo(one.drift, settings.lock.policy),
-    offered: now.get(one.server)?.get(lockKey(one.kind, one.name))?.pin,
-  }));
+async function withReactions(
+  { settings }: LoadedSettings,
+  all: readonly LockDrift[],
+  before: Lock,
+  now: Lock,
+): Promise<readonly Judged[]> {
+  const { policy, inspect } = settings.lock;
+  const judgedAll: Judged[] = [];
+  for (const one of all) {
+    const { server, kind, name } = one;
+    const [was, is] = [before, now].map((side) => side.get(server)?.get(lockKey(kind, name)));
+    const drift = inspect === "off" ? one.drift : await inspectedDrift(one.drift, server, kind, was?.value, is?.value);
+    judgedAll.push({ ...one, drift, reaction: reactionTo(drift, policy), offered: is?.pin });
+  }
+  return judgedAll;
 }
 
 /** Names that could be taken for others', which nobody has seen side by side yet. */

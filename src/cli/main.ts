@@ -52,6 +52,10 @@ const COMMANDS: Readonly<Record<string, CommandRow>> = {
     summary: "for CI: whether the servers are as the lockfile says",
     load: async () => ({ define: (await import("./lock.ts")).defineVerify }),
   },
+  approvals: {
+    summary: "calls that wait for a person: see, approve and deny them",
+    load: () => import("./approvals.ts"),
+  },
   tools: { summary: "how many tools a role sees, and how many tokens they cost", load: () => import("./tools.ts") },
   pins: { summary: "see which definitions changed, and accept a change", load: () => import("./pins.ts") },
   why: { summary: "why somebody may call something, or may not", load: () => import("./why.ts") },

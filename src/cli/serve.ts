@@ -1,7 +1,7 @@
 /** `drawbridge serve`: starts the gateway and tells how to use it. */
-import { existsSync, watch } from "node:fs";
+import { existsSync } from "node:fs";
 import { userInfo } from "node:os";
-import { basename, dirname, resolve } from "node:path";
+import { resolve } from "node:path";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { isLoopback } from "../config/checks.ts";
 import { settingsForCommand, settingsForUrl } from "../config/defaults.ts";
@@ -24,10 +24,10 @@ Examples:
   $ drawbridge serve --url http://127.0.0.1:9000/mcp --port 8080
   $ drawbridge serve drawbridge.yaml
   $ drawbridge serve            (reads ./${DEFAULT_FILE})
-  $ drawbridge serve --watch    (takes changes of the file as they are saved)
 
-Changed servers are taken without a restart, and without a failed call: with --watch, on SIGHUP, or by
-"drawbridge servers reload". A file with a mistake changes nothing. Other settings need a restart, and the log says so.
+Changes of the file are taken as it is saved, without a restart and without a failed call; with "control.watch: false"
+on SIGHUP, or by "drawbridge servers reload", alone. A file with a mistake changes nothing. Some settings need a
+restart, and the log says so.
 `;
 
 interface ServeOptions {
@@ -48,7 +48,7 @@ export function define(command: Command, terminal: Terminal, rest: readonly stri
     .option("--host <address>", "address to listen on (default 127.0.0.1)")
     .option("--public-url <url>", "where clients reach the gateway")
     .option("--allow-registration", "let clients register themselves (RFC 7591), for those without a metadata document")
-    .option("--watch", "take changes of the settings file as they are saved")
+    .option("--watch", "take changes of the settings file as they are saved, whatever it says itself")
     .addOption(
       new Option("--log-level <level>", "what to log").choices(["trace", "debug", "info", "warn", "error", "silent"]),
     )
@@ -80,10 +80,6 @@ async function serve(
   terminal.hungUp?.(() => reload({ kind: "operator", name: userInfo().username, via: "signal" }));
   const gateway = await terminal.startGateway({ settings, environment: terminal.env });
   running = gateway;
-  const unwatch =
-    options.watch === true && settings.file !== undefined
-      ? watchFile(settings.file, () => reload({ kind: "gateway", name: "file" }))
-      : () => {};
   try {
     if (terminal.stderr.isTTY === true) terminal.stderr.write(paintError("dim", "Reading what the servers offer …\n"));
     const started = await Promise.race([gateway.ready.then(() => true), stopped.then(() => false)]);
@@ -93,26 +89,9 @@ async function serve(
     }
     terminal.stderr.write("\nStopping: letting calls in flight finish. Once more ends at once.\n");
   } finally {
-    unwatch();
     await gateway.close();
   }
 }
-
-/** An editor writes a file in several steps, or puts another one in its place; so the folder is watched, for a moment of rest. */
-function watchFile(file: string, changed: () => void): () => void {
-  let timer: NodeJS.Timeout | undefined;
-  const watcher = watch(dirname(file), (_, name) => {
-    if (name !== null && name !== basename(file)) return;
-    clearTimeout(timer);
-    timer = setTimeout(changed, REST_MS);
-  });
-  return () => {
-    clearTimeout(timer);
-    watcher.close();
-  };
-}
-
-const REST_MS = 300;
 
 function chosenSettings(
   file: string | undefined,
@@ -127,6 +106,7 @@ function chosenSettings(
     "--host": { path: ["listen", "host"], value: options.host },
     "--public-url": { path: ["publicUrl"], value: options.publicUrl },
     "--log-level": { path: ["log", "level"], value: options.logLevel },
+    "--watch": { path: ["control", "watch"], value: options.watch },
     "--allow-registration": {
       path: ["clients", "registration"],
       value: options.allowRegistration === true ? "open" : undefined,

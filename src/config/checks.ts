@@ -1,11 +1,15 @@
 /** What a schema cannot say: settings that must agree with each other, files that must exist, options that deserve a warning. */
 import { existsSync, statSync } from "node:fs";
 import type { z } from "zod";
+import { ALL_SCOPES } from "../oauth/metadata.ts";
+import { compileCost } from "../policy/cost.ts";
 import { namesNobody } from "../policy/engine.ts";
 import { readPattern } from "../policy/globs.ts";
 import type { AssignSettings, RoleRule, RolesSettings } from "../policy/settings.ts";
+import { furtherScopes } from "../policy/step-up.ts";
 import { compileCallCondition, compileUserCondition } from "../policy/when.ts";
 import type { HttpServerSettings, Isolation, UpstreamOAuthSettings, UserValue } from "../upstream/settings.ts";
+import { approvalFindings } from "./approval-checks.ts";
 import { contractFindings } from "./contracts.ts";
 import { type Finding, isRecord, nearest, optionsOf, type SettingsPath, schemaAt, valueAt } from "./problems.ts";
 import type { Settings } from "./schema.ts";
@@ -28,6 +32,8 @@ export function crossCheck(parts: SoundParts, raw: unknown): Finding[] {
     ...providerFindings(parts),
     ...authorizationFindings(parts, raw),
     ...policyFindings(parts, raw),
+    ...limitFindings(parts),
+    ...approvalFindings(parts, raw),
     ...contractFindings(parts, raw),
     ...fileFindings(parts),
   ];
@@ -264,6 +270,31 @@ function policyFindings({ roles, assign, shadowPolicy }: SoundParts, raw: unknow
     ...assignFindings(["assign"], assign, known),
     ...roleFindings(["shadowPolicy", "roles"], shadowPolicy?.roles),
     ...assignFindings(["shadowPolicy", "assign"], shadowPolicy?.assign, Object.keys(shadowPolicy?.roles ?? {})),
+  ];
+}
+
+/** Patterns and costs of limits; further scopes, and clients that have them. */
+function limitFindings({ limits, stepUp, clients }: SoundParts): Finding[] {
+  const tools = Object.entries(limits?.tools ?? {}).flatMap(([pattern, { cost }]) => [
+    ...failing(["limits", "tools", pattern], () => readPattern(pattern)),
+    ...(cost === undefined ? [] : failing(["limits", "tools", pattern, "cost"], () => compileCost(cost))),
+  ]);
+  const known: string[] = [...ALL_SCOPES, ...furtherScopes(stepUp).map(({ scope }) => scope)];
+  const unknown = (path: SettingsPath, scopes: readonly string[] = []) =>
+    scopes.flatMap((scope, index): Finding[] => {
+      if (known.includes(scope)) return [];
+      const message = `${JSON.stringify(scope)} is no scope; there are ${known.join(", ")} (\`stepUp\` makes further ones)`;
+      return [{ path: [...path, index], message, suggestion: nearest(scope, known) }];
+    });
+  return [
+    ...tools,
+    ...Object.keys(stepUp ?? {}).flatMap((pattern) => failing(["stepUp", pattern], () => readPattern(pattern))),
+    ...(clients?.preregistered ?? []).flatMap(({ service }, index) =>
+      unknown(["clients", "preregistered", index, "service", "scopes"], service?.scopes),
+    ),
+    ...(clients?.workloads ?? []).flatMap(({ scopes }, index) =>
+      unknown(["clients", "workloads", index, "scopes"], scopes),
+    ),
   ];
 }
 

@@ -1,8 +1,9 @@
 /** What the schema of contracts cannot say: names that must be known, settings that exclude each other, and what deserves a warning. */
-import { stepProblems } from "../contract/compose.ts";
+
 import { servesAll, sourceOf } from "../contract/contract.ts";
 import { compileFields } from "../contract/fields.ts";
 import type { InputRule } from "../contract/settings.ts";
+import { stepProblems } from "../contract/steps.ts";
 import { compileUriTemplate } from "../contract/uri-template.ts";
 import { compileGlob } from "../core/glob.ts";
 import { compileExpression } from "../policy/expressions.ts";
@@ -191,7 +192,19 @@ export function contractWarnings(settings: Settings): string[] {
         : []),
     ]),
   );
-  return [...open, ...idlePatterns(settings)];
+  return [...open, ...forgottenUndos(settings), ...idlePatterns(settings)];
+}
+
+/** What has to be undone is written down, and memory is no place for that. */
+function forgottenUndos({ store, tools }: Settings): string[] {
+  if (store !== "memory") return [];
+  return Object.entries(tools ?? {}).flatMap(([name, { steps }]) =>
+    steps?.some(({ undo }) => undo !== undefined)
+      ? [
+          `tools.${name} undoes its steps when one fails, but not after a crash or a restart: store is memory. A store in a file or a database keeps what has to be undone.`,
+        ]
+      : [],
+  );
 }
 
 /** What is served under contract is known, so a pattern that matches none of it was written for something else. */

@@ -81,6 +81,14 @@ export async function settleSettings(raw: unknown, folder: string, options: Load
   );
 }
 
+const places = new WeakMap<object, Source["locate"]>();
+
+/** Where a part of loaded settings stands, e.g. `drawbridge.yaml:12:5`; undefined when they came from no file. For what is found later. */
+export function placeIn(settings: object, path: SettingsPath): string | undefined {
+  const place = places.get(settings)?.(path, false);
+  return place === undefined || place.line === 0 ? undefined : `${place.file}:${place.line}:${place.column}`;
+}
+
 interface Place {
   readonly file: string;
   readonly line: number;
@@ -168,6 +176,7 @@ async function settle(
   if (problems.length > 0 || !parsed.success) throw new SettingsProblems(problems);
   // Nothing is absent from `parts` when the whole was parsed.
   const settings = parts as Settings;
+  if (file !== undefined) places.set(settings, source.locate);
   return {
     settings,
     file,

@@ -5,9 +5,12 @@ import { lockSettings } from "../contract/lock-settings.ts";
 import { promptsSettings, resourcesSettings, toolsSettings } from "../contract/settings.ts";
 import { controlSettings, interactionSettings, listenSettings, tlsSettings } from "../gateway/settings.ts";
 import { authorizationSettings, clientsSettings, signInSettings, tokensSettings } from "../oauth/settings.ts";
+import { gatewayMaskSettings } from "../mask/settings.ts";
 import { logSettings, telemetrySettings } from "../observe/settings.ts";
-import { assignSettings, limitsSettings, rolesSettings, shadowPolicySettings } from "../policy/settings.ts";
-import { storeSettings } from "../store/settings.ts";
+import { approvalsSettings } from "../policy/approval-settings.ts";
+import { limitsSettings, stepUpSettings } from "../policy/limit-settings.ts";
+import { assignSettings, rolesSettings, shadowPolicySettings } from "../policy/settings.ts";
+import { cacheSettings, storeSettings } from "../store/settings.ts";
 import { serversSettings } from "../upstream/settings.ts";
 import { secretsSettings } from "./secrets.ts";
 
@@ -21,6 +24,7 @@ export const settingsSchema = z.strictObject({
   listen: listenSettings,
   tls: tlsSettings.optional(),
   store: storeSettings,
+  cache: cacheSettings,
   authorization: authorizationSettings
     .optional()
     .describe("Another authorization server issues the tokens: `signIn`, `clients` and `tokens` are not used then."),
@@ -30,6 +34,10 @@ export const settingsSchema = z.strictObject({
   servers: serversSettings,
   secrets: secretsSettings,
   lock: lockSettings,
+  // Before what it is about, so that a reload puts it in place first.
+  approvals: approvalsSettings.describe(
+    "Calls that a person has to approve before anything is sent, beside those whose contract says so (`approval`).",
+  ),
   tools: toolsSettings
     .optional()
     .describe(
@@ -47,8 +55,10 @@ export const settingsSchema = z.strictObject({
     .describe(
       "Another policy that is only tried out beside this one: `roles` and `assign`, or the name of a settings file that has them. It decides nothing; what it would have decided otherwise is recorded, logged and counted.",
     ),
+  stepUp: stepUpSettings.optional(),
   limits: limitsSettings,
   interaction: interactionSettings,
+  mask: gatewayMaskSettings,
   audit: auditSettings,
   control: controlSettings,
   telemetry: telemetrySettings,

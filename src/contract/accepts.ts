@@ -2,7 +2,7 @@
 import formats from "ajv-formats/dist/formats.js";
 import canonicalize from "canonicalize";
 import type { JsonObject, JsonValue } from "../core/call.ts";
-import { languageOf, type Reading } from "./regular.ts";
+import { languageOf } from "./regular.ts";
 
 export type Schema = JsonObject | boolean;
 /** A schema and the document that its references are about. */
@@ -16,7 +16,7 @@ export const isSchemaObject = (schema: unknown): schema is JsonObject =>
 
 const texts = new WeakMap<object, string>();
 
-/** RFC 8785; undefined and what has no such form are texts of their own. */
+/** RFC 8785; what has no such form (half a surrogate pair, an infinite number) has one of the same kind. */
 export function canonical(value: JsonValue | undefined): string {
   const known = typeof value === "object" && value !== null ? texts.get(value) : undefined;
   if (known !== undefined) return known;
@@ -24,10 +24,17 @@ export function canonical(value: JsonValue | undefined): string {
   try {
     text = canonicalize(value) ?? "undefined";
   } catch {
-    text = "none";
+    text = sorted(value);
   }
   if (typeof value === "object" && value !== null) texts.set(value, text);
   return text;
+}
+
+function sorted(value: JsonValue | undefined): string {
+  if (Array.isArray(value)) return `[${value.map((one) => sorted(one as JsonValue)).join()}]`;
+  if (!isSchemaObject(value)) return typeof value === "number" ? String(value) : (JSON.stringify(value) ?? "undefined");
+  const members = Object.keys(value).sort();
+  return `{${members.map((name) => `${JSON.stringify(name)}:${sorted(value[name] as JsonValue)}`).join()}}`;
 }
 
 /** What a reference within the document (a JSON pointer or an `$anchor`) is about; undefined when it is about nothing there. */
@@ -71,7 +78,7 @@ function hasParts(root: JsonValue): boolean {
 const MAX_DEPTH = 64;
 
 /** Undefined where it cannot be told. */
-export function accepts(value: JsonValue, { schema, root }: At, reading: Reading, depth = 0): boolean | undefined {
+export function accepts(value: JsonValue, { schema, root }: At, depth = 0): boolean | undefined {
   if (typeof schema === "boolean") return schema;
   if (!isSchemaObject(schema) || depth > MAX_DEPTH) return undefined;
   let verdict: boolean | undefined = true;
@@ -82,8 +89,7 @@ export function accepts(value: JsonValue, { schema, root }: At, reading: Reading
       value,
       wanted: wanted as JsonValue,
       schema,
-      reading,
-      inner: (one, of) => accepts(one, { schema: of as Schema, root }, reading, depth + 1),
+      inner: (one, of) => accepts(one, { schema: of as Schema, root }, depth + 1),
       resolve: (reference) => resolveRef(reference, root),
     });
     if (met === "no") return false;
@@ -97,7 +103,6 @@ interface Question {
   readonly value: JsonValue;
   readonly wanted: JsonValue;
   readonly schema: JsonObject;
-  readonly reading: Reading;
   inner(value: JsonValue, schema: JsonValue): boolean | undefined;
   resolve(reference: string): Schema | undefined;
 }
@@ -111,8 +116,7 @@ const some = (all: readonly (boolean | undefined)[]) =>
 const list = (value: JsonValue | undefined): readonly JsonValue[] => (Array.isArray(value) ? value : []);
 const members = (value: JsonValue | undefined): JsonObject => (isSchemaObject(value) ? value : {});
 const characters = (text: string) => Array.from(text, (one) => one.codePointAt(0) ?? 0);
-const matches = (text: string, pattern: string, reading: Reading) =>
-  languageOf(pattern, reading)?.strings.test(characters(text));
+const matches = (text: string, pattern: string) => languageOf(pattern)?.strings.test(characters(text));
 
 const number =
   (test: (value: number, wanted: number) => boolean) =>
@@ -144,7 +148,7 @@ function items({ value, schema, inner }: Question): Met {
   return of(every(value.map((one, at) => inner(one, prefix[at] ?? rest))));
 }
 
-function properties({ value, schema, inner, reading }: Question): Met {
+function properties({ value, schema, inner }: Question): Met {
   if (!isSchemaObject(value)) return "yes";
   const own = members(schema["properties"]);
   const patterns = Object.entries(members(schema["patternProperties"]));
@@ -152,7 +156,7 @@ function properties({ value, schema, inner, reading }: Question): Met {
     const found = Object.hasOwn(own, name) ? [inner(one as JsonValue, own[name] as JsonValue)] : [];
     let unread = false;
     for (const [pattern, of_] of patterns) {
-      const matched = matches(name, pattern, reading);
+      const matched = matches(name, pattern);
       if (matched === true) found.push(inner(one as JsonValue, of_ as JsonValue));
       if (matched === undefined) unread = true;
     }
@@ -210,8 +214,7 @@ const KEYWORDS: Readonly<Record<string, (question: Question) => Met>> = {
   },
   minLength: size(length, (found, wanted) => found >= wanted),
   maxLength: size(length, (found, wanted) => found <= wanted),
-  pattern: ({ value, wanted, reading }) =>
-    typeof value !== "string" ? "yes" : of(matches(value, String(wanted), reading)),
+  pattern: ({ value, wanted }) => (typeof value !== "string" ? "yes" : of(matches(value, String(wanted)))),
   format: ({ value, wanted }) => {
     if (typeof value !== "string") return typeof value === "number" ? "unknown" : "yes";
     const { fullFormats } = formats as { readonly fullFormats: Readonly<Record<string, unknown>> };

@@ -3,8 +3,9 @@
  * are measured before they are compiled, never fetched, and their patterns run in linear time.
  */
 import type { Ajv as AjvDraft07, ErrorObject, Options } from "ajv";
-import { RE2JS } from "re2js";
+import type { FormatName } from "ajv-formats";
 import type { JsonObject, JsonValue } from "../core/call.ts";
+import { matcherOf } from "./pattern.ts";
 
 /** Undefined when the arguments are accepted, else one sentence per problem (at most eight). */
 export type ArgumentCheck = (args: JsonObject) => readonly string[] | undefined;
@@ -13,6 +14,13 @@ export interface CompiledCheck {
   readonly check: ArgumentCheck;
   /** Why the schema could not be compiled; then only "an object" is checked and the upstream checks the rest. */
   readonly problem: string | undefined;
+  /** Patterns of the schema that cannot be run here: they are taken to match everything. */
+  readonly unread: readonly string[];
+}
+
+export interface CheckOptions {
+  /** Formats to the letter, and all of them, as the strictest validators have them. Default: the usual ones, roughly. */
+  readonly strict?: boolean;
 }
 
 const MAX_SCHEMA_BYTES = 512 * 1024;
@@ -21,19 +29,32 @@ const MAX_SCHEMA_DEPTH = 64;
 const MAX_PROBLEMS = 8;
 
 /** Compiles one tool's input schema. Never throws. Costs milliseconds: call it once per definition. */
-export async function compileArguments(schema: JsonValue | undefined): Promise<CompiledCheck> {
+export async function compileArguments(
+  schema: JsonValue | undefined,
+  { strict = false }: CheckOptions = {},
+): Promise<CompiledCheck> {
   try {
     if (schema === undefined || typeof schema !== "object" || schema === null || Array.isArray(schema))
       throw new Error("the tool has no input schema");
     measure(schema);
     const { $schema, $id: _ignored, ...body } = schema as JsonObject;
-    const validate = (await engine(dialectOf($schema))).compile(body);
+    const ajv = await engine(dialectOf($schema), strict);
+    const before = unread;
+    const mine: string[] = [];
+    unread = mine;
+    let validate: ReturnType<typeof ajv.compile>;
+    try {
+      validate = ajv.compile(body);
+    } finally {
+      unread = before;
+    }
     return {
       problem: undefined,
+      unread: mine,
       check: (args) => (validate(args) ? undefined : (validate.errors ?? []).slice(0, MAX_PROBLEMS).map(sentence)),
     };
   } catch (thrown) {
-    return { problem: thrown instanceof Error ? thrown.message : String(thrown), check: () => undefined };
+    return { problem: thrown instanceof Error ? thrown.message : String(thrown), unread: [], check: () => undefined };
   }
 }
 
@@ -61,19 +82,20 @@ function measure(schema: JsonValue): void {
   visit(schema, 0);
 }
 
-const engines = new Map<Dialect, Promise<AjvDraft07>>();
+const engines = new Map<string, Promise<AjvDraft07>>();
 
 /** A new instance for each dialect, without remembered schemas, so that one server's `$id` cannot reach another's. */
-function engine(dialect: Dialect): Promise<AjvDraft07> {
-  let made = engines.get(dialect);
+function engine(dialect: Dialect, strict: boolean): Promise<AjvDraft07> {
+  const key = `${dialect} ${strict}`;
+  let made = engines.get(key);
   if (made === undefined) {
-    made = createEngine(dialect);
-    engines.set(dialect, made);
+    made = createEngine(dialect, strict);
+    engines.set(key, made);
   }
   return made;
 }
 
-async function createEngine(dialect: Dialect): Promise<AjvDraft07> {
+async function createEngine(dialect: Dialect, strict: boolean): Promise<AjvDraft07> {
   const options: Options = {
     strict: false,
     allErrors: false,
@@ -87,25 +109,33 @@ async function createEngine(dialect: Dialect): Promise<AjvDraft07> {
   const { Ajv } = dialect === "draft-07" ? await import("ajv") : { Ajv: (await import("ajv/dist/2020.js")).Ajv2020 };
   const { default: addFormats } = await import("ajv-formats");
   const ajv = new Ajv(options) as AjvDraft07;
-  addFormats.default(ajv, {
-    mode: "fast",
-    formats: ["date", "time", "date-time", "uri", "email", "uuid", "ipv4", "ipv6", "hostname"],
-  });
+  if (strict) addFormats.default(ajv, { mode: "full" });
+  else addFormats.default(ajv, { mode: "fast", formats: ROUGHLY });
+  // Its expression takes quadratic time.
+  const url = strict ? ajv.formats["url"] : undefined;
+  if (url instanceof RegExp)
+    ajv.addFormat("url", {
+      type: "string",
+      validate: (text: string) => text.length <= MAX_URL_LENGTH && url.test(text),
+    });
   return ajv;
 }
 
+const ROUGHLY: FormatName[] = ["date", "time", "date-time", "uri", "email", "uuid", "ipv4", "ipv6", "hostname"];
+const MAX_URL_LENGTH = 2000;
+
+/** Of the schema that is being compiled. */
+let unread: string[] = [];
+
 /**
- * Patterns by RE2, in linear time. One that RE2 does not know (look-ahead, back-references) is left to the upstream, which wrote it. Ajv keys its
- * cache of patterns on `toString()`, so each must have its own: with a shared one every pattern would be the first.
+ * Patterns in linear time. One that cannot be run so (look-ahead, back-references) is left to the upstream, which wrote it. Ajv keys its cache of
+ * patterns on `toString()`, so each must have its own: with a shared one every pattern would be the first.
  */
 function linearRegExp(pattern: string, flags: string) {
   const text = `/${pattern}/${flags}`;
-  try {
-    const compiled = RE2JS.compile(RE2JS.translateRegExp(pattern), flags.includes("i") ? RE2JS.CASE_INSENSITIVE : 0);
-    return { test: (value: string) => compiled.matcher(value).find(), toString: () => text };
-  } catch {
-    return { test: () => true, toString: () => text };
-  }
+  const test = matcherOf(pattern);
+  if (test === undefined) unread.push(pattern);
+  return { test: test ?? (() => true), toString: () => text };
 }
 linearRegExp.code = "linearRegExp";
 

@@ -5,7 +5,7 @@
  */
 import type { JsonObject, JsonValue } from "../core/call.ts";
 import { isSchemaObject } from "./accepts.ts";
-import { type ComposeOptions, type Composition, compose, composedInput } from "./compose.ts";
+import { type Composition, compose, composedInput } from "./compose.ts";
 import type { Definition, DefinitionKind } from "./definition.ts";
 import { type Narrowing, narrowInput, withoutWords } from "./narrow.ts";
 import { compileProjection, type Projection } from "./project.ts";
@@ -16,6 +16,7 @@ import type {
   StepSettings,
   ToolContractSettings,
 } from "./settings.ts";
+import type { ComposeOptions } from "./steps.ts";
 import { compileUriTemplate, type UriTemplate } from "./uri-template.ts";
 
 export type Access = "read" | "write" | "destructive";
@@ -43,6 +44,8 @@ export interface Contract {
   readonly uri: UriTemplate | undefined;
   /** Of a tool with steps: does them. The arguments are what `narrowing.toServer` makes of the client's. */
   readonly composition: Composition | undefined;
+  /** What the operator wrote; undefined while it is being made. */
+  readonly settings?: ContractSettings;
 }
 
 /** Why a contract cannot be used: one sentence each, with the key below the contract that it is about. */

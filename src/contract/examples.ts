@@ -5,7 +5,7 @@
 import type { JsonObject, JsonValue, Principal } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import { canonical } from "./accepts.ts";
-import { type Hands, resultOf } from "./compose.ts";
+import { type Hands, resultOf } from "./carry-out.ts";
 import type { Contract } from "./contract.ts";
 import type { Projected } from "./project.ts";
 import type { ContractExample } from "./settings.ts";

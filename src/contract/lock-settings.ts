@@ -47,6 +47,12 @@ export const lockSettings = z
       .describe(
         "What becomes of a definition of a server that is in no lockfile when it is first seen: `pin` trusts it from then on, `hold` withholds it until somebody approves it.",
       ),
+    inspect: z
+      .enum(["hold", "off"])
+      .default("hold")
+      .describe(
+        "Whether a new or changed definition that reads like an attack (the verdict `block` of `drawbridge check`) is withheld until somebody approves it, whatever `firstSeen` and `policy` say.",
+      ),
     policy: z
       .strictObject({
         cosmetic: reaction("accept", "White space and order; the version that a server says it has."),

@@ -85,7 +85,7 @@ export async function narrowInput(
       const checked = { ...(schema as JsonObject) };
       sent.set(target, checked);
       certain.push(target);
-      const compiled = await compileArguments(holding(checked, upstream));
+      const compiled = await compileArguments(holding(checked, upstream), { strict: true });
       if (compiled.problem !== undefined) problems.push({ path: [name, "bind"], message: compiled.problem });
       steps.push({ to: target, bind: rule.bind, check: (value) => compiled.check({ value }) });
     } else if (rule.hidden === true) {
@@ -137,15 +137,23 @@ export async function narrowInput(
   }
 
   const [narrow, wide] = [
-    await compileArguments(served),
-    unproved === undefined ? undefined : await compileArguments(upstream),
+    await compileArguments(served, { strict: true }),
+    unproved === undefined ? undefined : await compileArguments(upstream, { strict: true }),
   ];
   const uncompiled = narrow.problem ?? wide?.problem;
   if (uncompiled !== undefined) return [{ path: [], message: uncompiled }];
+  const [unread] = narrow.unread;
+  if (unread !== undefined && !options.unproven)
+    return [
+      {
+        path: [],
+        message: `the pattern ${quoted(unread)} cannot be run in bounded time, so values would not be checked against it. Write one without look-around and back-references, or name the values with \`enum\``,
+      },
+    ];
   const defaults = Object.entries(taken).flatMap(([name, { default: value, hidden }]): NarrowProblem[] => {
     if (value === undefined || hidden === true) return [];
     const schema = (served["properties"] as JsonObject)[name] as Schema;
-    return accepts(value, { schema, root: served }, "re2") === false
+    return accepts(value, { schema, root: served }) === false
       ? [{ path: [name, "default"], message: "is not a value that the argument takes" }]
       : [];
   });

@@ -17,6 +17,8 @@ export interface Projection {
   readonly schema: JsonObject | undefined;
   /** Only what the contract names leaves the server: what it says in other ways (logs, words of progress, errors) is kept back. */
   readonly strict: boolean;
+  /** Answers have a most of bytes or tokens. */
+  readonly bounded: boolean;
   /** Projects the result of a tool (`CallToolResult`), as JSON text. `value`: the same, if it was parsed before. */
   tool(result: string, value?: JsonObject): Projected;
   /** The same as the one content of a resource with this URI. */
@@ -100,6 +102,7 @@ export async function compileProjection(
     // What may be text instead cannot be promised.
     schema: settings.text || fields === undefined ? undefined : briefly(fields.schema),
     strict: fields !== undefined && !settings.text,
+    bounded: settings.maxBytes !== undefined || settings.maxTokens !== undefined,
     document: (value) => inside(value, STRUCTURED),
     tool: (result, value) =>
       tool(result, value, ({ structured }) => (structured || fields !== undefined ? STRUCTURED : AS_TEXT)),

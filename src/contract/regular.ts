@@ -14,28 +14,24 @@ export interface Language {
   readonly longest: number;
 }
 
-/** Whose reading of a pattern counts: ours (RE2), or that of ECMA-262, which JSON Schema names. They differ in `.` and `\s`. */
-export type Reading = "re2" | "ecma-262";
-
 /** States and nodes at most: a pattern that needs more is not read. */
-const MAX_NODES = 10_000;
+const MAX_NODES = 5_000;
 const MAX_CACHED = 1000;
 const known = new Map<string, Language | undefined>();
 
-/** The language of a pattern; undefined when it cannot be read exactly. */
-export function languageOf(pattern: string, reading: Reading): Language | undefined {
-  const key = `${reading} ${pattern}`;
-  if (!known.has(key)) {
+/** The language of a pattern as ECMA-262 reads it with the `u` flag; undefined when it cannot be read exactly. */
+export function languageOf(pattern: string): Language | undefined {
+  if (!known.has(pattern)) {
     if (known.size >= MAX_CACHED) known.clear();
-    known.set(key, read(pattern, reading));
+    known.set(pattern, read(pattern));
   }
-  return known.get(key);
+  return known.get(pattern);
 }
 
 /** The strings of at least `min` and at most `max` code points; undefined when that is too many to write down. */
 export function lengthsBetween(min: number, max: number): Language | undefined {
   if (min > 2000 || (max > 2000 && max !== Number.POSITIVE_INFINITY)) return undefined;
-  return languageOf(`^[^]{${min},${max === Number.POSITIVE_INFINITY ? "" : max}}$`, "ecma-262");
+  return languageOf(`^[^]{${min},${max === Number.POSITIVE_INFINITY ? "" : max}}$`);
 }
 
 /** Whether every string that is in all of `some` is in `other`; undefined when that takes too long to tell. */
@@ -62,10 +58,11 @@ function empty(automata: readonly ReadonlyDFA[]): boolean | undefined {
   }
 }
 
-function read(pattern: string, reading: Reading): Language | undefined {
+function read(pattern: string): Language | undefined {
   try {
     const { ast } = JS.Parser.fromLiteral({ source: pattern, flags: "u" });
-    const source = ast.pattern.alternatives.map((one) => searched(one, reading)).join("|");
+    if (BEYOND.test(pattern)) return undefined;
+    const source = ast.pattern.alternatives.map(searched).join("|");
     const parser = JS.Parser.fromLiteral({ source, flags: "u" });
     const options = { assertions: "throw", backreferences: "throw", maxNodes: MAX_NODES } as const;
     const { expression, maxCharacter } = parser.parse(options);
@@ -81,58 +78,24 @@ function read(pattern: string, reading: Reading): Language | undefined {
   }
 }
 
+/** Unicode properties are large, and differ with the version of Unicode; and modifiers. */
+const BEYOND = /\\[pP]\{|\(\?[a-z]*-?[a-z]*:(?<!\(\?:)/;
+
 type Alternative = JS.RegexppAst["pattern"]["alternatives"][number];
 type Element = Alternative["elements"][number];
 
 /** A pattern is searched for: what is not anchored may have anything beside it. */
-function searched({ elements }: Alternative, reading: Reading): string {
+function searched({ elements }: Alternative): string {
   const rest = [...elements];
   let before = "[^]*";
   let after = "[^]*";
   for (; isEdge(rest[0], "start"); rest.shift()) before = "";
   for (; isEdge(rest.at(-1), "end"); rest.pop()) after = "";
-  return `${before}(?:${rest.map((element) => printed(element, reading)).join("")})${after}`;
+  return `${before}(?:${rest.map(({ raw }) => raw).join("")})${after}`;
 }
 
 const isEdge = (element: Element | undefined, kind: "start" | "end") =>
   element?.type === "Assertion" && element.kind === kind;
-
-/** The same in the terms of ECMA-262. Throws for what has no such terms. */
-function printed(element: Element, reading: Reading): string {
-  switch (element.type) {
-    case "Group":
-      if (element.modifiers !== null) throw new Error("modifiers");
-      return `(?:${element.alternatives.map((one) => one.elements.map((inner) => printed(inner, reading)).join("")).join("|")})`;
-    case "CapturingGroup":
-      return `(?:${element.alternatives.map((one) => one.elements.map((inner) => printed(inner, reading)).join("")).join("|")})`;
-    case "Quantifier": {
-      const most = element.max === Number.POSITIVE_INFINITY ? "" : element.max;
-      return `(?:${printed(element.element, reading)}){${element.min},${most}}`;
-    }
-    case "CharacterSet":
-      if (element.kind === "property") throw new Error("Unicode property");
-      if (reading === "re2" && element.kind === "any") return "[^\\n]";
-      if (reading === "re2" && element.kind === "space") return `[${element.negate ? "^" : ""}${RE2_SPACES}]`;
-      return element.raw;
-    case "CharacterClass": {
-      if (element.unicodeSets) throw new Error("sets");
-      const inner = element.elements.map((part) => {
-        if (part.type !== "CharacterSet") return part.raw;
-        if (part.kind === "property") throw new Error("Unicode property");
-        if (reading === "ecma-262" || part.kind !== "space") return part.raw;
-        if (part.negate) throw new Error("\\S in a class");
-        return RE2_SPACES;
-      });
-      return `[${element.negate ? "^" : ""}${inner.join("")}]`;
-    }
-    case "Character":
-      return element.raw;
-    default:
-      throw new Error(element.type);
-  }
-}
-
-const RE2_SPACES = "\\t\\n\\f\\r ";
 
 function lengths(dfa: ReadonlyDFA): { readonly shortest: number; readonly longest: number } {
   const { getOut, isFinal, initial } = dfa.transitionIterator();

@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import type { JsonValue } from "../core/call.ts";
+import { MASK_ACTIONS } from "../core/mask-actions.ts";
 
 const json: z.ZodType<JsonValue> = z.json() as z.ZodType<JsonValue>;
 
@@ -139,6 +140,12 @@ const shared = {
       "What clients read in place of the server's words: what it does, when to use it, when not, what it returns, its limits.",
     ),
   output: outputRule.optional(),
+  mask: z
+    .record(z.string().min(1).max(300), z.enum(MASK_ACTIONS))
+    .optional()
+    .describe(
+      "What becomes of fields of the answer, e.g. `customer/email: token`, beside what `mask:` says of all answers; of the same path this one counts. Paths are those of `mask.fields`.",
+    ),
   unproven: z
     .literal("accept")
     .optional()
@@ -146,6 +153,36 @@ const shared = {
       "Insecure: takes the contract although it cannot be proved that the server accepts all that it accepts; calls are then checked against both.",
     ),
 };
+
+/** What every demand for an approval says, in `approvals:` and in the contract of a tool. */
+export const approvalTerms = {
+  when: z
+    .string()
+    .min(1)
+    .max(4000)
+    .optional()
+    .describe(
+      "Only for calls that meet this CEL condition over `principal`, `args`, `call`, `resource` and `time`, and for those for which it cannot be evaluated. Default: for every call.",
+    ),
+  by: z
+    .array(z.string().min(1).max(40))
+    .min(1)
+    .max(50)
+    .optional()
+    .describe("Roles whose members may approve. Default: whoever makes the call confirms it."),
+  fourEyes: z.boolean().default(false).describe("Whoever approves must be another user than the one who calls."),
+  expiresSeconds: z
+    .int()
+    .min(1)
+    .max(86_400)
+    .default(900)
+    .describe("How long a request stays open, and how long, once approved, the call can be made."),
+  reason: z.string().min(1).max(500).optional().describe("What people read: why this needs an approval."),
+};
+
+const approval = z
+  .union([z.literal("required"), z.strictObject(approvalTerms)])
+  .describe("A person has to approve each call before anything is sent: `required`, or when and by whom.");
 
 const access = z
   .enum(["read", "write", "destructive"])
@@ -221,6 +258,19 @@ export const toolContract = z
       .default(65_536)
       .describe("The most bytes of all arguments together."),
     access: access.optional(),
+    restores: z
+      .union([
+        z.boolean(),
+        z
+          .array(z.string().regex(/^[a-z][a-z0-9_]{0,39}$/))
+          .min(1)
+          .max(100),
+      ])
+      .optional()
+      .describe(
+        "Stand-ins (`token`) in the arguments are turned into what they stand for on the way to the server: all of them, or those of some types, e.g. `[email, phone]`. Default: as `mask.standInsFor` says.",
+      ),
+    approval: approval.optional(),
     openWorld: z
       .boolean()
       .optional()
@@ -264,6 +314,7 @@ export const promptsSettings = z.record(servedName, promptContract);
 export type ToolContractSettings = z.infer<typeof toolContract>;
 export type ResourceContractSettings = z.infer<typeof resourceContract>;
 export type PromptContractSettings = z.infer<typeof promptContract>;
+export type ApprovalTerms = z.infer<z.ZodObject<typeof approvalTerms>>;
 export type OutputSettings = z.infer<typeof output>;
 export type StepSettings = z.infer<typeof step>;
 export type ContractExample = z.infer<typeof example>;

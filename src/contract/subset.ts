@@ -71,7 +71,7 @@ interface Objects extends Simple {
 }
 
 const MAX_DEPTH = 40;
-const MAX_STEPS = 50_000;
+const MAX_STEPS = 20_000;
 const MAX_COMBINATIONS = 64;
 const MAX_SPLIT = 50;
 const TYPES = ["null", "boolean", "number", "string", "array", "object"] as const;
@@ -108,7 +108,7 @@ class Prover {
     if (schema === false) return { where, reason: "the server takes nothing here" };
     if (!isSchemaObject(schema)) return { where, reason: "the server's schema is not a schema" };
     if (atom.kind === "values") {
-      const bad = atom.values.find((value) => accepts(value, wide, "ecma-262") !== true);
+      const bad = atom.values.find((value) => accepts(value, wide) !== true);
       return bad === undefined
         ? undefined
         : { where, reason: `it cannot be shown that the server takes ${brief(bad)}` };
@@ -139,7 +139,7 @@ class Prover {
 
   /** No value of the atom meets `other`, for certain. */
   disjoint(atom: Atom, other: At, depth: number): boolean {
-    if (atom.kind === "values") return atom.values.every((value) => accepts(value, other, "ecma-262") === false);
+    if (atom.kind === "values") return atom.values.every((value) => accepts(value, other) === false);
     return this.atoms([...atom.facts, { schema: { type: atom.kind }, root: true }, other], depth + 1).every((each) =>
       this.empty(each, depth + 1),
     );
@@ -148,7 +148,7 @@ class Prover {
   /** The atoms of what meets all the schemas, or more than that where a schema is not understood. */
   atoms(all: readonly At[], depth: number): readonly Atom[] {
     if (depth > MAX_DEPTH || ++this.#steps > MAX_STEPS) return TYPES.flatMap((type) => atomOf(type, []) ?? []);
-    return alternatives(all).flatMap((facts) => this.#atomsOf(facts));
+    return alternatives(all, () => ++this.#steps > MAX_STEPS).flatMap((facts) => this.#atomsOf(facts));
   }
 
   #atomsOf(facts: readonly At[]): readonly Atom[] {
@@ -156,7 +156,7 @@ class Prover {
     const named = facts.map(({ schema }) => valuesOf(schema)).filter((values) => values !== undefined);
     const [first] = named.sort((a, b) => a.length - b.length);
     if (first !== undefined) {
-      const values = first.filter((value) => facts.every((fact) => accepts(value, fact, "re2") !== false));
+      const values = first.filter((value) => facts.every((fact) => accepts(value, fact) !== false));
       return values.length === 0 ? [] : [{ kind: "values", values, facts }];
     }
     return TYPES.filter((type) => facts.every(({ schema }) => mayBe(schema, type))).flatMap(
@@ -222,11 +222,14 @@ class Prover {
 
 // ---- conjunctions ----
 
-/** References, `allOf`, `anyOf` and `oneOf` written out: lists of simple schemas, of which one list must be met. */
-function alternatives(all: readonly At[], depth = 0): readonly (readonly At[])[] {
+/**
+ * References, `allOf`, `anyOf` and `oneOf` written out: lists of simple schemas, of which one list must be met. `enough`: it has taken
+ * long, and what is not written out yet stays as it is.
+ */
+function alternatives(all: readonly At[], enough: () => boolean, depth = 0): readonly (readonly At[])[] {
   let lists: readonly (readonly At[])[] = [[]];
   for (const at of all) {
-    const parts = partsOf(at, depth);
+    const parts = partsOf(at, enough, depth);
     if (parts.length === 0) return [];
     // Too many to look at one by one: leaving one out only makes more values possible.
     if (lists.length * parts.length > MAX_COMBINATIONS) continue;
@@ -235,19 +238,19 @@ function alternatives(all: readonly At[], depth = 0): readonly (readonly At[])[]
   return lists;
 }
 
-function partsOf(at: At, depth: number): readonly (readonly At[])[] {
+function partsOf(at: At, enough: () => boolean, depth: number): readonly (readonly At[])[] {
   const { schema, root } = at;
   if (!isSchemaObject(schema)) return schema === false ? [] : [[]];
   const inner = (some: JsonValue | undefined): At[] =>
     Array.isArray(some) ? some.map((one) => ({ schema: one as Schema, root })) : [];
   const conjuncts: (readonly (readonly At[])[])[] = [[[at]]];
-  if (depth < MAX_DEPTH) {
+  if (depth < MAX_DEPTH && !enough()) {
     const target = typeof schema["$ref"] === "string" ? resolveRef(schema["$ref"], root) : undefined;
-    if (target !== undefined) conjuncts.push(alternatives([{ schema: target, root }], depth + 1));
-    if (schema["allOf"] !== undefined) conjuncts.push(alternatives(inner(schema["allOf"]), depth + 1));
+    if (target !== undefined) conjuncts.push(alternatives([{ schema: target, root }], enough, depth + 1));
+    if (schema["allOf"] !== undefined) conjuncts.push(alternatives(inner(schema["allOf"]), enough, depth + 1));
     for (const either of [schema["anyOf"], schema["oneOf"]]) {
       if (!Array.isArray(either) || either.length > MAX_COMBINATIONS) continue;
-      const branches = inner(either).flatMap((branch) => alternatives([branch], depth + 1));
+      const branches = inner(either).flatMap((branch) => alternatives([branch], enough, depth + 1));
       if (branches.length <= MAX_COMBINATIONS) conjuncts.push(branches);
     }
   }
@@ -315,7 +318,7 @@ function atomOf(type: Type, facts: readonly At[]): Atom | undefined {
     }
     case "string": {
       const patterns = schemas.map((schema) => schema["pattern"]).filter((value) => typeof value === "string");
-      const languages = patterns.map((pattern) => languageOf(pattern, "re2")).filter((one) => one !== undefined);
+      const languages = patterns.map((pattern) => languageOf(pattern)).filter((one) => one !== undefined);
       const formats = schemas.map((schema) => schema["format"]).filter((value) => typeof value === "string");
       return { kind: "string", facts, min: least("minLength"), max: most("maxLength"), patterns, languages, formats };
     }
@@ -374,7 +377,7 @@ function propertyOf({ schema, root }: At, name: string): readonly At[] {
   if (Object.hasOwn(own, name)) found.push({ schema: own[name] as Schema, root });
   let unread = false;
   for (const [pattern, value] of Object.entries(membersOf(patternProperties))) {
-    const language = languageOf(pattern, "re2");
+    const language = languageOf(pattern);
     if (language === undefined) unread = true;
     else if (language.strings.test(codePoints(name))) found.push({ schema: value as Schema, root });
   }
@@ -515,7 +518,7 @@ const STRINGS: Readonly<Record<string, Check<"string">>> = {
     unless(longest(atom) <= Number(value), where, `the server takes ${brief(value)} characters at most`),
   pattern: (_prover, atom, value, _wide, where) => {
     if (atom.patterns.includes(String(value))) return undefined;
-    const wanted = languageOf(String(value), "ecma-262");
+    const wanted = languageOf(String(value));
     if (wanted === undefined)
       return { where, reason: `the server's pattern ${brief(value)} cannot be compared with another` };
     if (within(atom.languages, wanted) === true && atom.languages.length > 0) return undefined;
@@ -567,7 +570,7 @@ const OBJECTS: Readonly<Record<string, Check<"object">>> = {
   additionalProperties: (prover, atom, _value, wide, where, depth) => properties(prover, atom, wide, where, depth),
   propertyNames: (prover, atom, value, wide, where, depth) => {
     const names = at(wide, value);
-    const bad = [...possible(prover, atom, depth)].find((name) => accepts(name, names, "ecma-262") !== true);
+    const bad = [...possible(prover, atom, depth)].find((name) => accepts(name, names) !== true);
     if (bad !== undefined) return { where, reason: `the server may not take a member called ${brief(bad)}` };
     return unless(closed(prover, atom, depth), where, "the server restricts the names of members");
   },
@@ -623,7 +626,7 @@ function properties(prover: Prover, atom: Objects, wide: At, where: string, dept
     const asked: At[] = Object.hasOwn(own, name) ? [at(wide, own[name] as JsonValue)] : [];
     let certain = asked.length > 0;
     for (const [pattern, schema] of patterns) {
-      const matches = languageOf(pattern, "ecma-262")?.strings.test(codePoints(name));
+      const matches = languageOf(pattern)?.strings.test(codePoints(name));
       if (matches !== false) asked.push(at(wide, schema));
       if (matches === true) certain = true;
     }
@@ -676,29 +679,24 @@ function sameMember(one: At, other: At, keyword: string): boolean {
   const group = TOGETHER.find((keywords) => keywords.includes(keyword)) ?? [keyword];
   return group.every((each) => {
     const value = theirs[each];
-    return canonical(mine[each]) === canonical(value) && (value === undefined || meansTheSame(one, other, value));
+    return (
+      canonical(mine[each]) === canonical(value) && (value === undefined || meansTheSame(one, other, { [each]: value }))
+    );
   });
 }
 
+/** What may have looked at members and elements of the same value. */
+const IN_PLACE = [
+  ...["$ref", "$dynamicRef", "$recursiveRef", "allOf", "anyOf", "oneOf", "not", "if", "then", "else"],
+  ...["dependentSchemas", "dependencies"],
+] as const;
 const TOGETHER: readonly (readonly string[])[] = [
   ["if", "then", "else"],
   ["contains", "minContains", "maxContains"],
   ["items", "prefixItems", "additionalItems"],
   ["properties", "patternProperties", "additionalProperties"],
-  [
-    "unevaluatedProperties",
-    "properties",
-    "patternProperties",
-    "additionalProperties",
-    "allOf",
-    "anyOf",
-    "oneOf",
-    "$ref",
-    "if",
-    "then",
-    "else",
-  ],
-  ["unevaluatedItems", "items", "prefixItems", "contains", "allOf", "anyOf", "oneOf", "$ref", "if", "then", "else"],
+  ["unevaluatedProperties", "properties", "patternProperties", "additionalProperties", ...IN_PLACE],
+  ["unevaluatedItems", "items", "prefixItems", "additionalItems", "contains", ...IN_PLACE],
   ["minimum", "exclusiveMinimum"],
   ["maximum", "exclusiveMaximum"],
 ];

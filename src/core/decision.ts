@@ -8,7 +8,7 @@ export type Decision = (
       readonly reason: Exclude<Reason, "permitted_by_rule" | "scope_missing">;
       readonly rule: string | undefined;
     }
-  /** The caller's roles would permit it, its token's scopes do not: RFC 6750 §3.1 `insufficient_scope`. */
+  /** The caller's roles would permit it, its token lacks these scopes, with spaces between: RFC 6750 §3.1 `insufficient_scope`. */
   | { readonly effect: "step-up"; readonly reason: "scope_missing"; readonly scope: string }
 ) & {
   /** What a policy that is only tried out would have said, where that is something else. */

@@ -29,6 +29,11 @@ export const ERRORS = {
   insufficient_scope: { http: 403, rpc: -31403, oauth: "insufficient_scope" },
   /** The caller's account at the server behind is not connected; `data` has the page where they connect it. */
   connection_required: { http: 200, rpc: -31428, oauth: undefined },
+  /** A person has to approve the call first; `data` has the number of the request. */
+  approval_required: { http: 200, rpc: -31426, oauth: undefined },
+  approval_denied: { http: 200, rpc: -31427, oauth: undefined },
+  /** Somebody may see a request and not decide it. */
+  not_approver: { http: 403, rpc: -31403, oauth: undefined },
   rate_limited: { http: 429, rpc: -31429, oauth: "temporarily_unavailable" },
   overloaded: { http: 503, rpc: -31503, oauth: "temporarily_unavailable" },
   // Failures behind the gateway are answered in band: a 502 would make proxies and clients repeat a call that may have had effects.

@@ -4,12 +4,16 @@
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { userInfo } from "node:os";
+import { z } from "zod";
 import type { Authenticated } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
+import type { Trials } from "../policy/live.ts";
+import { type TrialReport, trialSettings } from "../policy/trial.ts";
 import type { ManagedUpstream } from "../upstream/managed.ts";
+import type { Office } from "./approvals/office.ts";
 import type { Concealer } from "./conceal.ts";
 import type { Actor, Deeds } from "./deeds.ts";
-import { sendError } from "./exchange.ts";
+import { readBody, sendError } from "./exchange.ts";
 import { authenticate, challengesFor } from "./handle-mcp.ts";
 import type { Parts } from "./parts.ts";
 import type { Change, Reload } from "./reload.ts";
@@ -20,6 +24,9 @@ export interface Administered {
   readonly served: Served;
   readonly reload: Reload;
   readonly deeds: Deeds;
+  readonly trials: Trials;
+  /** Where people decide about calls that wait for them; who may, it knows itself. */
+  readonly approvals: Office;
   readonly conceal: Concealer;
   /** The public URL, without a slash at its end: what proofs of bound tokens name. */
   readonly publicUrl: string;
@@ -52,6 +59,8 @@ interface Ask {
   readonly path: string;
   readonly stderr: boolean;
   readonly by: Actor;
+  /** What was sent along; undefined where nothing is taken. */
+  readonly body?: () => Promise<string>;
 }
 
 /** Answers `/admin/…` for owners. Never throws. */
@@ -66,7 +75,7 @@ export async function answerAdmin(
   try {
     by = await authenticate(parts, request, `${publicUrl}${path}`);
     // Whoever is not an owner learns nothing, not even what there is.
-    if (!by.groups.includes("owner")) throw notFound(path);
+    if (!by.groups.includes("owner") && !APPROVALS.test(path)) throw notFound(path);
     const actor: Actor = { kind: "owner", by, source: parts.sourceOf(request) };
     // What is written to stderr may hold anything, so it is shown to those who say that they want it.
     const stderr = queryOf(request).has("stderr");
@@ -86,11 +95,16 @@ export async function answerControl(
   try {
     const by: Actor = { kind: "operator", name: userInfo().username, via: "control socket" };
     const { pathname } = new URL(request.url ?? "/", "http://localhost");
-    send(response, await perform(administered, { method: request.method ?? "", path: pathname, stderr: true, by }));
+    const body = () => readBody(request, MAX_BODY_BYTES);
+    const ask = { method: request.method ?? "", path: pathname, stderr: true, by, body };
+    send(response, await perform(administered, ask));
   } catch (thrown) {
     refuse(administered, response, DrawbridgeError.from(thrown), {});
   }
 }
+
+/** A policy, at most. */
+const MAX_BODY_BYTES = 4 << 20;
 
 async function perform(administered: Administered, ask: Ask): Promise<object> {
   const { served, reload } = administered;
@@ -99,6 +113,8 @@ async function perform(administered: Administered, ask: Ask): Promise<object> {
     mustBe("POST", ask);
     return { changes: (await reload.reload(ask.by)) satisfies readonly Change[] };
   }
+  if (resource === "approvals" && more.length === 0) return decideOn(administered.approvals, ask, name, verb);
+  if (resource === "policy" && name === "shadow" && more.length === 0) return tryOut(administered, ask, verb);
   if (resource !== "servers" || more.length > 0) throw notFound(ask.path);
   if (name === undefined) {
     mustBe("GET", ask);
@@ -120,6 +136,53 @@ async function perform(administered: Administered, ask: Ask): Promise<object> {
     await deed.does(upstream);
     return { result: view(administered, upstream, false) };
   });
+}
+
+/** These are not for owners alone: each sees, and decides, what is theirs to. */
+const APPROVALS = /^\/admin\/approvals(\/|$)/;
+const VERDICTS = { approve: "approved", deny: "denied" } as const;
+
+async function decideOn(
+  approvals: Office,
+  ask: Ask,
+  number: string | undefined,
+  verb: string | undefined,
+): Promise<object> {
+  if (number === undefined || verb === undefined) {
+    mustBe("GET", ask);
+    return number === undefined ? { approvals: await approvals.list(ask.by) } : approvals.show(number, ask.by);
+  }
+  const verdict = Object.hasOwn(VERDICTS, verb) ? VERDICTS[verb as keyof typeof VERDICTS] : undefined;
+  if (verdict === undefined) throw notFound(ask.path);
+  mustBe("POST", ask);
+  return approvals.decide(number, verdict, ask.by);
+}
+
+/** Only at the socket: whoever can write a policy file there can also have it count. */
+async function tryOut({ trials, deeds }: Administered, ask: Ask, verb: string | undefined): Promise<object> {
+  const { body, by } = ask;
+  if (body === undefined || (verb !== undefined && verb !== "end")) throw notFound(ask.path);
+  if (verb === "end") {
+    mustBe("POST", ask);
+    return deeds.done("policy-trial-ended", by, {}, async () => ({ result: { trial: trials.end() ?? null } }));
+  }
+  if (ask.method === "GET") return { trial: trials.report() ?? null };
+  mustBe("POST", ask);
+  return deeds.done("policy-trial-begun", by, {}, async () => {
+    const trial = begunWith(trials, await body());
+    return { result: { trial }, details: { name: trial.name, policy: trial.policy } };
+  });
+}
+
+function begunWith(trials: Trials, text: string): TrialReport {
+  try {
+    return trials.begin(trialSettings.parse(JSON.parse(text)));
+  } catch (cause) {
+    const [issue] = cause instanceof z.ZodError ? cause.issues : [];
+    const path = issue?.path.slice(1).join(".") ?? "";
+    const what = issue === undefined ? (cause as Error).message : `${path === "" ? "" : `${path}: `}${issue.message}`;
+    throw new DrawbridgeError("settings_invalid", `The policy cannot be used: ${what}.`, { cause });
+  }
 }
 
 const DEEDS = {

@@ -1,5 +1,6 @@
 /** What both ways to ask the client of a call have in common: the call made again, and what is said when it cannot go on. */
 import type {
+  Authenticated,
   CallNotification,
   JsonObject,
   McpCall,
@@ -30,6 +31,8 @@ export interface Bridge {
   readonly replica: string;
   /** Counts a question that a server does not wait for any more. */
   questionEnded(server: string, end: QuestionEnd): void;
+  /** What of `params` of a notification somebody may see. */
+  said(by: Authenticated, params: string): string;
 }
 
 /** A call, the request that made it, and its end when that request's client goes away. */
@@ -50,7 +53,8 @@ export class SilentReplies implements Replies {
     this.request = request;
   }
   notify({ method, params }: CallNotification): void {
-    this.request.answering.notify(notificationText(method, params));
+    const { answering, record } = this.request;
+    answering.notify(notificationText(method, record.view.said(params)));
   }
   sentWith(credential: UpstreamCredential): void {
     this.request.record.sentWith(credential);

@@ -1,7 +1,7 @@
 /** The one audit record of a request, filled as the request goes on and closed once, together with its span and its metrics. */
 import { hash } from "node:crypto";
 import type { IncomingMessage } from "node:http";
-import { type AuditRecord, type FieldMode, field, recordedPrincipal } from "../audit/record.ts";
+import { type AuditRecord, type FieldMode, field, type RecordedField, recordedPrincipal } from "../audit/record.ts";
 import type {
   Authenticated,
   JsonObject,
@@ -19,6 +19,7 @@ import type { InboundRequest } from "../mcp/inbound.ts";
 import { actionOf, modeOf } from "../mcp/interaction.ts";
 import type { Session } from "../mcp/sessions.ts";
 import type { Span } from "../observe/telemetry.ts";
+import type { View } from "./masking.ts";
 import type { Parts } from "./parts.ts";
 
 /** How a request ended, as the record says it. */
@@ -64,6 +65,8 @@ export class CallRecord {
   #task: string | undefined;
   #questions: RecordedQuestion[] | undefined;
   #steps: JsonObject | undefined;
+  #approval: JsonObject | undefined;
+  #view: View | undefined;
   #closed = false;
 
   constructor(parts: Parts, by: Authenticated, request: IncomingMessage) {
@@ -88,7 +91,12 @@ export class CallRecord {
         : target.kind === "prompt"
           ? "gen_ai.prompt.name"
           : "mcp.resource.uri";
-    this.#span?.set(name, target.name);
+    this.#span?.set(name, this.#nameOf(target));
+  }
+  /** What the caller may see of it all. What is written down here nobody sees: it is masked for nobody. */
+  get view(): View {
+    this.#view ??= this.#parts.masking.viewOf(this.#by);
+    return this.#view;
   }
   /** At once after the decision: which policy it was made by may change with any wait. */
   decided(decision: Decision): void {
@@ -115,6 +123,11 @@ export class CallRecord {
   did(steps: JsonObject): boolean {
     this.#steps = steps;
     return !this.#closed;
+  }
+  /** The approval that the call needs, and what became of it. */
+  approval(approval: JsonObject): void {
+    const masked = this.#parts.masking.recorded(JSON.stringify(approval), this.#view?.contract);
+    this.#approval = masked === undefined ? {} : (JSON.parse(masked) as JsonObject);
   }
   /** The client is asked this; `replied` takes what is returned. */
   questioned(question: Question, key?: string): RecordedQuestion {
@@ -152,7 +165,7 @@ export class CallRecord {
   answered(outcome: Outcome): Promise<void> {
     if (outcome.kind === "result")
       return this.close("permitted", undefined, outcome.result, outcome.value["isError"] === true);
-    const error = { code: String(outcome.code), message: outcome.message };
+    const error = { code: String(outcome.code), message: this.#parts.masking.recordedText(outcome.message) };
     return this.#write("failed", error, undefined, false);
   }
   /** Refused by us before anything was sent. Gives back what to tell the caller: the refusal, or that it could not be recorded. */
@@ -175,7 +188,7 @@ export class CallRecord {
   }
   /** Closes the record; a second time does nothing. */
   close(outcome: RecordOutcome, error: DrawbridgeError | undefined, result?: string, isError?: boolean): Promise<void> {
-    return this.#write(outcome, error && toldOf(error), result, isError ?? false);
+    return this.#write(outcome, error && this.#toldOf(error), result, isError ?? false);
   }
 
   /**
@@ -187,7 +200,7 @@ export class CallRecord {
       const mode = modeOf(question);
       return { method: question.method, ...(mode !== undefined && { mode }), key };
     });
-    const record = this.#recordOf("abandoned", toldOf(error));
+    const record = this.#recordOf("abandoned", this.#toldOf(error));
     return this.#parts.journal.append({ ...record, details: { interaction: { ...after, questions } } });
   }
 
@@ -195,7 +208,7 @@ export class CallRecord {
     return this.#parts.auditFields.arguments;
   }
   #kept(name: "question" | "answer", text: string, mode: FieldMode): JsonObject {
-    const kept = field(text, mode, this.#parts.auditFields.maxFieldBytes);
+    const kept = this.#field(text, mode);
     if (kept === undefined) return {};
     return { [name]: "json" in kept ? { json: JSON.parse(kept.json) as JsonObject } : { ...kept } };
   }
@@ -210,7 +223,7 @@ export class CallRecord {
     const span = this.#parts.telemetry.begin(name, "server", parent, {
       ...(inbound !== undefined && {
         "mcp.method.name": inbound.method,
-        "jsonrpc.request.id": String(inbound.id),
+        "jsonrpc.request.id": this.#requestId(inbound),
         "mcp.protocol.version": this.#session?.revision ?? inbound.revision,
       }),
     });
@@ -230,6 +243,8 @@ export class CallRecord {
     const inbound = this.#inbound;
     const target = this.#target;
     const record = this.#recordOf(outcome, error);
+    for (const [type, count] of Object.entries(this.#view?.counts ?? {}))
+      this.#span?.set(`drawbridge.masked.${type}`, count);
     this.#span?.end(error?.code ?? (isError ? "tool_error" : undefined));
     telemetry.call({
       method: inbound?.method ?? "invalid",
@@ -243,8 +258,41 @@ export class CallRecord {
     // Health checks of clients are no calls: they touch nothing and would bury what does.
     if (inbound?.method === "ping") return Promise.resolve();
     if (result === undefined) return journal.append(record);
-    const kept = field(result, auditFields.results, auditFields.maxFieldBytes);
-    return journal.append({ ...record, result: { ...kept, isError } });
+    return journal.append({
+      ...record,
+      result: { ...this.#field(result, auditFields.results, "recordedResult"), isError },
+    });
+  }
+
+  #argumentsOf({ method, paramTexts, params }: InboundRequest): string | undefined {
+    if (method === "tools/call" || method === "prompts/get") return paramTexts.get("arguments");
+    const { uri } = params;
+    if (typeof uri !== "string" || this.#argumentsMode !== "full") return paramTexts.get("uri");
+    return JSON.stringify(this.#parts.masking.recordedUri(uri));
+  }
+  /** A value as the record keeps it: its hash is of what came or left, its text is masked. */
+  #field(text: string, mode: FieldMode, as: "recorded" | "recordedResult" = "recorded"): RecordedField | undefined {
+    const { maxFieldBytes } = this.#parts.auditFields;
+    if (mode !== "full" || text.length > maxFieldBytes) return field(text, mode, maxFieldBytes);
+    const masked = this.#parts.masking[as](text, this.#view?.contract);
+    return masked === undefined ? field(text, "hash", maxFieldBytes) : field(masked, mode, maxFieldBytes);
+  }
+  #toldOf({ code, message, detail }: DrawbridgeError): NonNullable<AuditRecord["error"]> {
+    const { masking } = this.#parts;
+    return {
+      code,
+      message: masking.recordedText(message),
+      ...(detail !== undefined && { detail: masking.recordedText(detail) }),
+    };
+  }
+  /** Names that the catalogue knows are the operator's; all others a caller made up. */
+  #nameOf({ kind, server, name }: Target): string {
+    const { masking } = this.#parts;
+    if (kind === "resource") return masking.recordedUri(name);
+    return server === "" ? masking.recordedText(name) : name;
+  }
+  #requestId({ id }: InboundRequest): string {
+    return typeof id === "string" ? this.#parts.masking.recordedText(id) : String(id);
   }
 
   #recordOf(outcome: RecordOutcome, error: AuditRecord["error"]): AuditRecord {
@@ -253,9 +301,8 @@ export class CallRecord {
     const target = this.#target;
     const trace = this.trace;
     const asks = this.#link !== undefined || this.#questions !== undefined;
-    const args = inbound?.paramTexts.get(
-      inbound.method === "tools/call" || inbound.method === "prompts/get" ? "arguments" : "uri",
-    );
+    const masked = Object.keys(this.#view?.counts ?? {}).length > 0;
+    const args = inbound === undefined ? undefined : this.#argumentsOf(inbound);
     return {
       id: newId(this.#at),
       kind: "call",
@@ -268,12 +315,12 @@ export class CallRecord {
         call: {
           method: inbound.method,
           revision: this.#session?.revision ?? inbound.revision,
-          requestId: inbound.id,
+          requestId: typeof inbound.id === "string" ? this.#requestId(inbound) : inbound.id,
           ...(target !== undefined && {
             server: target.server,
             kind: target.kind,
-            name: target.name,
-            upstreamName: target.upstreamName,
+            name: this.#nameOf(target),
+            upstreamName: this.#nameOf({ ...target, name: target.upstreamName }),
           }),
           ...(target?.pin !== undefined && { pin: target.pin }),
           ...(this.#session !== undefined && { session: hash("sha256", this.#session.id, "base64url") }),
@@ -283,25 +330,23 @@ export class CallRecord {
           }),
         },
       }),
-      ...(args !== undefined && { arguments: field(args, auditFields.arguments, auditFields.maxFieldBytes) }),
+      ...(args !== undefined && { arguments: this.#field(args, auditFields.arguments) }),
       ...(this.#decision !== undefined && { decision: this.#decision }),
       policy: this.#policy,
       trace: { traceId: trace.traceId, spanId: trace.spanId },
       ...(this.#source !== undefined && { source: this.#source }),
       replica,
-      ...((asks || this.#task !== undefined || this.#steps !== undefined) && {
+      ...((asks || masked || this.#task !== undefined || this.#steps !== undefined || this.#approval !== undefined) && {
         details: {
           ...this.#steps,
           ...(asks && {
             interaction: { ...this.#link, questions: (this.#questions ?? []).map((entry) => ({ ...entry })) },
           }),
           ...(this.#task !== undefined && { task: this.#task }),
+          ...(this.#approval !== undefined && { approval: this.#approval }),
+          ...(masked && { masked: { ...this.#view?.counts } }),
         } as JsonObject,
       }),
     };
   }
-}
-
-function toldOf({ code, message, detail }: DrawbridgeError): NonNullable<AuditRecord["error"]> {
-  return { code, message, ...(detail !== undefined && { detail }) };
 }

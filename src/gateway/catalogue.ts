@@ -4,10 +4,10 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { type CompiledCheck, compileArguments } from "../contract/arguments.ts";
-import type { PinnedTool } from "../contract/compose.ts";
 import type { Contract } from "../contract/contract.ts";
 import { type Definition, type DefinitionKind, readDefinition } from "../contract/definition.ts";
 import { lookAlikes, type Named } from "../contract/look-alikes.ts";
+import type { PinnedTool } from "../contract/steps.ts";
 import { compileUriTemplate } from "../contract/uri-template.ts";
 import type { JsonObject, Target, TargetKind } from "../core/call.ts";
 import { type Clock, systemClock } from "../core/clock.ts";

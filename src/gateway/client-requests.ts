@@ -192,7 +192,7 @@ export function openClientRequests(bridge: Bridge, streams: Pick<Streams, "tell"
       await mailbox.present();
       const sealed = await seals.seal({ replica, token }, questionBinding(by, session), settings.answerSeconds);
       if (ended) return await promise;
-      if (!tell(questionText(sealed, question))) return refuse(NO_STREAM);
+      if (!tell(questionText(sealed, record.view.question(question)))) return refuse(NO_STREAM);
       id = sealed;
       showed(server, question, session);
       const entry = record.questioned(question);
@@ -255,7 +255,7 @@ export function openClientRequests(bridge: Bridge, streams: Pick<Streams, "tell"
       const session = pages.get(page);
       if (session === undefined || !serves(session)) return;
       pages.delete(page);
-      streams.tell(session, notificationText("notifications/elicitation/complete", params));
+      streams.tell(session, notificationText("notifications/elicitation/complete", bridge.said(session.by, params)));
     },
     open: () => [...open.values()].map(({ server }) => server),
     close() {

@@ -135,7 +135,7 @@ function narrowedValues(contract: Contract, inbound: InboundRequest, outcome: Ou
   if (schema === undefined || !isObject(completion) || !Array.isArray(completion["values"])) return outcome;
   const root = contract.narrowing?.served ?? {};
   const all = completion["values"] as readonly JsonValue[];
-  const values = all.filter((one) => accepts(one, { schema: schema as Schema, root }, "re2") !== false);
+  const values = all.filter((one) => accepts(one, { schema: schema as Schema, root }) !== false);
   return values.length === all.length ? outcome : resultOf({ completion: { values } });
 }
 

@@ -2,9 +2,9 @@
  * The contracts of the settings, met with what the servers offer: which definitions are served, as what, and which are not because
  * their contract does not fit them. Everything about a call is compiled here, when a definition is read.
  */
+import { placeIn } from "../config/load.ts";
 import type { Settings } from "../config/schema.ts";
 import { type CompiledCheck, compileArguments } from "../contract/arguments.ts";
-import type { ComposeOptions } from "../contract/compose.ts";
 import {
   type Contract,
   type ContractProblem,
@@ -17,6 +17,7 @@ import {
   sourceOf,
 } from "../contract/contract.ts";
 import type { Definition, DefinitionKind } from "../contract/definition.ts";
+import type { ComposeOptions } from "../contract/steps.ts";
 import type { Access, Effect, JsonObject } from "../core/call.ts";
 import { compileGlob } from "../core/glob.ts";
 import { isObject, memberTexts, objectText } from "../mcp/json-text.ts";
@@ -90,13 +91,22 @@ export function openContracts(sections: ContractSections, log: Logger, compile?:
     source: { server: string; name: string },
     made: Contract | readonly ContractProblem[],
   ): Met => {
-    if (isContract(made)) return { contract: made };
-    const places = made.map(({ path, message }) => ({ path: [row.section, row.name, ...path].join("."), message }));
-    const problem = places.map(({ path, message }) => `${path}: ${message}`).join("; ");
+    if (isContract(made)) return { contract: { ...made, settings: row.settings } };
+    const places = made.map(({ path, message }) => {
+      const keys = [row.section, row.name, ...path];
+      const at = placeIn(
+        sections,
+        keys.map((key, index) => (index > 1 && /^\d+$/.test(key) ? Number(key) : key)),
+      );
+      return { at, path: keys.join("."), message };
+    });
+    const problem = places
+      .map(({ at, path, message }) => `${at === undefined ? "" : `${at} `}${path}: ${message}`)
+      .join("; ");
     if (!told.has(problem)) {
-      for (const { path, message } of places)
+      for (const { at, path, message } of places)
         log.warn(
-          { path, ...source, problem: message },
+          { ...(at !== undefined && { at }), path, ...source, problem: message },
           "a contract does not fit what its server offers, which is withheld",
         );
       if (told.size < MAX_TOLD) told.add(problem);
@@ -208,7 +218,7 @@ export function contractEntry(contract: Contract, definition: Definition, pin: s
   const text = asItIs(contract) ? named(definition, contract.name) : JSON.stringify(served);
   const wrapped = tool && isWrapped(served["outputSchema"]);
   let compiling: Promise<CompiledCheck> | undefined;
-  let compiled: CompiledCheck | undefined = narrowing && { check: narrowing.check, problem: undefined };
+  let compiled: CompiledCheck | undefined = narrowing && { check: narrowing.check, problem: undefined, unread: [] };
   let mirrored: MirroredParameters | undefined;
   return {
     target: {

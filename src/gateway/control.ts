@@ -147,7 +147,12 @@ const ASK_MS = 120_000;
 const MAX_ANSWER_BYTES = 16 << 20;
 
 /** Asks the gateway behind a socket. Throws `upstream_unavailable` when none answers there. */
-export function askControl(path: string, method: "GET" | "POST", target: string): Promise<ControlAnswer> {
+export function askControl(
+  path: string,
+  method: "GET" | "POST",
+  target: string,
+  body?: string,
+): Promise<ControlAnswer> {
   return new Promise((resolve, reject) => {
     const fail = (cause: unknown) => reject(nobodyAnswers(path, cause));
     const signal = AbortSignal.timeout(ASK_MS);
@@ -170,7 +175,7 @@ export function askControl(path: string, method: "GET" | "POST", target: string)
         }
       });
     });
-    asked.end();
+    asked.end(body);
   });
 }
 

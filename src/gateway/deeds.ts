@@ -7,13 +7,20 @@ import type { Clock } from "../core/clock.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import { newId } from "../core/ids.ts";
 
-export type Deed = "settings-reloaded" | "secrets-changed" | "server-restarted" | "server-drained" | "server-resumed";
+export type Deed =
+  | "settings-reloaded"
+  | "secrets-changed"
+  | "server-restarted"
+  | "server-drained"
+  | "server-resumed"
+  | "policy-trial-begun"
+  | "policy-trial-ended";
 
 /** Who did it: somebody with a token, whoever has the account that the gateway runs under, or the gateway by itself. */
 export type Actor =
   | { readonly kind: "owner"; readonly by: Authenticated; readonly source: string | undefined }
   | { readonly kind: "operator"; readonly name: string; readonly via: "control socket" | "signal" }
-  | { readonly kind: "gateway"; readonly name: "secrets" | "file" };
+  | { readonly kind: "gateway"; readonly name: "secrets" | "file" | "another replica" };
 
 export interface Deeds {
   /**

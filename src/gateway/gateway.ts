@@ -1,7 +1,9 @@
 /** The composition root: settings in, a running gateway out. Nothing else knows every part. */
 import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
-import { type Journal, openJournal } from "../audit/journal.ts";
+import { openEvidence } from "../audit/evidence.ts";
+import type { Journal } from "../audit/journal.ts";
+import { keepFor, type RetentionParts } from "../audit/retention.ts";
 import type { LoadedSettings } from "../config/load.ts";
 import type { Environment } from "../config/references.ts";
 import type { Settings } from "../config/schema.ts";
@@ -24,17 +26,22 @@ import { openTrails } from "../oauth/trail.ts";
 import { shadowDiffers } from "../observe/events.ts";
 import { createLogger, type Logger, type LogStream } from "../observe/logger.ts";
 import { createTelemetry } from "../observe/telemetry.ts";
+import { compileApprovals } from "../policy/approvals.ts";
 import type { Policy } from "../policy/engine.ts";
 import { compileExpression } from "../policy/expressions.ts";
 import { type LivePolicy, openPolicy } from "../policy/live.ts";
+import { furtherScopes } from "../policy/step-up.ts";
 import { openStore } from "../store/open.ts";
-import type { AuditLog } from "../store/ports.ts";
-import { watchChanges } from "../store/watch.ts";
+import type { Records } from "../store/ports.ts";
+import { sharedKey } from "../store/sealing.ts";
+import { CHANGES, type Changes, watchChanges } from "../store/watch.ts";
 import type { UpstreamCredentials } from "../upstream/credentials.ts";
 import { openUpstream } from "../upstream/open.ts";
 import type { ListName, UpstreamEvents } from "../upstream/upstream.ts";
 import type { ReadUserSecret } from "../upstream/user-values.ts";
 import { type Administered, answerAdmin, answerControl } from "./admin.ts";
+import { openApprovals } from "./approvals/approvals.ts";
+import { needsOfSettings } from "./approvals/needs.ts";
 import { type Catalogue, openCatalogue, type Withheld } from "./catalogue.ts";
 import { type Concealer, openConcealer } from "./conceal.ts";
 import { withoutPersonal } from "./connect-first.ts";
@@ -46,22 +53,23 @@ import { openForwarding } from "./forwarding.ts";
 import { handleMcp } from "./handle-mcp.ts";
 import { openIdentities } from "./identities.ts";
 import { type Interaction, openInteraction } from "./interaction.ts";
-import { openLimits } from "./limits.ts";
+import { openLimits } from "./limits/limits.ts";
 import { listen } from "./listener.ts";
 import { following } from "./lists.ts";
 import { followLock } from "./lock.ts";
+import { type Masking, openMasking, openScrubber, type Scrubber } from "./masking.ts";
 import { oauthRecord } from "./oauth-record.ts";
 import { openOutcomeTools } from "./outcome-tool.ts";
 import type { Parts, UnderWay } from "./parts.ts";
 import { openPins, PINS_CHANGED } from "./pins.ts";
 import { reachOf } from "./reach.ts";
-import { type Appliers, type Change, openReload, type Prepared } from "./reload.ts";
+import { type Appliers, type Change, openReload, type Prepared, type ReloadOptions } from "./reload.ts";
 import { openResumption } from "./resume.ts";
 import { createRoutes, LOOPBACK } from "./routes.ts";
 import { openSeals } from "./sealed-state.ts";
 import { openServed } from "./served.ts";
 import { openSessions } from "./sessions.ts";
-import { callerIn, openStreams } from "./streams.ts";
+import { type Changing, callerIn, openStreams } from "./streams.ts";
 import { openTasks, type Tasks } from "./tasks.ts";
 import { openUnfinished } from "./unfinished.ts";
 import { connectedCredentials, upstreamCredentials } from "./upstream-credentials.ts";
@@ -113,12 +121,16 @@ export async function startGateway({
   const { settings } = loaded;
   const conceal = openConcealer();
   conceal.add(loaded.known);
+  const scrubber = openScrubber(settings.mask);
   const log =
     logger ??
-    createLogger(settings.log, { write: (line) => logTo.write(conceal.text(line)), isTTY: logTo.isTTY === true });
+    createLogger(settings.log, {
+      write: (line) => logTo.write(scrubber.line(conceal.text(line))),
+      isTTY: logTo.isTTY === true,
+    });
   const undo: (() => Promise<unknown> | unknown)[] = [];
   try {
-    return await start({ loaded, environment, log, conceal, undo });
+    return await start({ loaded, environment, log, conceal, scrubber, undo });
   } catch (error) {
     for (const step of undo.toReversed()) {
       try {
@@ -136,11 +148,12 @@ interface Start {
   readonly environment: Environment;
   readonly log: Logger;
   readonly conceal: Concealer;
+  readonly scrubber: Scrubber;
   /** What to do, last first, when the start fails half-way. */
   readonly undo: (() => Promise<unknown> | unknown)[];
 }
 
-async function start({ loaded, environment, log, conceal, undo }: Start): Promise<RunningGateway> {
+async function start({ loaded, environment, log, conceal, scrubber, undo }: Start): Promise<RunningGateway> {
   const { settings, folder } = loaded;
   const version = await ownVersion();
   const replica = newId();
@@ -189,6 +202,15 @@ async function start({ loaded, environment, log, conceal, undo }: Start): Promis
   // Its files must be there before a server is confined: what is not there cannot be hidden.
   const store = await openStore(settings.store, { baseDirectory: folder, warn: (message) => log.warn({}, message) });
   undo.push(() => store.close());
+  const masking = openMasking({
+    settings: settings.mask,
+    key: await sharedKey(store.records, "mask", "drawbridge mask 1", settings.tokens.keyEncryptionSecret),
+    records: store.records,
+    rolesOf: (by) => policy.roles(by),
+    counted: (counts) => telemetry.masked(counts),
+    conceal: conceal.text,
+  });
+  const said = (by: Authenticated, params: string) => masking.viewOf(by).said(params);
   // Servers take longest to start, so they begin now and start while the rest is made.
   const served = openServed({
     servers: settings.servers,
@@ -219,9 +241,13 @@ async function start({ loaded, environment, log, conceal, undo }: Start): Promis
     const target = found ?? { server, kind: "resource", name: uri, upstreamName: uri, pin: undefined };
     return target.server === server && policy.decide(by, target, following(uri, systemClock())).effect === "permit";
   };
+  const changing: Changing = {
+    lists: (before, now) => otherLists(catalogue, [policy, before], [policy, now]),
+    unfollow: (session, uri) => sessions.follow(session, uri, undefined),
+  };
   const resumption = openResumption(settings.listen);
   undo.push(() => resumption.close());
-  const streams = openStreams(upstreams, async (by) => (await issuing?.stands(by)) ?? false, resumption, log, mayHear);
+  const streams = openStreams(upstreams, async (by) => issuing?.current(by), resumption, log, mayHear, said, changing);
   undo.push(() => streams.close());
 
   const otlpEndpoint = settings.telemetry.otlpEndpoint ?? environment["OTEL_EXPORTER_OTLP_ENDPOINT"];
@@ -231,13 +257,19 @@ async function start({ loaded, environment, log, conceal, undo }: Start): Promis
     environment,
   );
   undo.push(() => telemetry.close());
-  const journal = openJournal({
-    log: withoutSecrets(store.audit, conceal),
+  const { journal } = openEvidence({
+    store,
     settings: settings.audit,
+    encryption: settings.tokens.keyEncryptionSecret,
+    folder,
+    replica,
     logger: log,
-    clock: systemClock,
+    // What servers say may have secrets of the settings in it; the record of it must not.
+    clean: conceal.text,
   });
   undo.push(() => journal.close());
+  const endRetention = retention(settings.audit, { log: store.audit, records: store.records, journal, replica }, log);
+  undo.push(endRetention);
 
   // The port is bound first: with port 0 the public URL, which every token and document names, is known only then.
   const listener = await listen(settings.listen, settings.tls, log);
@@ -248,6 +280,10 @@ async function start({ loaded, environment, log, conceal, undo }: Start): Promis
   const trails = openTrails({ records: store.records, replica, sourceOf, resource, log });
   undo.push(() => trails.close());
   const report = (event: OAuthEvent) => {
+    if (endsAccess(event))
+      masking
+        .forget(event.user)
+        .catch((error: unknown) => log.warn({ error }, "stand-ins of a user were not forgotten"));
     trails.heard(event);
     return journal.append(oauthRecord(event, replica, systemClock()));
   };
@@ -273,6 +309,7 @@ async function start({ loaded, environment, log, conceal, undo }: Start): Promis
   const changes = await watchChanges(store.records);
   undo.push(() => changes.close());
   changes.whileUsed(() => streams.size > 0 || underWay.count > 0);
+  let further = furtherScopes(settings.stepUp);
   const embedded: AuthorizationServerOptions = {
     publicUrl,
     signIn: settings.signIn,
@@ -283,6 +320,7 @@ async function start({ loaded, environment, log, conceal, undo }: Start): Promis
     log,
     sourceOf,
     reach: (who) => reachOf(policy, catalogue, who),
+    furtherScopes: () => further,
     connections,
     onEvent: report,
   };
@@ -334,6 +372,7 @@ async function start({ loaded, environment, log, conceal, undo }: Start): Promis
     replica,
     shared,
     log,
+    said,
   });
   asking = interaction;
   undo.push(() => interaction.close());
@@ -372,7 +411,23 @@ async function start({ loaded, environment, log, conceal, undo }: Start): Promis
     log,
   });
   undo.push(() => outcomes.close(AbortSignal.abort()));
-  const limits = openLimits(settings.limits);
+  let approvalRules = compileApprovals(settings.approvals);
+  const approvals = openApprovals({
+    records: store.records,
+    seals,
+    // Whoever else knows a reason to have a call approved is a line here.
+    sources: [needsOfSettings(() => approvalRules)],
+    version: () => approvalRules.version,
+    answerSeconds: settings.interaction.answerSeconds,
+    parts: () => parts,
+  });
+  const limits = await openLimits({
+    settings,
+    cache: settings.cache === "memory" ? undefined : revealed(settings.cache),
+    records: shared,
+    log,
+  });
+  undo.push(() => limits.close());
   const parts: Parts = {
     verify: authority.verify,
     policy,
@@ -386,6 +441,8 @@ async function start({ loaded, environment, log, conceal, undo }: Start): Promis
     forwarding,
     interaction,
     outcomes: outcomes.over,
+    masking,
+    approvals,
     tasks,
     journal,
     telemetry,
@@ -416,17 +473,25 @@ async function start({ loaded, environment, log, conceal, undo }: Start): Promis
   telemetry.observeSessions(() => sessions.size);
   telemetry.observeQuestions(() => interaction.open());
   telemetry.observeJournal(() => journal.pending);
+  telemetry.observeLimits(() => limits.together);
 
   const policyChange = policyChanges(policy, (before, now) => {
-    const seenBy = (one: Policy, by: Authenticated, list: ListName) =>
-      offered.now(list).flatMap(({ target }) => (one.decide(by, target).effect === "permit" ? [target.name] : []));
-    const changed = (by: Authenticated) =>
-      new Set(LISTS.filter((list) => seenBy(before, by, list).join("\n") !== seenBy(now, by, list).join("\n")));
     streams
-      .reconsider(changed, (session, uri) => sessions.follow(session, uri, undefined))
+      .reconsider((by) => otherLists(catalogue, [before, by], [now, by]), changing.unfollow)
       .catch((error: unknown) => log.warn({ error }, "what clients follow could not be looked through"));
   });
-  const deeds = openDeeds(journal, replica, systemClock);
+  /** What limits are made of is in several settings. */
+  const withLimits = (change: Prepared, all: Settings): Prepared => {
+    const put = usable("limits", () => limits.prepare(all));
+    return {
+      ...change,
+      async commit() {
+        put();
+        return change.commit();
+      },
+    };
+  };
+  const deeds = openDeeds(withMaskedErrors(journal, masking), replica, systemClock);
   const reload = openReload({
     loaded,
     // A further setting that can change while the gateway runs is a line here.
@@ -443,18 +508,44 @@ async function start({ loaded, environment, log, conceal, undo }: Start): Promis
         };
       },
       secrets: () => NOTHING_TO_DO,
-      roles: (_, all) => policyChange("roles", all),
+      approvals(wanted) {
+        const compiled = compileApprovals(wanted);
+        return {
+          ...NOTHING_TO_DO,
+          async commit() {
+            approvalRules = compiled;
+            return [{ setting: "approvals", change: "changed" }];
+          },
+        };
+      },
+      roles: (_, all) => withLimits(policyChange("roles", all), all),
       assign: (_, all) => policyChange("assign", all),
+      stepUp(wanted, all) {
+        const change = policyChange("stepUp", all);
+        return {
+          ...change,
+          commit() {
+            further = furtherScopes(wanted);
+            return change.commit();
+          },
+        };
+      },
+      mask(wanted) {
+        const take = [masking.prepare(wanted), scrubber.prepare(wanted)];
+        return {
+          ...NOTHING_TO_DO,
+          async commit() {
+            for (const one of take) one();
+            return [{ setting: "mask", change: "changed" }];
+          },
+        };
+      },
       shadowPolicy: (_, all) => policyChange("shadowPolicy", all),
-      limits: (wanted) => ({
-        ...NOTHING_TO_DO,
-        async commit() {
-          limits.change(wanted);
-          return [{ setting: "limits", change: "changed" }];
-        },
-      }),
+      limits: (_, all) =>
+        withLimits({ ...NOTHING_TO_DO, commit: async () => [{ setting: "limits", change: "changed" }] }, all),
     },
     deeds,
+    ...(shared !== undefined && { others: otherReplicas(shared, changes, replica) }),
     onSecrets: conceal.add,
     log,
   });
@@ -464,6 +555,8 @@ async function start({ loaded, environment, log, conceal, undo }: Start): Promis
     served,
     reload,
     deeds,
+    trials: policy.trials,
+    approvals: approvals.office,
     conceal,
     publicUrl: publicUrl.href.replace(/\/$/, ""),
   };
@@ -555,11 +648,13 @@ async function start({ loaded, environment, log, conceal, undo }: Start): Promis
         await drained;
         await forwarding.close();
         await sessions.close();
+        await limits.close();
         changes.close();
         lock.close();
         await authority.close();
         await connections.close();
         await trails.close();
+        await endRetention();
         try {
           await journal.close();
         } finally {
@@ -587,8 +682,9 @@ async function authorityFor(
     allowPrivateAddresses,
     ...(trustedCertificates !== undefined && { trustedCertificates: await readFile(trustedCertificates, "utf8") }),
   });
-  const { publicUrl, records, log } = options;
-  return { authority: externalAuthority(external, { resource: placeOf(publicUrl).resource, http, records, log }) };
+  const { publicUrl, records, log, furtherScopes: further = () => [] } = options;
+  const { resource } = placeOf(publicUrl);
+  return { authority: externalAuthority(external, { resource, http, records, log, furtherScopes: further }) };
 }
 
 /** The settings for clients, as far as they depend on where the gateway stands. */
@@ -619,7 +715,7 @@ function registrationFor(
 function policyChanges(
   policy: LivePolicy,
   onChange: (before: Policy, now: Policy) => void,
-): (setting: "roles" | "assign" | "shadowPolicy", all: Settings) => Prepared {
+): (setting: "roles" | "assign" | "shadowPolicy" | "stepUp", all: Settings) => Prepared {
   const prepared = new WeakMap<Settings, () => void>();
   return (setting, all) => {
     let take = prepared.get(all);
@@ -645,12 +741,66 @@ function policyChanges(
 }
 
 function prepareOf(policy: LivePolicy, all: Settings): () => void {
+  return usable("roles", () => policy.prepare(all));
+}
+
+/** What `prepare` makes of settings; what it throws says which of them cannot be used. */
+function usable<T>(setting: string, prepare: () => T): T {
   try {
-    return policy.prepare(all);
+    return prepare();
   } catch (thrown) {
     const problem = thrown instanceof Error ? thrown.message : String(thrown);
-    throw new DrawbridgeError("settings_invalid", `The roles cannot be used: ${problem}`, { cause: thrown });
+    throw new DrawbridgeError("settings_invalid", `The ${setting} cannot be used: ${problem}`, { cause: thrown });
   }
+}
+
+const revealed = (place: string | Secret) => (place instanceof Secret ? place.reveal() : place);
+
+/** What is wrong in a settings file is said with what is written there, which may be a key in the wrong place. */
+function withMaskedErrors(journal: Journal, masking: Masking): Journal {
+  const append: Journal["append"] = (record) => {
+    const { error } = record;
+    if (error === undefined) return journal.append(record);
+    const { message, detail } = error;
+    const told = { ...error, message: masking.recordedText(message) };
+    return journal.append({
+      ...record,
+      error: detail === undefined ? told : { ...told, detail: masking.recordedText(detail) },
+    });
+  };
+  return Object.create(journal, { append: { value: append } }) as Journal;
+}
+
+/** Nothing that the user was shown may be used any more. */
+function endsAccess(event: OAuthEvent): event is OAuthEvent & { readonly user: string } {
+  if (event.user === undefined) return false;
+  if (event.type === "revoked") return event.what === "user";
+  return event.type === "user-changed" && (event.change === "disabled" || event.change === "removed");
+}
+
+/** The row of `CHANGES` that is written when a replica was asked to read its settings again. */
+const SETTINGS_CHANGED = "settings";
+
+function otherReplicas(records: Records, changes: Changes, replica: string): NonNullable<ReloadOptions["others"]> {
+  return {
+    tell: async () => void (await records.put(CHANGES, SETTINGS_CHANGED, { by: replica })),
+    onTold: (listener) =>
+      changes.on<{ by: string }>(SETTINGS_CHANGED, (row) => {
+        if (row !== undefined && row.value.by !== replica) listener();
+      }),
+  };
+}
+
+/** Which lists are others for somebody than they were for them. */
+function otherLists(
+  catalogue: Catalogue | undefined,
+  ...both: readonly [was: readonly [Policy, Authenticated], is: readonly [Policy, Authenticated]]
+): ReadonlySet<ListName> {
+  const seenBy = ([policy, by]: readonly [Policy, Authenticated], list: ListName) =>
+    (catalogue?.now(list) ?? [])
+      .flatMap(({ target }) => (policy.decide(by, target).effect === "permit" ? [target.name] : []))
+      .join("\n");
+  return new Set(LISTS.filter((list) => seenBy(both[0], list) !== seenBy(both[1], list)));
 }
 
 /** Its entries are told by the setting that uses them. */
@@ -671,12 +821,19 @@ function remembered(credentials: UpstreamCredentials | undefined, conceal: Conce
   };
 }
 
-/** What servers say may have secrets of the settings in it; the record of it must not. */
-function withoutSecrets(log: AuditLog, conceal: Concealer): AuditLog {
-  return {
-    append: (rows) => log.append(rows.map((row) => ({ ...row, json: conceal.text(row.json) }))),
-    read: (query) => log.read(query),
-  };
+/** `audit.keep`. What ends it. */
+function retention(
+  { keep }: Settings["audit"],
+  parts: Omit<RetentionParts, "clock">,
+  log: Logger,
+): () => Promise<void> {
+  if (keep === undefined) return async () => {};
+  return keepFor(Number.parseInt(keep, 10), {
+    ...parts,
+    clock: systemClock,
+    done: (retirement) => log.info({ ...retirement }, "records older than audit.keep were taken out"),
+    failed: (error) => log.warn({ error }, "old records could not be taken out"),
+  });
 }
 
 function records(journal: Journal): boolean {

@@ -15,7 +15,9 @@ import type { Span } from "../observe/telemetry.ts";
 import { permit } from "../policy/engine.ts";
 import { mustMirror } from "../upstream/mirrored-headers.ts";
 import { connectFirst } from "./connect-first.ts";
-import { completedHere, heardUnder, sentUnder, shapedUnder } from "./contracted-call.ts";
+import { completedHere, heardUnder, sentUnder } from "./contracted-call.ts";
+import { leaving, promisedBy } from "./leaving.ts";
+import { meant } from "./masking/meant.ts";
 import type { Asked, Parts } from "./parts.ts";
 import type { TaskPlan } from "./tasks.ts";
 import { underItsName } from "./ui-resources.ts";
@@ -34,7 +36,12 @@ export async function handleCall(parts: Parts, asked: Asked, row: CallRow): Prom
     catalogue.find(aimed.kind, aimed.name) ?? (await catalogue.resolve(aimed.kind, aimed.name, capabilities));
   const target: Target = found ?? { server: "", ...aimed, upstreamName: aimed.name, pin: undefined };
   record.aimed(target);
-  const args = argumentsOf(inbound);
+  const given = argumentsOf(inbound);
+  const entry = found && catalogue.entry(found);
+  const contract = entry?.contract;
+  record.view.under(contract);
+  // Policy, contract and server all see what the caller means; the record keeps what the caller wrote.
+  const { args, inbound: told, refused } = await meant(parts, asked, target, contract, given);
   const decision = parts.policy.decide(by, target, {
     method: inbound.method,
     args,
@@ -46,28 +53,26 @@ export async function handleCall(parts: Parts, asked: Asked, row: CallRow): Prom
   if (found !== undefined && decision.effect === "deny") await catalogue.resolve(aimed.kind, NOBODYS, capabilities);
   if (found === undefined || decision.effect === "deny") throw unknownTarget(target);
   if (decision.effect === "step-up") {
-    throw new DrawbridgeError("insufficient_scope", `This needs the scope ${decision.scope}.`, {
-      scope: decision.scope,
-    });
+    throw scopeMissing(decision.scope);
   }
-  parts.limits.spendOn(by, target);
+  if (refused !== undefined) throw refused;
   const revision = session?.revision ?? inbound.revision;
 
-  const entry = catalogue.entry(target);
-  const contract = entry?.contract;
   let plan: TaskPlan | undefined;
   if (inbound.method === "tools/call") {
     // Steps are called one by one: the whole is no task of any server.
     if (contract?.composition === undefined) plan = entry && parts.tasks.plan(asked, target, entry.definition.value);
-    if (inbound.era === "modern" && entry !== undefined) mustMirror(headers, args, entry.mirrored());
+    if (inbound.era === "modern" && entry !== undefined) mustMirror(headers, given, entry.mirrored());
     const problems = entry && (entry.compiled ?? (await entry.compile())).check(args);
     if (problems !== undefined) return refuseArguments(asked, target, revision, problems);
   }
+  // When nothing of ours refuses it any more; a round of a call was counted with the call.
+  await asked.admission.call({ target, args, rule: decision.rule }, roundOf(inbound));
   const completed = contract && completedHere(contract, inbound);
   if (completed !== undefined) return answerHere(asked, revision, completed);
   const sent = contract
-    ? sentUnder(contract, inbound, args, forwarded(inbound, target), by)
-    : { method: inbound.method, forward: forwarded(inbound, target) };
+    ? sentUnder(contract, told, args, forwarded(told, target), by)
+    : { method: inbound.method, forward: forwarded(told, target) };
   const whole =
     contract?.composition === undefined ? parts.upstreams.get(target.server) : parts.outcomes?.(asked, contract);
   const upstream = whole && contract?.composition === undefined && contract ? heardUnder(contract, whole) : whole;
@@ -90,7 +95,7 @@ export async function handleCall(parts: Parts, asked: Asked, row: CallRow): Prom
     id: inbound.id,
     method: sent.method,
     target,
-    params: inbound.params,
+    params: told.params,
     forward: sent.forward,
     meta: inbound.meta,
     progressToken: inbound.progressToken,
@@ -102,15 +107,17 @@ export async function handleCall(parts: Parts, asked: Asked, row: CallRow): Prom
   };
   const permitted = permit(by, mcpCall, decision);
   const over = plan === undefined ? upstream : parts.tasks.over(asked, upstream, plan, args);
+  const facts = { method: inbound.method, args, scope: row.scope, at: parts.clock() };
+  const held = parts.approvals?.over(asked, over, { target, entry, facts }) ?? over;
   const { interaction } = parts;
   await performed(parts, asked, { span, target, method: inbound.method, contract }, async (gone) => {
     const outcome = await interaction
-      .send(over, permitted, asked, gone)
+      .send(held, permitted, asked, gone)
       .catch((thrown) => connectFirst(thrown, permitted));
     // The server's own name of a task is for nobody to see.
     if (over === upstream && inbound.method === "tools/call" && readCreated(outcome) !== undefined)
       throw new DrawbridgeError("upstream_failed", "The server made a task of a call that was to be none.");
-    return asksMore(outcome) ? interaction.settle(over, permitted, asked, gone, outcome) : outcome;
+    return asksMore(outcome) ? interaction.settle(held, permitted, asked, gone, outcome) : outcome;
   });
 }
 
@@ -135,13 +142,24 @@ export async function performed(
   // Looked up before anything is sent: what is withheld meanwhile has no entry any more, and its answer would leave as it came.
   const entry = target && parts.catalogue.entry(target);
   const contract = agreed ?? entry?.contract;
+  record.view.under(contract);
+  const promised = promisedBy(contract === undefined ? entry?.definition.value : contract.served);
   const came = await sent(parts, asked, span, deed);
   if (came === undefined) return;
-  const outcome = contract === undefined ? came : shaped(parts, asked, contract, came);
+  let outcome: Outcome;
+  try {
+    outcome = await leaving(parts, asked, { contract, promised }, came);
+  } catch (thrown) {
+    const told = await record.fail(DrawbridgeError.from(thrown), false);
+    parts.interaction.unheard(came);
+    if (answering.streaming) answering.finish(errorText(inbound.id, told));
+    else answering.refuse(told, inbound.id);
+    return;
+  }
   // A client that left its stream may come back for the answer; until then nothing was answered.
   if (!(await answering.attended())) {
     await record.fail(new DrawbridgeError("cancelled", "The client went away."), true);
-    parts.interaction.unheard(outcome);
+    parts.interaction.unheard(came);
     return;
   }
   try {
@@ -158,18 +176,6 @@ export async function performed(
   const from = target && parts.identities().get(target.server);
   const named = target === undefined ? outcome : underItsName(outcome, target);
   answering.finish(answerText(inbound.id, method, revision, named, from, wrapped));
-}
-
-/** What the contract lets out of an outcome. Steps have been shaped by what carried them out. */
-function shaped({ log }: Parts, { inbound }: Asked, contract: Contract, came: Outcome): Outcome {
-  if (contract.composition !== undefined) return came;
-  const { outcome, withheld } = shapedUnder(contract, inbound, came);
-  if (withheld !== undefined)
-    log.warn(
-      { contract: contract.name, server: contract.source.server, reason: withheld },
-      "an answer does not fit its contract and was withheld",
-    );
-  return outcome;
 }
 
 /** Waits for an outcome; undefined when there is none and the caller, if still there, was told why. */
@@ -223,7 +229,7 @@ async function refuseArguments(
   revision: Revision,
   problems: readonly string[],
 ): Promise<void> {
-  const text = `The arguments of ${target.name} were refused: ${problems.join("; ")}.`;
+  const text = record.view.text(`The arguments of ${target.name} were refused: ${problems.join("; ")}.`);
   await record.close("refused", new DrawbridgeError("invalid_params", text));
   const result = JSON.stringify({ content: [{ type: "text", text }], isError: true });
   answering.finish(answerText(inbound.id, inbound.method, revision, { kind: "result", result, value: {} }));
@@ -249,6 +255,17 @@ const REFUSED: ReadonlySet<ErrorCode> = new Set<ErrorCode>(["unauthenticated", "
 /** No definition is called that. */
 const NOBODYS = "";
 
+/** `scope`: all that the token lacks. */
+export function scopeMissing(scope: string): DrawbridgeError {
+  return new DrawbridgeError(
+    "insufficient_scope",
+    `This needs the scope ${scope.replaceAll(" ", " and the scope ")}.`,
+    {
+      scope,
+    },
+  );
+}
+
 /** What a target that does not exist and one that the caller may not use are told, both. */
 export function unknownTarget(target: Target): DrawbridgeError {
   const message =
@@ -265,6 +282,11 @@ function argumentsOf(inbound: InboundRequest): JsonObject {
   if (args !== undefined && !isObject(args))
     throw new DrawbridgeError("invalid_params", "`arguments` must be an object.");
   return args ?? (typeof uri === "string" ? { uri } : {});
+}
+
+/** What a request goes on with. Only where a state that is none of ours never gets to a server. */
+function roundOf({ era, method, paramTexts }: InboundRequest): string | undefined {
+  return era === "modern" && method === "tools/call" ? paramTexts.get("requestState") : undefined;
 }
 
 /** The members of `params` for the upstream: its own name for the target, and without `_meta`, which it gets anew. */

@@ -21,6 +21,7 @@ import type { Session } from "../mcp/sessions.ts";
 import { type CallRecord, openRecord } from "./call-record.ts";
 import { type Accepts, Answering, BatchAnswering, readAccept, readBody, sendError } from "./exchange.ts";
 import { handleCall } from "./handle-call.ts";
+import type { Admission } from "./limits/limits.ts";
 import { changeSubscription, listenStream, listFor, mayRead } from "./lists.ts";
 import { answerLocally } from "./local-methods.ts";
 import type { Asked, Parts } from "./parts.ts";
@@ -113,7 +114,7 @@ async function post(
   const posted: Posted = { by, request, response, accepts: readAccept(request) };
   const whole = new Answering(response, posted.accepts);
   let batch: Batch | undefined;
-  await recorded(parts, posted, whole, async (record) => {
+  await recorded(parts, posted, whole, async (record, admission) => {
     const text = await readBody(request, listen.maxBodyBytes);
     if (isBatch(text)) {
       const session = await sessionOf(parts, by, request);
@@ -138,7 +139,8 @@ async function post(
     }
     const { id } = inbound;
     const resumable = session && (() => parts.resumption.begin(session, response, id));
-    await answerRequest(parts, posted, inbound, session, record, new Answering(response, posted.accepts, resumable));
+    const answering = new Answering(response, posted.accepts, resumable);
+    await answerRequest(parts, posted, inbound, { session, record, admission, answering });
   });
   if (batch !== undefined) await answerBatch(parts, posted, batch);
 }
@@ -167,11 +169,11 @@ async function answerBatch(parts: Parts, posted: Posted, { session, messages }: 
   const work = async () => {
     for (const message of left) {
       const answering = answers.part();
-      await recorded(parts, posted, answering, async (record) => {
+      await recorded(parts, posted, answering, async (record, admission) => {
         if (message instanceof RefusedRequest) throw message;
         if (message.kind === "response") await parts.interaction.heard(message, posted.by, session);
         else if (message.kind === "notification") receive(parts, message, session);
-        else await answerRequest(parts, posted, message, session, record, answering);
+        else await answerRequest(parts, posted, message, { session, record, admission, answering });
       });
     }
   };
@@ -183,14 +185,12 @@ async function answerRequest(
   parts: Parts,
   { by, request, response }: Posted,
   inbound: InboundRequest,
-  session: Session | undefined,
-  record: CallRecord,
-  answering: Answering,
+  on: Pick<Asked, "session" | "record" | "admission" | "answering">,
 ): Promise<void> {
-  record.decoded(inbound, session);
+  on.record.decoded(inbound, on.session);
   parts.underWay.begin();
   try {
-    await answer(parts, { by, inbound, headers: request.headers, session, record, answering, response });
+    await answer(parts, { by, inbound, headers: request.headers, response, ...on });
   } catch (thrown) {
     throw new RefusedRequest(DrawbridgeError.from(thrown), inbound.id, inbound.era);
   } finally {
@@ -203,15 +203,13 @@ async function recorded(
   parts: Parts,
   { by, request }: Posted,
   answering: Answering,
-  handle: (record: CallRecord) => Promise<void>,
+  handle: (record: CallRecord, admission: Admission) => Promise<void>,
 ): Promise<void> {
   const record = openRecord(parts, by, request);
-  let entered = false;
+  let admission: Admission | undefined;
   try {
-    parts.limits.enter(by);
-    entered = true;
-    parts.limits.spend(by);
-    await handle(record);
+    admission = parts.limits.enter(by);
+    await handle(record, admission);
   } catch (thrown) {
     const error = DrawbridgeError.from(thrown);
     const { id, era } = thrown instanceof RefusedRequest ? thrown : { id: undefined, era: "legacy" };
@@ -223,7 +221,7 @@ async function recorded(
     const status = era === "legacy" && told.code === "unknown_method" && id !== undefined ? 200 : told.http;
     answering.refuse(told, id, { ...challengesFor(parts, told, request.headers.authorization, by), status });
   } finally {
-    if (entered) parts.limits.leave(by);
+    admission?.leave();
   }
 }
 
@@ -232,6 +230,8 @@ async function answer(parts: Parts, asked: Asked): Promise<void> {
   const { by, inbound, record, answering } = asked;
   const { row } = inbound;
   if (row.kind === "call") return handleCall(parts, asked, row);
+  const counted = asked.admission.request();
+  if (counted !== undefined) await counted;
   if (row.kind === "task") return parts.tasks.answer(asked);
   if (row.kind !== "local") mayRead(by);
   if (row.kind === "stream") return listenStream(parts, asked);
@@ -348,8 +348,6 @@ function isJson(contentType: string | undefined): boolean {
   return contentType !== undefined && /^application\/json\s*(;|$)/i.test(contentType.trim());
 }
 
-const OWN_SCOPES: ReadonlySet<string> = new Set([READ_SCOPE, CALL_SCOPE]);
-
 /**
  * `WWW-Authenticate` (RFC 6750 §3, RFC 9449 §7.1, RFC 9728 §5.1): one challenge for each scheme. The error goes with the scheme
  * that was tried; whoever tried none, or another, did not know that tokens are wanted, and is told just that.
@@ -365,7 +363,7 @@ export function challengesFor(
   const code = error.proof?.error ?? error.oauth ?? "invalid_token";
   const reason = `error="${code}", error_description="${error.message.replace(/["\\]/g, "'")}", `;
   // Clients ask for what they are told here and nothing else: what they have belongs to it, or a step up would lose it.
-  const held = error.scope === undefined ? [] : (by?.scopes ?? []).filter((name) => OWN_SCOPES.has(name));
+  const held = error.scope === undefined ? [] : (by?.scopes ?? []).filter((name) => wanted.offered().includes(name));
   const scopes = new Set([...held, ...(error.scope ?? `${READ_SCOPE} ${CALL_SCOPE}`).split(" ")]);
   const scope = [...scopes].map((name) => wanted.scopeNames[name] ?? name).join(" ");
   const rest = `resource_metadata="${resourceMetadataUrl}", scope="${scope}"`;

@@ -62,10 +62,12 @@ export interface InteractionOptions {
   /** Shared by the replicas; undefined when there can be only this process. */
   readonly shared: Records | undefined;
   readonly log: Logger;
+  /** What of `params` of a notification somebody may see. Default: all. */
+  readonly said?: Bridge["said"];
 }
 
 export function openInteraction(options: InteractionOptions): Interaction {
-  const { settings, seals, streams, telemetry, identities, replica, shared, log } = options;
+  const { settings, seals, streams, telemetry, identities, replica, shared, log, said = (_, params) => params } = options;
   const deliver = (letter: unknown) => {
     const known = letter as AnswerLetter | RoundTripLetter;
     if (known.kind === "answer") requests.received(known);
@@ -79,7 +81,7 @@ export function openInteraction(options: InteractionOptions): Interaction {
     else stopWaiting();
   };
   const revisionOf = (upstream: Upstream) => identities().get(upstream.name)?.revision;
-  const bridge: Bridge = { settings, seals, mailbox, replica, questionEnded: telemetry.questionEnded };
+  const bridge: Bridge = { settings, seals, mailbox, replica, questionEnded: telemetry.questionEnded, said };
   const roundTrips = openRoundTrips({ ...bridge, revisionOf, onWaiting, log });
   const requests = openClientRequests(bridge, streams);
 

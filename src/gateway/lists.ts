@@ -10,15 +10,14 @@ import { acceptsTasks, makesTasks } from "../mcp/tasks.ts";
 import type { CallFacts } from "../policy/engine.ts";
 import type { ListName } from "../upstream/upstream.ts";
 import type { Entry } from "./catalogue.ts";
-import { unknownTarget } from "./handle-call.ts";
+import { scopeMissing, unknownTarget } from "./handle-call.ts";
 import type { Asked, Parts } from "./parts.ts";
 import type { ChangedList } from "./streams.ts";
 import { tasksRequired } from "./tasks.ts";
 
 /** Lists and subscriptions need the reading scope; there is no target to decide about yet. */
 export function mayRead(by: Principal): void {
-  if (!by.scopes.includes(READ_SCOPE))
-    throw new DrawbridgeError("insufficient_scope", `This needs the scope ${READ_SCOPE}.`, { scope: READ_SCOPE });
+  if (!by.scopes.includes(READ_SCOPE)) throw scopeMissing(READ_SCOPE);
 }
 
 const LIST_TTL_MS = 5000;
@@ -34,7 +33,9 @@ export async function listFor(parts: Parts, { by, inbound, session }: Asked, lis
   const visible = entries.filter((entry) => parts.policy.decide(by, entry.target).effect === "permit");
   const ofTasks = list === "tools" && (session?.revision ?? inbound.revision) === "2025-11-25" ? makers(parts) : [];
   const texts = visible.map((entry) =>
-    modern ? entry.served : ofTasks.includes(entry.target.server) ? offeredAsTask(entry) : entry.servedLegacy,
+    parts.masking.definition(
+      modern ? entry.served : ofTasks.includes(entry.target.server) ? offeredAsTask(entry) : entry.servedLegacy,
+    ),
   );
   const end = pageEnd(texts, cursor?.offset ?? 0);
   // A cursor is good for the very list it was made for; most lists are one page and need none.
@@ -103,6 +104,7 @@ export async function changeSubscription(parts: Parts, { by, inbound, session, r
   if (inbound.method === "resources/unsubscribe") return parts.sessions.follow(session, uri, undefined);
   const { target, decision } = await readable(parts, by, uri);
   if (decision !== undefined) record.decided(decision);
+  if (decision?.effect === "step-up") throw scopeMissing(decision.scope);
   if (target === undefined)
     throw unknownTarget({ server: "", kind: "resource", name: uri, upstreamName: uri, pin: undefined });
   if ((session.subscriptions?.size ?? 0) >= MAX_SUBSCRIPTIONS)

@@ -4,7 +4,7 @@
  */
 
 import { field, type RecordedField, recordedPrincipal } from "../audit/record.ts";
-import { type Deed, type Finished, type Hands, type StepReport, type Undone, undo } from "../contract/compose.ts";
+import { type Deed, type Finished, type Hands, type StepReport, type Undone, undo } from "../contract/carry-out.ts";
 import type { Contract } from "../contract/contract.ts";
 import { parseExactly, withoutRaw } from "../contract/exact.ts";
 import type { Projected } from "../contract/project.ts";
@@ -98,11 +98,12 @@ export function openOutcomeTools(options: OutcomeToolsOptions): OutcomeTools {
   /** All steps of one call. */
   async function all(
     asked: Asked,
-    { name, composition, projection }: Contract,
+    contract: Contract,
     permitted: PermittedCall,
     replies: Replies,
     signal: AbortSignal,
   ): Promise<Outcome> {
+    const { name, composition, projection } = contract;
     const { call, by, rule } = permitted;
     const { record } = asked;
     if (composition === undefined) throw new DrawbridgeError("internal", "This tool has no steps.");
@@ -115,7 +116,7 @@ export function openOutcomeTools(options: OutcomeToolsOptions): OutcomeTools {
       revision: call.revision,
       trace: { traceId: call.trace.traceId, spanId: call.trace.spanId },
       startedAt: clock(),
-      arguments: fieldOf(args),
+      arguments: fieldOf(args, contract),
     };
     const run = unfinished.begin(id, about);
     const quiet = projection?.strict === true;
@@ -145,7 +146,7 @@ export function openOutcomeTools(options: OutcomeToolsOptions): OutcomeTools {
     if (finished.kind === "failed") await settled(run, about, finished.undone, 0);
     else await run.forget().catch(() => {});
     const details = {
-      ...detailsOf(id, finished.steps),
+      ...detailsOf(id, finished.steps, contract),
       ...(finished.kind === "failed" && leftOf(finished.undone)),
     };
     if (!record.did(details)) await recordLater(about, details, finished, record.link);
@@ -290,7 +291,9 @@ export function openOutcomeTools(options: OutcomeToolsOptions): OutcomeTools {
     const undone = await undo(plan, hands, { clock, stop: stopping.signal, ...(pauses !== undefined && { pauses }) });
     span.end(undone.left.length > 0 ? "tool_error" : undefined);
     if (undone.undone.length > 0) stepsRecovered(log, { tool, run: run.id, steps: undone.undone });
-    const details = { ...detailsOf(run.id, undone.steps), recovered: true, ...leftOf(undone) };
+    const target = parts().catalogue.find("tool", tool);
+    const contract = target && parts().catalogue.entry(target)?.contract;
+    const details = { ...detailsOf(run.id, undone.steps, contract), recovered: true, ...leftOf(undone) };
     await settled(run, about, undone, rounds + 1, () => recordLater(about, details, undefined, undefined));
   }
 
@@ -328,7 +331,7 @@ export function openOutcomeTools(options: OutcomeToolsOptions): OutcomeTools {
     }
   }
 
-  function detailsOf(run: string, steps: readonly StepReport[]): JsonObject {
+  function detailsOf(run: string, steps: readonly StepReport[], contract: Contract | undefined): JsonObject {
     return {
       run,
       steps: steps.map(
@@ -340,20 +343,22 @@ export function openOutcomeTools(options: OutcomeToolsOptions): OutcomeTools {
           ...(pin !== undefined && { pin }),
           outcome,
           durationMs,
-          ...(args !== undefined && recordedArguments(args)),
+          ...(args !== undefined && recordedArguments(args, contract)),
           ...(attempts !== undefined && { attempts }),
-          ...(detail !== undefined && { detail: detail.slice(0, 1000) }),
+          ...(detail !== undefined && { detail: parts().masking.recordedText(detail).slice(0, 1000) }),
         }),
       ),
     };
   }
 
-  function fieldOf(args: JsonObject): RecordedField | undefined {
-    const { auditFields } = parts();
-    return field(JSON.stringify(args), auditFields.arguments, auditFields.maxFieldBytes);
+  function fieldOf(args: JsonObject, contract: Contract | undefined): RecordedField | undefined {
+    const { auditFields, masking } = parts();
+    const text = JSON.stringify(args);
+    const masked = auditFields.arguments === "full" ? masking.recorded(text, contract) : text;
+    return field(masked ?? text, masked === undefined ? "hash" : auditFields.arguments, auditFields.maxFieldBytes);
   }
-  function recordedArguments(args: JsonObject): JsonObject {
-    const kept = fieldOf(args);
+  function recordedArguments(args: JsonObject, contract: Contract | undefined): JsonObject {
+    const kept = fieldOf(args, contract);
     if (kept === undefined) return {};
     return { arguments: "json" in kept ? { json: JSON.parse(kept.json) as JsonObject } : { ...kept } };
   }

@@ -14,12 +14,14 @@ import type { Logger } from "../observe/logger.ts";
 import type { Telemetry } from "../observe/telemetry.ts";
 import type { Policy } from "../policy/engine.ts";
 import type { Upstream, UpstreamIdentity } from "../upstream/upstream.ts";
+import type { Approvals } from "./approvals/approvals.ts";
 import type { CallRecord } from "./call-record.ts";
 import type { Catalogue } from "./catalogue.ts";
 import type { Answering } from "./exchange.ts";
 import type { Forwarding } from "./forwarding.ts";
 import type { Interaction } from "./interaction.ts";
-import type { Limits } from "./limits.ts";
+import type { Admission, Limits } from "./limits/limits.ts";
+import type { Masking } from "./masking.ts";
 import type { Resumption } from "./resume.ts";
 import type { Sessions } from "./sessions.ts";
 import type { ListenSettings } from "./settings.ts";
@@ -35,7 +37,7 @@ export interface Parts {
   readonly upstreams: ReadonlyMap<string, Upstream>;
   /** Who the reachable upstreams said they are. */
   identities(): ReadonlyMap<string, UpstreamIdentity>;
-  readonly limits: Limits;
+  readonly limits: Pick<Limits, "enter">;
   readonly sessions: Sessions;
   readonly streams: Streams;
   readonly resumption: Resumption;
@@ -44,6 +46,10 @@ export interface Parts {
   readonly interaction: Interaction;
   /** What a call of a tool with steps is sent to: it gets the arguments as `sentUnder` makes them, and answers as clients are told. */
   readonly outcomes?: (asked: Asked, contract: Contract) => Upstream;
+  /** Holds calls until a person has approved them. */
+  readonly approvals?: Pick<Approvals, "over" | "wrote">;
+  /** What of answers, records and arguments is private. */
+  readonly masking: Masking;
   /** What calls have made of themselves to be fetched later. */
   readonly tasks: Tasks;
   readonly journal: Journal;
@@ -82,6 +88,8 @@ export interface Asked {
   /** The session of a legacy client that named one. */
   readonly session: Session | undefined;
   readonly record: CallRecord;
+  /** What it may still have to be counted at. */
+  readonly admission: Admission;
   readonly answering: Answering;
   readonly response: ServerResponse;
 }

@@ -3,7 +3,7 @@
  * others what the definition was when it was first seen or last approved, which is kept in the store.
  */
 import { pinOf } from "../contract/definition.ts";
-import { type Drift, driftOf, driftText, type PinnedKind, reactionTo, type Suspicious } from "../contract/drift.ts";
+import { type Drift, driftOf, driftText, type PinnedKind, reactionTo } from "../contract/drift.ts";
 import { type LockSettings, lockSettings } from "../contract/lock-settings.ts";
 import { type Lock, type Locked, lockedFrom, lockKey } from "../contract/lockfile.ts";
 import { resemblance } from "../contract/look-alikes.ts";
@@ -14,6 +14,7 @@ import type { Logger } from "../observe/logger.ts";
 import type { Records } from "../store/ports.ts";
 import { CHANGES } from "../store/watch.ts";
 import type { UpstreamIdentity } from "../upstream/upstream.ts";
+import { inspectedDrift, suspicionOf } from "./suspicion.ts";
 
 export interface Pin {
   readonly server: string;
@@ -73,9 +74,7 @@ export interface Pins {
 export interface PinsOptions {
   /** What the lockfile says now; undefined without one. */
   readonly lock?: () => Lock | undefined;
-  readonly settings?: Pick<LockSettings, "policy" | "firstSeen">;
-  /** Further words that are held whatever the policy says. */
-  readonly suspicious?: Suspicious;
+  readonly settings?: Pick<LockSettings, "policy" | "firstSeen" | "inspect">;
   readonly clock?: Clock;
 }
 
@@ -96,8 +95,7 @@ const REVIEWED: Verdict = { held: undefined, stops: false, reviewed: true };
 export function openPins(records: Records, log: Logger, options: PinsOptions = {}): Pins {
   const {
     lock = () => undefined,
-    settings: { policy, firstSeen } = lockSettings.parse({}),
-    suspicious,
+    settings: { policy, firstSeen, inspect } = lockSettings.parse({}),
     clock = systemClock,
   } = options;
   const idOf = (server: string, kind: string, name: string) => `${server}/${kind}/${name}`;
@@ -112,16 +110,20 @@ export function openPins(records: Records, log: Logger, options: PinsOptions = {
   }
 
   /** By the policy; logged when it is news. `pinned`: undefined for one that is new. */
-  function judged(
+  async function judged(
     server: string,
     kind: PinnedKind,
     { name, value, pin }: Offered,
     pinned: { readonly pin: string; readonly value: JsonObject } | undefined,
-  ): Verdict {
+  ): Promise<Verdict> {
     const id = idOf(server, kind, name);
     const before = seen.get(id);
     const news = before?.to !== pin || before.from !== pinned?.pin;
-    const drift = news ? driftOf(kind, pinned?.value, value, suspicious) : before.drift;
+    const changed = news ? driftOf(kind, pinned?.value, value) : before.drift;
+    const drift =
+      news && changed !== undefined && inspect === "hold"
+        ? await inspectedDrift(changed, server, kind, pinned?.value, value)
+        : changed;
     if (news) see(id, pinned?.pin, pin, drift);
     if (drift === undefined) return SERVED;
     const reaction = reactionTo(drift, policy);
@@ -158,7 +160,7 @@ export function openPins(records: Records, log: Logger, options: PinsOptions = {
       seen.delete(idOf(server, kind, one.name));
       return REVIEWED;
     }
-    const verdict = judged(server, kind, one, pinned);
+    const verdict = await judged(server, kind, one, pinned);
     if (verdict.held !== undefined) await remember(server, kind, one.name, pinned, one);
     // A new one that the policy lets in has no pin in the lockfile, so it gets one in the store.
     else if (pinned === undefined) return undefined;
@@ -173,7 +175,7 @@ export function openPins(records: Records, log: Logger, options: PinsOptions = {
       const row = await records.get<Pin>(KIND, id);
       const offered = { pin, definition: value, since: clock() };
       if (row === undefined) {
-        const reason = await reasonToHold(name, kind, earlier);
+        const reason = await reasonToHold(server, kind, one, earlier);
         const first: Pin =
           reason === undefined
             ? { server, kind, name, pin, definition: value, since: clock(), offered: undefined }
@@ -194,15 +196,21 @@ export function openPins(records: Records, log: Logger, options: PinsOptions = {
         if (known.offered?.pin !== pin) await note({ ...known, offered });
         return { held: known.reason ?? UNAPPROVED, stops: false, reviewed: false };
       }
-      const verdict = judged(server, kind, one, { pin: known.pin, value: known.definition });
-      if (verdict.held !== undefined && known.offered?.pin !== pin) await note({ ...known, offered });
+      const verdict = await judged(server, kind, one, { pin: known.pin, value: known.definition });
+      if (verdict.held !== undefined && known.offered?.pin !== pin) {
+        await note({ ...known, offered });
+        // Other replicas look now, and not when the lists that they keep have grown old.
+        await records.put(CHANGES, PINS_CHANGED, { at: clock() });
+      }
       return verdict;
     }
     return { held: "its pin could not be written", stops: false, reviewed: false };
   }
 
-  async function reasonToHold(name: string, kind: PinnedKind, earlier: Earlier) {
+  async function reasonToHold(server: string, kind: PinnedKind, { name, value }: Offered, earlier: Earlier) {
     if (firstSeen === "hold") return UNAPPROVED;
+    const suspicion = inspect === "hold" ? await suspicionOf(server, kind, value) : undefined;
+    if (suspicion !== undefined) return `it is new, and it has ${suspicion}`;
     if (kind !== "tool" && kind !== "prompt") return undefined;
     const other = (await earlier())(name);
     return other && `it is new, and its name resembles ${JSON.stringify(other)}, which was there before`;

@@ -5,6 +5,7 @@ import { DrawbridgeError } from "../core/errors.ts";
 import { Secret } from "../core/secret.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Actor, Deeds } from "./deeds.ts";
+import { type FollowedFile, followFile } from "./settings-file.ts";
 
 /** What became of one setting. */
 export interface Change {
@@ -45,6 +46,8 @@ export interface ReloadOptions {
   readonly loaded: LoadedSettings;
   readonly appliers: Appliers;
   readonly deeds: Deeds;
+  /** Other replicas, each with a settings file of its own: one that was asked to read its own again tells the others. */
+  readonly others?: { tell(): Promise<void>; onTold(listener: () => void): void };
   /** All secrets that were in use since the start. */
   readonly onSecrets: (known: readonly Secret[]) => void;
   readonly log: Logger;
@@ -62,6 +65,7 @@ export function openReload({
   loaded: first,
   appliers,
   deeds,
+  others,
   onSecrets,
   log,
   lookMs = LOOK_MS,
@@ -161,9 +165,47 @@ export function openReload({
   }, lookMs);
   timer.unref();
 
+  /** What nobody has asked for: when nothing is different, nothing is done. */
+  async function takeFile(name: "file" | "another replica"): Promise<void> {
+    const { reread } = loaded;
+    if (reread === undefined) return;
+    await followed?.noted();
+    const read = await reread().then(
+      (next) => ({ next }),
+      (failure: unknown) => ({ failure }),
+    );
+    if ("next" in read && sameSettings(running, read.next.settings)) {
+      loaded = read.next;
+      return;
+    }
+    const changes = await deeds.done("settings-reloaded", { kind: "gateway", name }, {}, async () => {
+      if ("failure" in read) throw read.failure;
+      const made = await apply(read.next);
+      return { result: made, details: summary(made) };
+    });
+    for (const one of changes) tell(one);
+  }
+
+  let followed: FollowedFile | undefined;
+  const take = (name: "file" | "another replica") =>
+    inTurn(() => takeFile(name)).catch((thrown: unknown) => {
+      if (closed) return;
+      const { message } = DrawbridgeError.from(thrown);
+      log.error({ problem: message }, "the settings file changed and cannot be used; what it said before goes on");
+    });
+  const following =
+    first.file !== undefined && first.settings.control.watch
+      ? followFile(first.file, () => void take("file")).then((made) => {
+          followed = made;
+          if (closed) made.close();
+        })
+      : Promise.resolve();
+  others?.onTold(() => void take("another replica"));
+
   return {
     reload: (by) =>
       inTurn(async () => {
+        await followed?.noted();
         const { reread } = loaded;
         if (reread === undefined)
           throw new DrawbridgeError(
@@ -175,12 +217,17 @@ export function openReload({
           return { result: made, details: summary(made) };
         });
         for (const one of changes) tell(one);
+        await others
+          ?.tell()
+          .catch((error: unknown) => log.warn({ error }, "other replicas could not be told to reload"));
         return changes;
       }),
     lostSecrets: () => loaded.secrets.lost(),
     async close() {
       closed = true;
       clearInterval(timer);
+      followed?.close();
+      await following;
       await last;
     },
   };

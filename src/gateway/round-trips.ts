@@ -144,8 +144,10 @@ export function openRoundTrips(options: RoundTripOptions): RoundTrips {
     switch (state.kind) {
       case "relay": {
         for (const [key, answer] of responses) asked.record.answeredInput(key, answer);
-        const forward = withAnswers(call.forward, answers, JSON.stringify(state.state));
-        return upstream.send(next(permitted, forward), new SilentReplies(asked), gone.signal);
+        const again = next(permitted, withAnswers(call.forward, answers, JSON.stringify(state.state)));
+        // Asked by us, in front of a server with a handshake, which may itself have questions.
+        if (revisionOf(upstream) !== MODERN_REVISION) return suspendable({ ...bridged, permitted: again }, undefined);
+        return upstream.send(again, new SilentReplies(asked), gone.signal);
       }
       case "pages":
         return afterPages(bridged, state, responses);

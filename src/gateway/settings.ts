@@ -112,6 +112,12 @@ export const controlSettings = z
       .describe(
         "Where `drawbridge servers` reaches the gateway on its own machine: the path of a Unix socket that only the gateway's user can open, or `off`. `auto`: `control.sock` beside the SQLite store, else in `.drawbridge/` beside this file; none with the store `memory`, and on Windows.",
       ),
+    watch: z
+      .boolean()
+      .default(true)
+      .describe(
+        "Takes changes of this file within a second after they are saved, as `drawbridge servers reload` does: all of them, or none when anything in it is wrong. false: only when somebody asks for it.",
+      ),
   })
   .prefault({});
 

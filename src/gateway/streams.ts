@@ -51,7 +51,10 @@ export interface Streams {
     changed: (by: Authenticated) => ReadonlySet<ListName>,
     unfollow: (session: Session, uri: string) => Promise<void>,
   ): Promise<void>;
-  /** Ends the streams of those for whom `stands` does not say yes: no, or no answer. Calls while it runs make it begin again after. */
+  /**
+   * Looks who everybody is by now, and takes from streams what is not permitted any more. Streams of those who have no access, or of
+   * whom nobody can say, end. Calls while it runs make it begin again after.
+   */
   sweep(): Promise<void>;
   readonly size: number;
   close(): void;
@@ -73,7 +76,7 @@ interface Stream {
 const AGAIN_MS = 5_000;
 const SUBSCRIBE_MS = 15_000;
 const MAX_STREAMS_PER_OWNER = 64;
-/** Who is not known to stand after so long does not. */
+/** Whose access nobody can say after so long has none. */
 const STANDS_MS = 2_000;
 const SWEPT_AT_ONCE = 32;
 
@@ -84,16 +87,26 @@ const CHANGED: Record<ListName, ChangedList> = {
   prompts: "prompts",
 };
 
+/** What comes of it when somebody is in other groups than when their streams were opened. */
+export interface Changing {
+  /** Which lists are others for them. */
+  lists(before: Authenticated, now: Authenticated): ReadonlySet<ListName>;
+  /** Takes away what a session follows. */
+  unfollow(session: Session, uri: string): Promise<void>;
+}
+
 /**
- * `stands`: whether somebody still may do what they opened a stream for. `mayHear`: whether they may hear of a resource, asked each
- * time that there is something to hear.
+ * `current`: who somebody is by now; undefined when they have no access any more. `mayHear`: whether they may hear of a resource, asked each
+ * time that there is something to hear. `said`: what of `params` of a notification they may see.
  */
 export function openStreams(
   upstreams: ReadonlyMap<string, Upstream>,
-  stands: (by: Authenticated) => Promise<boolean>,
+  current: (by: Authenticated) => Promise<Authenticated | undefined>,
   resumption: Resumption,
   log: Logger,
   mayHear: (by: Authenticated, server: string, uri: string) => boolean = () => true,
+  said: (by: Authenticated, params: string) => string = (_, params) => params,
+  changing: Changing = { lists: () => new Set(), unfollow: async () => {} },
 ): Streams {
   const streams = new Set<Stream>();
   /** Connections that nobody else keeps alive. */
@@ -123,9 +136,23 @@ export function openStreams(
     void check([stream]);
   };
   const check = async (checked: readonly Stream[]) => {
-    const known = checked[0] !== undefined && stands(checked[0].principal).catch(() => false);
-    if (await Promise.race([known, after(STANDS_MS, false, { ref: false })])) return;
-    for (const stream of checked) end(stream);
+    const before = checked[0]?.principal;
+    if (before === undefined) return;
+    const known = current(before).catch(() => undefined);
+    const now = await Promise.race([known, after(STANDS_MS, undefined, { ref: false })]);
+    if (now === undefined) for (const stream of checked) end(stream);
+    else if (now !== before) await becomes(checked, before, now);
+  };
+  const becomes = async (its: readonly Stream[], before: Authenticated, now: Authenticated) => {
+    const lists = new Set([...changing.lists(before, now)].map((list) => CHANGED[list]));
+    for (const stream of its) {
+      // One that was come back to meanwhile has a newer proof than this.
+      if (stream.principal !== before) continue;
+      stream.principal = now;
+      if (stream.session?.by === before) stream.session.by = now;
+      for (const list of lists) tellOf(stream, list);
+      await forget(stream, changing.unfollow);
+    }
   };
   let sweeping: Promise<void> | undefined;
   let again = false;
@@ -248,7 +275,9 @@ export function openStreams(
         const followed = stream.listen === undefined ? stream.session?.subscriptions : stream.listen.filter.uris;
         if (followed?.get(uri) !== server || !mayHear(stream.principal, server, uri)) continue;
         if (upstream?.instanceOf?.(callerOf(stream)) !== instance) continue;
-        notify(stream, "notifications/resources/updated", params);
+        const told = said(stream.principal, params);
+        // What it is about they named themselves.
+        notify(stream, "notifications/resources/updated", told === params ? params : withUri(told, uri));
       }
     },
     async reconsider(changed, unfollow) {
@@ -294,6 +323,10 @@ export const callerIn = ({ by, id, capabilities }: Session): Caller => ({ by, se
 
 const callerOf = ({ session, principal }: Stream): Caller =>
   session === undefined ? { by: principal, session: undefined } : callerIn(session);
+
+function withUri(params: string, uri: string): string {
+  return objectText((memberTexts(params) ?? new Map<string, string>()).set("uri", JSON.stringify(uri)));
+}
 
 /** A stream that ends with its connection. */
 function connected(response: ServerResponse): Stream["out"] {

@@ -49,7 +49,7 @@ import type { Logger } from "../observe/logger.ts";
 import { permit } from "../policy/engine.ts";
 import type { Records } from "../store/ports.ts";
 import type { Upstream, UpstreamIdentity } from "../upstream/upstream.ts";
-import { performed } from "./handle-call.ts";
+import { performed, scopeMissing } from "./handle-call.ts";
 import { type KeptTask, lifetimeOf, openKeptTasks, TOKEN } from "./kept-tasks.ts";
 import { type Mailbox, noMailbox, openMailbox } from "./mailbox.ts";
 import type { Asked, Parts } from "./parts.ts";
@@ -308,8 +308,7 @@ export function openTasks(options: TasksOptions): Tasks {
     if (era === "modern" && !acceptsTasks(inbound.clientCapabilities)) throw tasksRequired();
     if (era === "legacy" && (session?.revision ?? inbound.revision) !== "2025-11-25")
       throw new DrawbridgeError("unknown_method", "Method not found");
-    if (!by.scopes.includes(CALL_SCOPE))
-      throw new DrawbridgeError("insufficient_scope", `This needs the scope ${CALL_SCOPE}.`, { scope: CALL_SCOPE });
+    if (!by.scopes.includes(CALL_SCOPE)) throw scopeMissing(CALL_SCOPE);
     if (method === "tasks/list") return list(parts, asked);
     const id = inbound.params["taskId"];
     if (typeof id !== "string") throw new DrawbridgeError("invalid_params", `${method} needs a \`taskId\`, a string.`);
@@ -319,6 +318,7 @@ export function openTasks(options: TasksOptions): Tasks {
       record.aimed(allowed.target);
       record.decided(allowed.decision);
     }
+    if (allowed?.decision.effect === "step-up") throw scopeMissing(allowed.decision.scope);
     // Whoever may not call the tool any more is told what strangers are told.
     if (task === undefined || allowed?.decision.effect !== "permit") throw unknownTask();
     record.task(task.id);
@@ -660,7 +660,9 @@ export function openTasks(options: TasksOptions): Tasks {
       const maker = state && makers.get(`${server}\n${state.id}`);
       if (state === undefined || maker === undefined) return;
       const members = membersFor(state, maker.task, "legacy");
-      options.parts().streams.tell(maker.session, notificationText("notifications/tasks/status", objectText(members)));
+      const { streams, masking } = options.parts();
+      const told = masking.viewOf(maker.session.by).said(objectText(members));
+      streams.tell(maker.session, notificationText("notifications/tasks/status", told));
     },
     async close() {
       for (const dialogue of dialogues.values()) dialogue.close();

@@ -3,7 +3,7 @@
  * undoes what is in it. A row belongs to one replica at a time, for as long as that one keeps saying so.
  */
 import type { RecordedField } from "../audit/record.ts";
-import type { Plan } from "../contract/compose.ts";
+import type { Plan } from "../contract/carry-out.ts";
 import type { Authenticated, Revision } from "../core/call.ts";
 import { type Clock, systemClock } from "../core/clock.ts";
 import { DrawbridgeError } from "../core/errors.ts";

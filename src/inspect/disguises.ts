@@ -172,7 +172,7 @@ function* leet(plain: View): Generator<View> {
     const spelt = [...word]
       .map((char, index) => (char === "!" && index === word.length - 1 ? char : (LEET[char] ?? char)))
       .join("");
-    if (/[a-z]/i.test(word) && known(spelt.toLowerCase())) turned++;
+    if (word.length > 3 && /[a-z]/i.test(word) && known(spelt.toLowerCase())) turned++;
     return spelt;
   });
   if (turned >= 3) yield { text, offsets: plain.offsets, disguise: "letters written as digits" };

@@ -19,7 +19,7 @@ export type OwaspId = keyof typeof OWASP;
 /** The five principles of docs/architecture.md: 1 surface, 2 inputs, 3 documentation, 4 answers, 5 blast radius. */
 export type Principle = 1 | 2 | 3 | 4 | 5;
 
-export type Severity = "critical" | "high" | "medium" | "low";
+export type Severity = "critical" | "high" | "medium" | "low" | "info";
 export type Confidence = "high" | "medium" | "low";
 export type Verdict = "block" | "review" | "clean";
 
@@ -39,6 +39,8 @@ export interface Finding {
 export interface Inspection {
   readonly verdict: Verdict;
   readonly findings: readonly Finding[];
+  /** What makes a definition careless, not suspicious: it counts for grades, never for the verdict. */
+  readonly hygiene: readonly Finding[];
 }
 
 /** Points of a finding. A rule counts once for a definition, with its heaviest finding. */
@@ -47,6 +49,7 @@ const POINTS: Readonly<Record<Severity, Readonly<Record<Confidence, number>>>> =
   high: { high: 100, medium: 50, low: 25 },
   medium: { high: 50, medium: 30, low: 15 },
   low: { high: 20, medium: 10, low: 5 },
+  info: { high: 0, medium: 0, low: 0 },
 };
 
 /** A definition with so many points should not reach a model before a human has read it. */

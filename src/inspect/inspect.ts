@@ -1,8 +1,8 @@
 /** Inspects a definition before a model may read it: every rule over every string, a verdict from what they found. */
 import type { JsonObject } from "../core/call.ts";
 import { type Finding, type Inspection, verdictOf } from "./finding.ts";
-import { type InspectedKind, type Neighbour, type Rule, type Sighting, subjectOf } from "./rule.ts";
-import { RULES } from "./rules/index.ts";
+import { type InspectedKind, type Neighbour, type Rule, readingOf, type Sighting, type Subject } from "./rule.ts";
+import { HYGIENE, RULES } from "./rules/index.ts";
 
 export interface InspectionContext {
   readonly server?: string | undefined;
@@ -18,16 +18,36 @@ const AROUND = 24;
 
 /** Inspects one definition, or the instructions of a server as `{ instructions }`. Pure; time is linear in its size. */
 export function inspectDefinition(kind: InspectedKind, value: JsonObject, context: InspectionContext = {}): Inspection {
-  const subject = subjectOf(kind, value, context.server, context.neighbours ?? []);
-  const findings = RULES.flatMap((rule) => {
-    const found: Finding[] = [];
+  const steps = inspecting(kind, value, context);
+  for (;;) {
+    const step = steps.next();
+    if (step.done === true) return step.value;
+  }
+}
+
+/** The same in steps of a few milliseconds each, for a process that has other work to do. */
+export function* inspecting(
+  kind: InspectedKind,
+  value: JsonObject,
+  context: InspectionContext = {},
+): Generator<undefined, Inspection> {
+  const subject = yield* readingOf(kind, value, context.server, context.neighbours ?? []);
+  const findings = yield* sought(RULES, subject);
+  return { verdict: verdictOf(findings), findings, hygiene: yield* sought(HYGIENE, subject) };
+}
+
+function* sought(rules: readonly Rule[], subject: Subject): Generator<undefined, readonly Finding[]> {
+  const findings: Finding[] = [];
+  for (const rule of rules) {
+    let found = 0;
     for (const sighting of rule.find(subject)) {
-      found.push(findingOf(rule, sighting));
-      if (found.length === MAX_FINDINGS) break;
+      if (sighting !== undefined) findings.push(findingOf(rule, sighting));
+      if (sighting !== undefined && ++found === MAX_FINDINGS) break;
+      yield undefined;
     }
-    return found;
-  });
-  return { verdict: verdictOf(findings), findings };
+    yield undefined;
+  }
+  return findings;
 }
 
 function findingOf(rule: Rule, sighting: Sighting): Finding {
@@ -52,7 +72,7 @@ function evidenceOf({ field, span, note }: Sighting): string {
 }
 
 /** Makes what nobody would see, or what would turn the line round, visible as an escape. */
-function visible(text: string): string {
+export function visible(text: string): string {
   return text
     .replace(/\s+/g, " ")
     .replace(

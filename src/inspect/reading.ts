@@ -22,15 +22,90 @@ export interface Nearness {
   readonly sentences?: number;
 }
 
+/** What an order may ask for, and what a ban may therefore take back. */
+const ACTS: ReadonlySet<Concept> = new Set([
+  "read",
+  "send",
+  "use",
+  "include",
+  "fileAct",
+  "obey",
+  "install",
+  "runOrder",
+  "disable",
+  "destroy",
+  "rewrite",
+  "strongRewrite",
+  "deliver",
+  "also",
+  "shell",
+]);
+/** Begins a ban in the languages whose order of words is known here. */
+const BANS = /^(?:not|dont|never|avoid|cannot|cant|nicht|niemals|nie|pas|jamais|nunca|jamás|não|non|mai)$/;
+/** Turns a ban round ("do not forget to send") or belongs to neither. */
+const STILL = /^(?:or|and|ever|to|attempt|try|directly|just|simply|use|using|read|open|write|copy|be)$/;
+/** After "not" these tell of a state, and order nothing: "not supported, inform the user". */
+const STATE =
+  /^(?:supported|available|found|required|set|given|provided|specified|valid|present|known|empty|yet|installed|enabled|configured|possible|applicable|needed|allowed|recognized|recognised|included|exist|exists|match|matching|clear|sure|certain|necessary|already|only)$/;
+/** A phrase where it stands: its first word, those before it in the sentence (the nearest first), and the one after it. */
+interface Place {
+  readonly word: string;
+  readonly before: readonly string[];
+  readonly after: string;
+  /** The word is the name of a parameter of this tool. */
+  readonly own: boolean;
+}
+const LOOK_BACK = 8;
+/** Whether a phrase means its concept where it stands. */
+const MEANT: Readonly<Partial<Record<Concept, (place: Place) => boolean>>> = {
+  // "the user did not mention", "not the alert configurations"
+  not: ({ word, before: [before = ""], after }) =>
+    !STATE.test(after) &&
+    !(word === "not" && /^(?:did|does|has|have|had|was|were)$/.test(before)) &&
+    !(word === "not" && /^(?:the|a|an|this|these)$/.test(after)),
+  // "the first 10 rows"
+  first: ({ after }) => !/^(?:\d|name|page|one|item|row|line|column|few|time|argument|element|and|letter)/.test(after),
+  // "the model must be downloadable"
+  reservedRole: ({ after }) => !/^(?:be|have|exist|support|match)$/.test(after),
+  // an e-mail address, not an order to mail
+  send: ({ word, before: [before = ""], after }) =>
+    !/^e?mails?$/.test(word) ||
+    !(
+      /^(?:address(?:es)?|ids?|accounts?|templates?|messages?|subject|body|notifications?|str|string|of|is)$/.test(
+        after,
+      ) ||
+      /^(?:the|an|a|your|users?|primary|full|google|recipient|valid|of|by|their|name|or|and|to|new|with|e)$/.test(
+        before,
+      )
+    ),
+  // "do not guess without user confirmation"
+  dontCare: ({ word, before }) => word !== "without" || !before.some((one) => BANS.test(one)),
+  // "omit unless specified by the user"
+  fromUser: ({ before }) => !before.slice(0, 3).includes("unless"),
+  // "before running any Python code"
+  runOrder: ({ word, before: [before = ""] }) =>
+    !(word.endsWith("ing") && /^(?:before|when|while|for|by|of|after|without)$/.test(before)),
+  // "set `overwrite` to true", "change only what has to be"
+  strongRewrite: ({ own, after }) => !own && after !== "only",
+};
+/** Before an address that is an example of how one is written. */
+const EXAMPLE = /^(?:e\.?g\.?|eg|example|examples|like|such|format|formatted|sample|default|placeholder|i\.?e\.?)$/;
+/** Kept for examples (RFC 2606), and used as such. */
+const EXAMPLE_MAIL =
+  /^(?:user|username|name|first\.last|firstname\.lastname|example|john|jane|john\.doe|jane\.doe|johndoe|alice|bob|me|you|email|someone|test)@(?:example|company|domain|email|gmail|mail|test|yourcompany|acme)\b/;
+/** Words of names that say nothing of what a tool is about. */
+const COMMON =
+  /^(?:get|list|create|update|delete|send|read|write|search|find|fetch|query|add|remove|set|run|call|execute|tool|tools|data|file|files|info|item|items|from|with|this|mail|email|message|user|users|name|open|make|check|show|view|load|save|path|text|content|value|values|price|stock|code)$/;
+
 const TOKEN =
-  /([a-z][a-z0-9+.-]{1,12}:\/\/[^\s"'<>()\]}`]{1,256})|([\p{L}\p{N}._%+-]{1,64}@[\p{L}\p{N}-]{1,63}(?:\.[\p{L}\p{N}-]{1,63}){1,4})|((?:~|\$HOME|%\w{3,20}%|\.{0,2})[\\/](?:[\w.@+*-]{1,64}[\\/]?){1,12}|\.[a-z][\w-]{1,20}(?:[\\/][\w.-]{1,40}){0,5})|([\w-]{1,48}\.(?:md|txt|json|ya?ml|toml|ini|cfg|conf|sh|bat|ps1|py|js|ts|env|log|csv|db|sqlite3?|lock|bak|key|pem|crt|xml|html|docx?|xlsx?|pdf|zip|tar|gz|exe|dll|so)(?![\w]))|(\d{1,3}(?:\.\d{1,3}){3}(?::\d{1,5})?)|(?:[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\p{Script=Thai}ー])|(?:(?:(?![\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\p{Script=Thai}ー])[\p{L}\p{M}\p{N}_$]){1,64}(?:['’][\p{L}]{1,4})?)|("\s{0,2}[,:](?=\s)|[.!?;。！？；।](?=[\s)"'»\]}*_]|$|[\u3000-\u9fff\uac00-\ud7af])|\n\s{0,8}\n|\n[ \t]{0,16}(?=[-*•#\d<[A-Z]))/giuy;
+  /([a-z][a-z0-9+.-]{1,12}:\/\/[^\s"'<>()\]}`]{1,256})|([\p{L}\p{N}._%+-]{1,64}@[\p{L}\p{N}-]{1,63}(?:\.[\p{L}\p{N}-]{1,63}){1,4})|((?:~|\$HOME|%\w{3,20}%|\.{0,2})[\\/](?:[\w.@+*-]{1,64}[\\/]?){1,12}|\.[a-z][\w-]{1,20}(?:[\\/][\w.-]{1,40}){0,5})|([\w-]{1,48}\.(?:md|txt|json|ya?ml|toml|ini|cfg|conf|sh|bat|ps1|py|js|ts|env|log|csv|db|sqlite3?|lock|bak|key|pem|crt|xml|html|docx?|xlsx?|pdf|zip|tar|gz|exe|dll|so)(?![\w]))|(\d{1,3}(?:\.\d{1,3}){3}(?::\d{1,5})?)|(?:[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\p{Script=Thai}ー])|(?:(?:(?![\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\p{Script=Thai}ー])[\p{L}\p{M}\p{N}_$]){1,64}(?:['’][\p{L}]{1,4}(?![\p{L}]))?)|("\s{0,2}[,:](?=\s)|[.!?;。！？；।](?=[\s)"'»\]}*_]|$|[\u3000-\u9fff\uac00-\ud7af])|\n\s{0,8}\n|\n[ \t]{0,16}(?=[-*•#\d<[A-Z]))/giuy;
 
 /** A word of a phrase of the lexicon. */
 const PHRASE_WORD =
   /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\p{Script=Thai}ー]|(?:(?![\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\p{Script=Thai}ー])[\p{L}\p{M}\p{N}_$])+\*?/gu;
 
 /** Longer texts are read in two pieces, from the start and from the end, each of this many characters. */
-const MAX_CHARS = 24_576;
+const MAX_CHARS = 16_384;
 /** A concept that stands in a text more often than this is not looked for further. */
 const MAX_HITS = 1000;
 
@@ -56,16 +131,21 @@ export class Reading {
   readonly view: View;
   readonly text: string;
   readonly #own: ReadonlySet<string>;
+  readonly #kin: ReadonlySet<string>;
   readonly #words: string[] = [];
   readonly #starts: number[] = [];
   readonly #ends: number[] = [];
   readonly #sentence: number[] = [];
   readonly #hits = new Map<Concept, Hit[]>();
 
-  /** `own`: names, in lower case, that are no other tool's: that of the definition and those of its parameters. */
-  constructor(view: View, own: ReadonlySet<string> = new Set()) {
+  /**
+   * `own`: names, in lower case, that are no other tool's: that of the definition and those of its parameters. `name`: that of the
+   * definition; tools that share a telling word with it are its kin.
+   */
+  constructor(view: View, own: ReadonlySet<string> = new Set(), name = "") {
     this.view = view;
     this.#own = own;
+    this.#kin = kinOf(name);
     this.text =
       view.text.length <= 2 * MAX_CHARS
         ? view.text
@@ -81,6 +161,10 @@ export class Reading {
 
   has(...concepts: readonly Concept[]): boolean {
     return concepts.some((concept) => this.#hits.has(concept));
+  }
+
+  holds(concepts: readonly Concept[]): boolean {
+    return concepts.every((concept) => this.#hits.has(concept));
   }
 
   count(concept: Concept): number {
@@ -103,6 +187,8 @@ export class Reading {
   /** The first place where all of these concepts stand near one another, each with words of its own. */
   near(concepts: readonly Concept[], nearness: Nearness = {}): Span | undefined {
     const { within = 12, ordered = false, sentences = 0 } = nearness;
+    // What is forbidden is not asked for: "do not read .env files". Concealment is itself a ban.
+    const affirmed = !concepts.includes("not");
     const lists = concepts.map((concept) => this.#hits.get(concept));
     const [first, ...others] = lists;
     if (first === undefined || others.includes(undefined)) return undefined;
@@ -117,9 +203,22 @@ export class Reading {
         to = Math.max(to, hit.to);
         if (to - from > (within + concepts.length) * this.#measure(from)) continue next;
       }
-      if ((this.#sentence[to - 1] ?? 0) - (this.#sentence[from] ?? 0) <= sentences) return this.#span(from, to);
+      if ((this.#sentence[to - 1] ?? 0) - (this.#sentence[from] ?? 0) > sentences) continue;
+      if (affirmed && taken.some((hit, index) => ACTS.has(concepts[index] ?? "link") && this.#banned(hit))) continue;
+      return this.#span(from, to);
     }
     return undefined;
+  }
+
+  /** Whether a ban stands right before an act: "never read", "do not open or read". */
+  #banned({ from }: Hit): boolean {
+    for (let at = from - 1; at >= Math.max(0, from - 4); at--) {
+      const word = this.#words[at] ?? "";
+      if (this.#sentence[at] !== this.#sentence[from]) return false;
+      if (BANS.test(word)) return true;
+      if (!STILL.test(word)) return false;
+    }
+    return false;
   }
 
   /** Where letters are words, a phrase has more of them. */
@@ -192,13 +291,16 @@ export class Reading {
         if (path !== undefined) word = word.replace(/[.,/\\]+$/, "").replaceAll("\\", "/");
         const index = this.#words.length;
         this.#put(word, at, end, sentence);
-        if (kind !== undefined)
-          this.#add(kind === "mail" ? "mail" : isLink(word) ? "link" : "foreignUri", index, index + 1);
-        else if (path !== undefined) this.#path(word, index);
+        if (kind === "mail") {
+          if (!this.#example(word, index)) this.#add("mail", index, index + 1);
+        } else if (kind === "url") this.#add(isLink(word) ? "link" : "foreignUri", index, index + 1);
+        // "func/data/local" is a list of words.
+        else if (path !== undefined && !(path.startsWith("/") && /[\p{L}\p{N}]/u.test(text[at - 1] ?? "")))
+          this.#path(word, index);
         else if (file !== undefined) this.#add(SECRET_PATH.test(word) ? "secretPath" : "fileName", index, index + 1);
         else if (ip !== undefined) this.#add("ip", index, index + 1);
         else if (/^[\p{L}\p{N}$]+(?:_[\p{L}\p{N}]+)+$|^[a-z]+(?:[A-Z][a-z0-9]+)+$/u.test(match[0]))
-          this.#add(this.#own.has(word) ? "parameter" : "identifier", index, index + 1);
+          this.#identifier(word, match[0], index);
         else if (/^\d/.test(word)) this.#add("number", index, index + 1);
         // A full stop may be the last character of a link.
         if (kind !== undefined && /[.!?]$/.test(match[0])) sentence++;
@@ -215,12 +317,53 @@ export class Reading {
   }
 
   #path(word: string, index: number): void {
-    this.#add(SECRET_PATH.test(word) ? "secretPath" : SYSTEM_PATH.test(word) ? "systemPath" : "path", index, index + 1);
+    const concept = ENV_FILE.test(word)
+      ? "envFile"
+      : SECRET_PATH.test(word)
+        ? "secretPath"
+        : SYSTEM_PATH.test(word)
+          ? "systemPath"
+          : "path";
+    this.#add(concept, index, index + 1);
+  }
+
+  /** A name in code: of a parameter of this tool, or of another tool, which may be one of its kin. */
+  #identifier(word: string, written: string, index: number): void {
+    if (this.#own.has(word)) {
+      this.#add("parameter", index, index + 1);
+      return;
+    }
+    this.#add("identifier", index, index + 1);
+    const parts = written
+      .replace(/([a-z0-9])([A-Z])/g, "$1_$2")
+      .toLowerCase()
+      .split("_");
+    if (parts.some((part) => this.#kin.has(stem(part)))) this.#add("sibling", index, index + 1);
+  }
+
+  #example(mail: string, index: number): boolean {
+    if (EXAMPLE_MAIL.test(mail)) return true;
+    for (let at = index - 1; at >= Math.max(0, index - 3); at--) if (EXAMPLE.test(this.#words[at] ?? "")) return true;
+    return false;
   }
 
   #match(): void {
     const { length } = this.#words;
     for (let at = 0; at < length; at++) this.#walk(TRIE, at, at);
+    for (const [concept, meant] of Object.entries(MEANT) as [Concept, (place: Place) => boolean][]) {
+      const hits = this.#hits.get(concept)?.filter((hit) => meant(this.#place(hit)));
+      if (hits === undefined) continue;
+      if (hits.length > 0) this.#hits.set(concept, hits);
+      else this.#hits.delete(concept);
+    }
+  }
+
+  #place({ from, to }: Hit): Place {
+    let start = from;
+    while (start > 0 && from - start < LOOK_BACK && this.#sentence[start - 1] === this.#sentence[from]) start--;
+    const word = this.#words[from] ?? "";
+    const after = this.#sentence[to] === this.#sentence[from] ? (this.#words[to] ?? "") : "";
+    return { word, before: this.#words.slice(start, from).reverse(), after, own: this.#own.has(word) };
   }
 
   #walk(from: Node, start: number, at: number): void {
@@ -244,6 +387,22 @@ export class Reading {
   }
 }
 
+function kinOf(name: string): ReadonlySet<string> {
+  const parts = name
+    .slice(0, 256)
+    .replace(/([a-z0-9])([A-Z])/g, "$1_$2")
+    .toLowerCase()
+    .split(/[^\p{L}\p{N}]+/u);
+  return new Set(parts.filter((part) => part.length > 3 && !COMMON.test(part)).map(stem));
+}
+
+/** Singular and plural are one: `modules` and `module`, `policies` and `policy`. */
+function stem(word: string): string {
+  return word.replace(/ies$/, "y").replace(/(?<=[^s])s$/, "");
+}
+
+/** Settings of a project; they may hold secrets, and honest tools speak of them. */
+const ENV_FILE = /(?:^|[./\\])\.env(?:\.[\w.-]+)?$|\.env\.(?:local|example|development|production|test)$/;
 const SECRET_PATH =
   /(?:^|[/~])\.(?:ssh|aws|env|netrc|npmrc|pypirc|git-credentials|kube|docker|gnupg|azure|gcloud|pgpass|bash_history|zsh_history|vault-token|htpasswd|cursor|claude)(?:[./]|$)|id_(?:rsa|ed25519|ecdsa|dsa)|authorized_keys|\/etc\/(?:passwd|shadow|sudoers|ssl\/private)|credentials?(?:\.\w+)?$|secrets?(?:\.\w+)?$|\.(?:pem|p12|pfx|kdbx|keystore|ppk)$|wallet\.dat|mcp\.json$|login data|\/proc\/self\/environ|serviceaccount\/token|config\/gcloud|keychains?\b/;
 const SYSTEM_PATH =

@@ -25,7 +25,10 @@ export interface Rule {
   /** Definitions that it must find, and ones like them that it must leave alone. */
   readonly bad: readonly JsonObject[];
   readonly good: readonly JsonObject[];
-  readonly find: (subject: Subject) => Iterable<Sighting>;
+  /** Of hygiene: how many of a tool's hundred points in its principle a sighting costs; one of severity `info` costs a quarter. */
+  readonly cost?: number;
+  /** Undefined between two strings: a moment at which other work may have its turn. */
+  readonly find: (subject: Subject) => Iterable<Sighting | undefined>;
 }
 
 /** Where a rule saw its sign. */
@@ -69,42 +72,46 @@ export interface Subject {
   readonly neighbours: readonly Neighbour[];
 }
 
-/** Reads a definition for the rules. */
-export function subjectOf(
+/** Strings of a definition beyond so many characters in all are not read. */
+const MAX_CHARS = 4_000_000;
+
+/** Reads a definition for the rules, and pauses after each string. */
+export function* readingOf(
   kind: InspectedKind,
   value: JsonObject,
   server: string | undefined,
   neighbours: readonly Neighbour[],
-): Subject {
+): Generator<undefined, Subject> {
   const { all, cut } = fieldsOf(value);
-  const name = value["name"] ?? value["uri"] ?? value["uriTemplate"];
-  const own = new Set(
-    [
-      ...all.filter(({ role }) => role === "property").map(({ text }) => text),
-      typeof name === "string" ? name : "",
-    ].map((one) => one.toLowerCase()),
-  );
+  const given = value["name"] ?? value["uri"] ?? value["uriTemplate"];
+  const name = typeof given === "string" ? given : "";
+  const properties = all.filter(({ role }) => role === "property");
+  const own = new Set([...properties.map(({ text }) => text), name].map((one) => one.toLowerCase()));
   const read = new Map<string, Omit<Text, keyof Field>>();
-  const texts = all.map((field) => {
+  const texts: Text[] = [];
+  let left = MAX_CHARS;
+  for (const field of all) {
     // Schemas repeat themselves: equal strings are read once.
-    let text = read.get(field.text);
+    const key = `${field.role === "name" || field.role === "property"} ${field.text}`;
+    let text = read.get(key);
     if (text === undefined) {
-      text = readText(field, own);
-      read.set(field.text, text);
+      left -= field.text.length;
+      if (left < 0) break;
+      text = readText(field, own, name);
+      read.set(key, text);
+      yield undefined;
     }
-    return { ...field, ...text };
-  });
+    texts.push({ ...field, ...text });
+  }
   return {
     kind,
-    name: typeof name === "string" ? name : "",
+    name,
     value,
     server,
     texts,
     prose: texts.filter(({ readings }) => readings.length > 0),
-    properties: new Set(
-      all.filter(({ role, where }) => role === "property" && where.startsWith("/inputSchema/")).map(({ text }) => text),
-    ),
-    cut,
+    properties: new Set(properties.filter(({ where }) => where.startsWith("/inputSchema/")).map(({ text }) => text)),
+    cut: cut || left < 0,
     neighbours,
   };
 }
@@ -113,13 +120,17 @@ export function subjectOf(
 export function readText(
   { text, role }: Pick<Field, "text" | "role">,
   own?: ReadonlySet<string>,
+  ownName?: string,
 ): Omit<Text, keyof Field> {
   const { plain, hidden } = normalise(text);
   const name = role === "name" || role === "property";
   const prose = name ? spelt(plain) : plain;
   const short = text.length < 8 || (name && (prose.text.match(/ /g)?.length ?? 0) < 3);
   if (short) return { readings: [], hidden };
-  return { readings: [prose, ...disguisedViews(prose, text, hidden)].map((view) => new Reading(view, own)), hidden };
+  return {
+    readings: [prose, ...disguisedViews(prose, text, hidden)].map((view) => new Reading(view, own, ownName)),
+    hidden,
+  };
 }
 
 /** A name as words: `read_file` and `readFile` are "read file". Keeps the length where words are parted by signs. */
@@ -141,10 +152,10 @@ export interface Sign extends Nearness {
 }
 
 /** The first place of each text that bears one of the signs; they are asked in their order. */
-export function* signs(subject: Pick<Subject, "prose">, wanted: readonly Sign[]): Generator<Sighting> {
+export function* signs(subject: Pick<Subject, "prose">, wanted: readonly Sign[]): Generator<Sighting | undefined> {
   for (const field of subject.prose) {
     const seen = signIn(field, wanted);
-    if (seen !== undefined) yield seen;
+    yield seen;
   }
 }
 
@@ -161,6 +172,7 @@ export function signIn(field: Text, wanted: readonly Sign[], usual: Confidence =
       if (sign.main === true && field.where.includes("/properties/")) continue;
       if (sign.brief === true && reading.words > VERY_BRIEF) continue;
       if ((sign.confidence ?? usual) === "low" && reading.words > LONG) continue;
+      if (!reading.holds(sign.of)) continue;
       const span = reading.near(sign.of, sign);
       if (span === undefined) continue;
       if (

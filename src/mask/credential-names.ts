@@ -6,7 +6,8 @@ const MAX_VALUE = 1024;
 const [TAB, SPACE, QUOTE, APOSTROPHE, BACKTICK, BACKSLASH] = [9, 32, 34, 39, 96, 92];
 const [COLON, EQUALS, GREATER, LESS, SLASH] = [58, 61, 62, 60, 47];
 
-const PASSWORD = /(?:passwords?|passwd|passphrase|pwd|passcode|passwort|contrasena|motdepasse)$/;
+const PASSWORD =
+  /(?:passwords?|passwd|passphrase|pwd|passcode|passwort|contrasena|motdepasse|(?:db|database|user|smtp|mail|admin|root|ftp|redis|mysql|pg|postgres|mongo|login|auth)pass)$/;
 const AWS_SECRET = /(?:secretaccesskey|awssecretkey|awssecret)$/;
 const KEY =
   /(?:(?:api|access|secret|private|auth|encryption|signing|signature|master|account|storage|service|subscription|license|application|app|client|admin|shared|write|ingest|webhook|deploy|openai|anthropic|stripe|datadog|dd|heroku|sendgrid|azure)keys?|secrets?|tokens?|credentials?|apitoken|cookie)$/;
@@ -16,7 +17,7 @@ const HARMLESS =
 
 /** The last three letters of names of credentials: nearly every other name is turned away by them. */
 const ENDINGS = new Uint8Array(1 << 15);
-for (const ending of "ord rds swd pwd ase ode ort ena sse key eys ret ets ken ens ial als kie ion".split(" ")) {
+for (const ending of "ass ord rds swd pwd ase ode ort ena sse key eys ret ets ken ens ial als kie ion".split(" ")) {
   ENDINGS[packed(ending, 3)] = 1;
 }
 const MAX_MEMO = 2000;

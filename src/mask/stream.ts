@@ -2,7 +2,7 @@
  * A text in pieces. What was received is scanned at once up to a place where nothing private can cross: the end of a line, or a
  * character within a long one that parts what stands before it from what follows.
  */
-import { isJson, mayBeJson } from "./json-tokens.ts";
+import { isJson, mayBeJson } from "../core/json-tokens.ts";
 import type { Masked } from "./masker.ts";
 import type { Span } from "./scan.ts";
 

@@ -22,6 +22,22 @@ export interface Pending {
   readonly id: string;
   readonly subject: string;
   readonly value: string;
+  readonly type: string;
+}
+
+/** A stand-in that was given back, and what it stood for. */
+export interface PutBack {
+  readonly standIn: string;
+  readonly value: string;
+  readonly type: string;
+}
+
+/** Whose stand-ins are put back: all, or those of some types. */
+export type Allowed = true | readonly string[];
+
+interface Stored {
+  readonly sealed: string;
+  readonly type?: string;
 }
 
 export interface Tokens {
@@ -31,9 +47,14 @@ export interface Tokens {
   keep(pending: readonly Pending[]): Promise<void>;
   /**
    * Puts the true values in place of the stand-ins of this user in one string; the same string when there is none. Throws
-   * `invalid_params` for what can only be a stand-in and is not (no longer, or not for this user) known.
+   * `invalid_params` for what can only be a stand-in and is not (no longer, or not for this user) known. Stand-ins of other types
+   * than `types` stay.
    */
-  restore(text: string, subject: string): Promise<string>;
+  restore(
+    text: string,
+    subject: string,
+    types?: Allowed,
+  ): Promise<{ readonly text: string; readonly put: readonly PutBack[] }>;
   /** Forgets every stand-in of a user. */
   forget(subject: string): Promise<void>;
 }
@@ -43,6 +64,8 @@ export function tokens(records: Records, key: Secret, ttlMs: number, clock: Cloc
   const derive = (use: string) => Buffer.from(hkdfSync("sha256", key.reveal(), "", `drawbridge mask ${use}`, 32));
   const [shapeKey, idKey, sealKey] = [derive("stand-in"), derive("id"), derive("seal")];
   const known = new Map<string, { readonly mark: string; readonly expiresAt: number }>();
+  /** The first choice for a value, which comes again and again. */
+  const first = new Map<string, { readonly mark: string; readonly standIn: string; readonly id: string }>();
 
   const digest = (hmacKey: Buffer, ...parts: readonly string[]) =>
     createHmac("sha256", hmacKey).update(JSON.stringify(parts)).digest();
@@ -57,11 +80,17 @@ export function tokens(records: Records, key: Secret, ttlMs: number, clock: Cloc
     if (oldest !== undefined) known.delete(oldest);
   }
 
-  async function keepOne({ id, subject, value }: Pending): Promise<void> {
+  function choice(type: string, value: string, subject: string, number: boolean, attempt: number) {
+    const random = digest(shapeKey, subject, type, value, number ? "number" : "text", String(attempt));
+    const standIn = number ? numberFor(random) : standInFor(type, random);
+    return { standIn, id: idOf(subject, standIn) };
+  }
+
+  async function keepOne({ id, subject, value, type }: Pending): Promise<void> {
     const expiresAt = clock() + ttlMs;
     const options = { expiresAt, index: { maskOwner: ownerOf(subject) } };
     for (let attempt = 0; attempt < 3; attempt++) {
-      const row = await records.get<{ readonly sealed: string }>(KIND, id);
+      const row = await records.get<Stored>(KIND, id);
       if (row !== undefined && open(sealKey, id, row.value.sealed) !== value) {
         // Two values of one user have one stand-in. The next time the second one gets another.
         remember(id, "taken", expiresAt);
@@ -70,7 +99,10 @@ export function tokens(records: Records, key: Secret, ttlMs: number, clock: Cloc
         });
       }
       if (
-        await records.put(KIND, id, { sealed: seal(sealKey, id, value) }, { ...options, ifVersion: row?.version ?? 0 })
+        await records.put(KIND, id, { sealed: seal(sealKey, id, value), type } satisfies Stored, {
+          ...options,
+          ifVersion: row?.version ?? 0,
+        })
       ) {
         remember(id, markOf(value), expiresAt);
         return;
@@ -83,16 +115,21 @@ export function tokens(records: Records, key: Secret, ttlMs: number, clock: Cloc
 
   return {
     standIn(type, value, subject, number, pending) {
-      const mark = markOf(value);
+      const name = JSON.stringify([subject, type, value, number]);
+      let chosen = first.get(name);
+      if (chosen === undefined) {
+        chosen = { mark: markOf(value), ...choice(type, value, subject, number, 0) };
+        if (first.size >= MAX_KNOWN) first.clear();
+        first.set(name, chosen);
+      }
+      const { mark } = chosen;
       for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
-        const random = digest(shapeKey, subject, type, value, number ? "number" : "text", String(attempt));
-        const standIn = number ? numberFor(random) : standInFor(type, random);
-        const id = idOf(subject, standIn);
+        const { standIn, id } = attempt === 0 ? chosen : choice(type, value, subject, number, attempt);
         const stored = known.get(id);
         const now = clock();
         if (stored !== undefined && stored.expiresAt > now && stored.mark !== mark) continue;
         const fresh = stored !== undefined && stored.expiresAt - now > ttlMs / 2;
-        if (!fresh && !pending.some((other) => other.id === id)) pending.push({ id, subject, value });
+        if (!fresh && !pending.some((other) => other.id === id)) pending.push({ id, subject, value, type });
         return standIn;
       }
       return `[${type}]`;
@@ -102,7 +139,7 @@ export function tokens(records: Records, key: Secret, ttlMs: number, clock: Cloc
       await Promise.all(pending.map(keepOne));
     },
 
-    async restore(text, subject) {
+    async restore(text, subject, types = true) {
       const found = STAND_INS.flatMap(({ pattern, sure, plain }) =>
         [...text.matchAll(pattern)].map((match) => ({
           start: match.index,
@@ -112,15 +149,16 @@ export function tokens(records: Records, key: Secret, ttlMs: number, clock: Cloc
           sure,
         })),
       ).sort((a, b) => a.start - b.start);
-      if (found.length === 0) return text;
+      if (found.length === 0) return { text, put: [] };
       if (found.length > MAX_IN_ARGUMENTS)
         throw new DrawbridgeError("invalid_params", "The arguments hold too many stand-ins for private values.");
+      const put: PutBack[] = [];
       let restored = "";
       let from = 0;
       for (const { start, end, written, standIn, sure } of found) {
         if (start < from) continue;
         const id = idOf(subject, standIn);
-        const row = await records.get<{ readonly sealed: string }>(KIND, id);
+        const row = await records.get<Stored>(KIND, id);
         const value = row === undefined ? undefined : open(sealKey, id, row.value.sealed);
         if (value === undefined && sure) {
           throw new DrawbridgeError(
@@ -128,15 +166,19 @@ export function tokens(records: Records, key: Secret, ttlMs: number, clock: Cloc
             `${written} stands for a private value and has expired, or was not given to you. Ask for the value again and use what you are given.`,
           );
         }
-        restored += text.slice(from, start) + (value ?? written);
+        const type = row?.value.type ?? "masked";
+        const back = value !== undefined && (types === true || types.includes(type));
+        if (back) put.push({ standIn: written, value, type });
+        restored += text.slice(from, start) + (back ? value : written);
         from = end;
       }
-      return restored + text.slice(from);
+      return { text: restored + text.slice(from), put };
     },
 
     async forget(subject) {
       await records.deleteWhere("maskOwner", ownerOf(subject), KIND);
       known.clear();
+      first.clear();
     },
   };
 }

@@ -49,13 +49,17 @@ export interface Authority {
   ownToken(target: ExchangeTarget, signal: AbortSignal, refused?: Secret | undefined): Promise<ExchangedToken>;
   /** True while what `verify` was told about still stands: not revoked, its user and client not disabled. */
   stands(by: Authenticated): Promise<boolean>;
-  /** Called when anything was ended, here or in another replica: open streams of whoever lost their access must close. */
+  /** The same as it is now, with the groups and claims that its user has by now; undefined when it does not stand any more. */
+  current(by: Authenticated): Promise<Authenticated | undefined>;
+  /** Called when anything was ended, or what users are changed, here or in another replica: open streams of whoever lost their access must close. */
   onEnded(listener: () => void): void;
   readonly metadata: {
     readonly issuer: string;
     /** RFC 8707 identifier of our MCP endpoint. */
     readonly resource: string;
-    /** What a client asks its issuer for. */
+    /** Our names of all scopes that a token may have here: those, and what some calls need beside them. */
+    readonly offered: () => readonly string[];
+    /** What a client asks its issuer for, as long as no call needs more. */
     readonly scopes: readonly string[];
     /** What the issuer calls our scopes, where it calls them otherwise. */
     readonly scopeNames: Readonly<Record<string, string | undefined>>;

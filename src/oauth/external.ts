@@ -13,7 +13,7 @@ import type { Logger } from "../observe/logger.ts";
 import type { Records } from "../store/ports.ts";
 import type { Authority, ExchangedToken } from "./authority.ts";
 import { foreignIssuer, type IssuerMetadata } from "./issuers.ts";
-import type { Scope } from "./metadata.ts";
+import { ALL_SCOPES, type ScopeText } from "./metadata.ts";
 import { scopesFor } from "./resources.ts";
 import type { AuthorizationSettings } from "./settings.ts";
 import { DPOP_ALGORITHMS, proofCheck } from "./tokens/dpop.ts";
@@ -27,6 +27,8 @@ export interface ExternalAuthorityOptions {
   /** Keeps the proofs that were used, for all replicas. */
   readonly records: Records;
   readonly log: Logger;
+  /** Scopes that some calls need, beside reading and calling; the same list until they change. */
+  readonly furtherScopes?: () => readonly ScopeText[];
   readonly maxCached?: number;
   readonly clock?: Clock;
 }
@@ -40,6 +42,8 @@ const STREAMS_MS = 5_000;
 const MAX_TOKEN_LENGTH = 16_384;
 const MAX_ASKED_AT_ONCE = 1_024;
 const MAX_GROUPS = 1_000;
+const NONE: readonly ScopeText[] = [];
+const OURS: ReadonlySet<string> = new Set(ALL_SCOPES);
 /** An exchanged token is not used in the last moments of its life. */
 const SPARE_MS = 30_000;
 const DEFAULT_LIFE_SECONDS = 60;
@@ -58,11 +62,13 @@ interface Known {
  * the server is down; then calls are refused with `overloaded`.
  */
 export function externalAuthority(settings: AuthorizationSettings, options: ExternalAuthorityOptions): Authority {
-  const { resource, http, records, log, maxCached = 10_000, clock = systemClock } = options;
+  const { resource, http, records, log, furtherScopes = () => NONE, maxCached = 10_000, clock = systemClock } = options;
   const { issuer, introspection, audience = resource } = settings;
   const server = foreignIssuer({ issuer, http, clock });
   const checkProof = proofCheck({ resource, records, nonceSecrets: undefined, clock });
   const cache = new Map<string, Known>();
+  /** What is asked for beside reading and calling, when what is in the cache was read. */
+  let knownScopes = furtherScopes();
   const underWay = new Map<string, Promise<Known>>();
   /** What a principal came with. It is handed to nobody but the server that made it. */
   const tokens = new WeakMap<Authenticated, Secret>();
@@ -72,7 +78,7 @@ export function externalAuthority(settings: AuthorizationSettings, options: Exte
   async function check(token: string): Promise<Known> {
     try {
       const claims = introspection === undefined ? await claimsOfJwt(token) : await claimsAskedFor(token);
-      const principal = principalOf(claims, token, settings);
+      const principal = principalOf(claims, token, settings, knownScopes);
       tokens.set(principal, new Secret(token));
       const believed = clock() + (introspection === undefined ? CHECKED_MS : INTROSPECTED_MS);
       const known = { principal, jkt: boundTo(claims["cnf"]), until: Math.min(principal.expiresAt, believed) };
@@ -144,6 +150,10 @@ export function externalAuthority(settings: AuthorizationSettings, options: Exte
   const scopeNames = { "mcp:read": settings.scopes.read[0], "mcp:call": settings.scopes.call[0] };
   return {
     verify(token, proof) {
+      if (furtherScopes() !== knownScopes) {
+        knownScopes = furtherScopes();
+        cache.clear();
+      }
       const known = cache.get(token);
       if (known !== undefined && known.until > clock()) {
         return known.jkt === undefined && proof === undefined ? known.principal : proven(known, token, proof);
@@ -161,6 +171,17 @@ export function externalAuthority(settings: AuthorizationSettings, options: Exte
       return checked(text).then(
         () => true,
         () => false,
+      );
+    },
+    async current(by) {
+      const token = tokens.get(by);
+      if (token === undefined || by.expiresAt <= clock()) return undefined;
+      const text = token.reveal();
+      const known = cache.get(text);
+      if (known !== undefined && known.until > clock()) return known.principal;
+      return checked(text).then(
+        ({ principal }) => principal,
+        () => undefined,
       );
     },
     onEnded: (listener) => void listeners.push(listener),
@@ -197,6 +218,7 @@ export function externalAuthority(settings: AuthorizationSettings, options: Exte
     metadata: {
       issuer,
       resource,
+      offered: () => [...Object.keys(scopeNames), ...furtherScopes().map(({ scope }) => scope)],
       scopes: [...new Set(Object.values(scopeNames).filter((name) => name !== undefined))],
       scopeNames,
       dpopAlgorithms: DPOP_ALGORITHMS,
@@ -234,7 +256,12 @@ function refuseOtherTokens(typ: string | undefined, claims: Claims): void {
   if ("events" in claims) throw unauthenticated("it is a security event or logout token");
 }
 
-function principalOf(claims: Claims, token: string, settings: AuthorizationSettings): Authenticated {
+function principalOf(
+  claims: Claims,
+  token: string,
+  settings: AuthorizationSettings,
+  further: readonly ScopeText[],
+): Authenticated {
   const subject = claimAt(claims, settings.subjectClaim);
   if (typeof subject !== "string" || subject === "") throw unauthenticated(`it has no ${settings.subjectClaim}`);
   const client = settings.clientClaims
@@ -243,9 +270,11 @@ function principalOf(claims: Claims, token: string, settings: AuthorizationSetti
   if (client === undefined) throw unauthenticated(`it has none of ${settings.clientClaims.join(", ")}`);
   const held = new Set(settings.scopeClaims.flatMap((name) => words(claimAt(claims, name))));
   const { read, call } = settings.scopes;
-  const scopes: readonly Scope[] = [
+  const scopes: readonly string[] = [
     ...(read.some((name) => held.has(name)) ? (["mcp:read"] as const) : []),
     ...(call.some((name) => held.has(name)) ? (["mcp:call"] as const) : []),
+    // These are called the same there. Ours are not: what they are called there, the settings say.
+    ...further.flatMap(({ scope }) => (held.has(scope) && !OURS.has(scope) ? [scope] : [])),
   ];
   const { jti, exp, act, name, email, email_verified: verified } = claims;
   const kept: JsonObject = {

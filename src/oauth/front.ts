@@ -13,6 +13,7 @@ import { registration } from "./clients/registration.ts";
 import { endpoints } from "./endpoints.ts";
 import type { Report } from "./events.ts";
 import type { Exchange, Place } from "./http.ts";
+import type { OfferedScopes } from "./metadata.ts";
 import { handleAccount } from "./pages/account.ts";
 import { type Connections, handleConnection } from "./pages/connections.ts";
 import { handleConsent } from "./pages/consent.ts";
@@ -48,6 +49,7 @@ export interface FrontParts {
   /** To the identity providers of the settings. */
   readonly trustedNet: Trusted;
   readonly resources: Resources;
+  readonly scopes: OfferedScopes;
   readonly issuing: Tokens;
   readonly signIn: SignInSettings;
   readonly clients: ClientsSettings;
@@ -81,7 +83,7 @@ export function openFront(parts: FrontParts): Front {
     log,
     clock,
   } = parts;
-  const { resources, issuing } = parts;
+  const { resources, scopes, issuing } = parts;
   const policy = clientPolicy(clients, cachedDocuments(net, DOCUMENT_LIMITS, clock));
   const registering = registration(clients, records, clock);
   const sessions = sessionsIn(records, signIn.sessionHours, clock);
@@ -105,6 +107,7 @@ export function openFront(parts: FrontParts): Front {
     departures: throttle({ burst: 60, secondsPerTry: 1 }, clock),
     grants,
     policy,
+    scopes,
     reach,
     connections,
     signIn,
@@ -125,6 +128,7 @@ export function openFront(parts: FrontParts): Front {
       clients,
       tokens,
       resources,
+      scopes,
       issuing,
       trustedNet,
       policy,

@@ -16,6 +16,29 @@ export const SCOPES = {
 export type Scope = keyof typeof SCOPES;
 export const ALL_SCOPES = Object.keys(SCOPES) as readonly Scope[];
 
+/** A scope in the words of the consent page. */
+export interface ScopeText {
+  readonly scope: string;
+  readonly title: string;
+  readonly description: string;
+}
+
+/** Every scope that a token for our endpoint may have. */
+export interface OfferedScopes {
+  /** In the order of the consent page. */
+  all(): readonly string[];
+  textOf(scope: string): Omit<ScopeText, "scope"> | undefined;
+}
+
+/** Those that everybody asks for, and those that are asked for when a call needs them. `further` is asked each time. */
+export function offeredScopes(further: () => readonly ScopeText[] = () => []): OfferedScopes {
+  const isOurs = (scope: string): scope is Scope => Object.hasOwn(SCOPES, scope);
+  return {
+    all: () => [...new Set([...ALL_SCOPES, ...further().map(({ scope }) => scope)])],
+    textOf: (scope) => (isOurs(scope) ? SCOPES[scope] : further().find((one) => one.scope === scope)),
+  };
+}
+
 /** RFC 9728 §2: the document that the gateway serves at `/.well-known/oauth-protected-resource…`. */
 export interface ProtectedResourceMetadata {
   readonly resource: string;
@@ -59,10 +82,14 @@ export function takesIdentityAssertions(signIn: SignInSettings): boolean {
 }
 
 /** What `oidc-provider`'s metadata (RFC 8414 §2) leaves out, or says otherwise than it is here. */
-export function correctedMetadata(clientAlgorithms: readonly string[], signIn: SignInSettings) {
+export function correctedMetadata(
+  clientAlgorithms: readonly string[],
+  signIn: SignInSettings,
+  scopes: readonly string[],
+) {
   const confidential = ["private_key_jwt", "client_secret_basic", "client_secret_post"];
   return {
-    scopes_supported: [...ALL_SCOPES, "openid", "offline_access"],
+    scopes_supported: [...scopes, "openid", "offline_access"],
     response_modes_supported: ["query"],
     revocation_endpoint_auth_methods_supported: ["none", ...confidential],
     revocation_endpoint_auth_signing_alg_values_supported: clientAlgorithms,

@@ -21,7 +21,7 @@ import { registerJwtBearer, takesAssertions } from "./grant-types/jwt-bearer.ts"
 import { proofs } from "./grant-types/proof.ts";
 import { registerTokenExchange } from "./grant-types/token-exchange.ts";
 import type { Place } from "./http.ts";
-import { ALL_SCOPES, correctedMetadata, namedScopes } from "./metadata.ts";
+import { correctedMetadata, namedScopes, type OfferedScopes } from "./metadata.ts";
 import { askBeforeLeaving } from "./pages/leaving.ts";
 import type { Browsers } from "./people/browser.ts";
 import type { Users } from "./people/users.ts";
@@ -42,6 +42,7 @@ export interface ProviderOptions {
   readonly clients: ClientsSettings;
   readonly tokens: TokensSettings;
   readonly resources: Resources;
+  readonly scopes: OfferedScopes;
   readonly issuing: Tokens;
   /** To the issuers of assertions. */
   readonly trustedNet: Trusted;
@@ -76,8 +77,8 @@ export const ENDPOINTS = {
 const CLIENT_ALGORITHMS = ["ES256", "Ed25519", "EdDSA", "PS256", "RS256"] as const;
 
 export function createProvider(options: ProviderOptions): Provider {
-  const { place, keys, signIn, clients, tokens, resources, issuing, registration, users, browsers, report, log } =
-    options;
+  const { place, keys, signIn, clients, tokens, resources, scopes, issuing, registration } = options;
+  const { users, browsers, report, log } = options;
   const { algorithm } = keys;
   const [nonceSecret = Buffer.alloc(0)] = keys.secretsFor("DPoP nonces of the token endpoint");
   const days = (count: number) => Math.max(1, Math.floor(count * 86_400));
@@ -118,7 +119,6 @@ export function createProvider(options: ProviderOptions): Provider {
   }
 
   const resourceServer = {
-    scope: ALL_SCOPES.join(" "),
     audience: place.resource,
     accessTokenTTL: tokens.accessTokenSeconds,
     accessTokenFormat: "jwt",
@@ -211,8 +211,9 @@ export function createProvider(options: ProviderOptions): Provider {
           if (resource !== place.resource)
             throw new errors.InvalidTarget(`the only resource here is ${place.resource}`);
           const service = resources.services.get(client.clientId);
-          if (ctx.oidc.params?.["grant_type"] !== "client_credentials" || service === undefined) return resourceServer;
-          return { ...resourceServer, scope: scopesOfService(ctx, service) };
+          const forItself = ctx.oidc.params?.["grant_type"] === "client_credentials" && service !== undefined;
+          const scope = forItself ? scopesOfService(ctx, service, scopes.all()) : scopes.all().join(" ");
+          return { ...resourceServer, scope };
         },
       },
     } satisfies Features,
@@ -227,7 +228,7 @@ export function createProvider(options: ProviderOptions): Provider {
   provider.use(async (ctx, next) => {
     await next();
     if (ctx.oidc?.route === "discovery")
-      Object.assign(ctx.body as object, correctedMetadata(CLIENT_ALGORITHMS, signIn));
+      Object.assign(ctx.body as object, correctedMetadata(CLIENT_ALGORITHMS, signIn, scopes.all()));
   });
   // One try for each code: who has it without its verifier has it from somebody else. The library would let them try again.
   provider.use(async (ctx, next) => {
@@ -259,10 +260,10 @@ export function createProvider(options: ProviderOptions): Provider {
 }
 
 /** A service that names no scopes means all of its own. Of what it may not have it gets nothing, as long as something is left. */
-function scopesOfService(ctx: KoaContextWithOIDC, { id, scopes }: Service): string {
+function scopesOfService(ctx: KoaContextWithOIDC, { id, scopes }: Service, offered: readonly string[]): string {
   const { params } = ctx.oidc;
   const asked = namedScopes(params?.["scope"] as string | undefined) ?? scopes;
-  const unknown = asked.filter((scope) => !(ALL_SCOPES as readonly string[]).includes(scope));
+  const unknown = asked.filter((scope) => !offered.includes(scope));
   if (unknown.length > 0) throw new errors.InvalidScope("There is no such scope.", unknown.join(" "));
   if (!asked.some((scope) => scopes.includes(scope)))
     throw new errors.InvalidScope(`The service ${id} may have none of these scopes.`, asked.join(" "));

@@ -90,7 +90,11 @@ function isList(scopes: ExchangeTarget["scopes"]): scopes is readonly string[] {
   return Array.isArray(scopes);
 }
 
-const ours = (scopes: readonly string[]) => ALL_SCOPES.filter((scope) => scopes.includes(scope));
+/** In one order, each once. */
+const ours = (scopes: readonly string[]) => [
+  ...ALL_SCOPES.filter((scope) => scopes.includes(scope)),
+  ...new Set(scopes.filter((scope) => !(ALL_SCOPES as readonly string[]).includes(scope))),
+];
 
 /** Host in capitals, default port, slash at the end: ways to write the same. A text that is no plain URL stays what it is. */
 function plain(text: string): string {

@@ -17,7 +17,7 @@ import type { OAuthEvent } from "./events.ts";
 import type { Front } from "./front.ts";
 import { ownExchange } from "./grant-types/own-exchange.ts";
 import { answerJson, placeOf } from "./http.ts";
-import { ALL_SCOPES } from "./metadata.ts";
+import { ALL_SCOPES, offeredScopes, type ScopeText } from "./metadata.ts";
 import type { Connections } from "./pages/connections.ts";
 import { errorPage, showPage } from "./pages/pages.ts";
 import type { ReachOf } from "./pages/site.ts";
@@ -75,6 +75,8 @@ export interface AuthorizationServerOptions {
   readonly reach?: ReachOf | undefined;
   /** Accounts at the servers behind the gateway, for the pages where people connect them. */
   readonly connections?: Connections | undefined;
+  /** Scopes that some calls need, beside those that everybody asks for; asked for each time, as they may change. */
+  readonly furtherScopes?: () => readonly ScopeText[];
   /** Awaited where something is granted: when it rejects, the grant is refused. */
   readonly onEvent?: (event: OAuthEvent) => void | Promise<void>;
   /** Where requests come from; by default the other end of their connection. */
@@ -107,6 +109,7 @@ export async function authorizationServer(options: AuthorizationServerOptions): 
   );
 
   const resources = resourcesOf(place.resource, clients);
+  const scopes = offeredScopes(options.furtherScopes);
   const changes = options.changes ?? (await watchChanges(records));
   const watching = watch(records, changes);
   const keys = await loadKeys(records, {
@@ -125,7 +128,7 @@ export async function authorizationServer(options: AuthorizationServerOptions): 
     watching.onStale(listener);
   };
   const { exchange, ownToken } = ownExchange({ tokens: issuing, resources, actor: place.issuer, onEnded, clock });
-  const { verify, stands } = verifier({
+  const { verify, stands, current } = verifier({
     place,
     keys,
     records,
@@ -157,6 +160,7 @@ export async function authorizationServer(options: AuthorizationServerOptions): 
         net,
         trustedNet,
         resources,
+        scopes,
         issuing,
         signIn,
         clients,
@@ -193,6 +197,7 @@ export async function authorizationServer(options: AuthorizationServerOptions): 
     },
     verify,
     stands,
+    current,
     exchange,
     ownToken,
     onEnded,
@@ -204,6 +209,7 @@ export async function authorizationServer(options: AuthorizationServerOptions): 
     metadata: {
       issuer: place.issuer,
       resource: place.resource,
+      offered: scopes.all,
       scopes: ALL_SCOPES,
       scopeNames: {},
       dpopAlgorithms: tokens.dpop === "off" ? [] : DPOP_ALGORITHMS,

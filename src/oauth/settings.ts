@@ -89,7 +89,7 @@ export const signInSettings = z
 
 const groups = z.array(z.string().min(1)).default([]);
 const ownScopes = z
-  .array(z.enum(ALL_SCOPES))
+  .array(z.enum(ALL_SCOPES).or(scopeToken))
   .min(1)
   .default([...ALL_SCOPES]);
 const preregisteredClient = z

@@ -72,11 +72,15 @@ export interface Metrics {
   shadowed(difference: MeasuredDifference): void;
   /** A request that was answered with an error of ours. */
   refused(code: ErrorCode): void;
+  /** Private values in what left, by their type. */
+  masked(counts: Readonly<Record<string, number>>): void;
   /** What is read when somebody asks; a later function takes the place of an earlier one. */
   observeUpstreams(read: () => readonly MeasuredUpstream[]): void;
   observeSessions(read: () => number): void;
   observeQuestions(read: () => readonly MeasuredQuestions[]): void;
   observeJournal(read: () => number): void;
+  /** Whether replicas count limits together; undefined where they have nothing to do so. */
+  observeLimits(read: () => boolean | undefined): void;
   /** Prometheus text exposition format 0.0.4. */
   metricsText(): Promise<string>;
 }
@@ -100,12 +104,14 @@ interface Series {
 export function createMetrics(serviceName: string, droppedSpans?: () => number): Metrics {
   const calls = new Map<string, Series>();
   const refusals = new Map<ErrorCode, number>();
+  const masked = new Map<string, number>();
   const questionEnds = new Map<string, { readonly attributes: Attributes; count: number }>();
   const differences = new Map<string, { readonly attributes: Attributes; count: number }>();
   let upstreams: () => readonly MeasuredUpstream[] = () => [];
   let sessions: (() => number) | undefined;
   let questions: () => readonly MeasuredQuestions[] = () => [];
   let journal: (() => number) | undefined;
+  let limits: () => boolean | undefined = () => undefined;
 
   function seriesOf(call: MeasuredCall): Series {
     const { method, tool, prompt, server, outcome, errorType } = call;
@@ -144,6 +150,11 @@ export function createMetrics(serviceName: string, droppedSpans?: () => number):
         "drawbridge.refusals",
         "Requests answered with an error of the gateway, by its code.",
         [...refusals].map(([code, n]): Point => [{ code }, n]),
+      ),
+      kinds.counter(
+        "drawbridge.masked.values",
+        "Private values that were masked in what left, by their type.",
+        [...masked].map(([type, n]): Point => [{ type }, n]),
       ),
       kinds.gauge(
         "drawbridge.upstream.ready",
@@ -220,6 +231,13 @@ export function createMetrics(serviceName: string, droppedSpans?: () => number):
         [...differences.values()].map(({ attributes, count }): Point => [attributes, count]),
       ),
       kinds.gauge("drawbridge.sessions", "Open sessions of clients.", one(sessions)),
+      kinds.gauge(
+        "drawbridge.limits.together",
+        "1 while replicas count limits together by the cache, 0 while each counts by itself.",
+        [safely(limits, undefined)].flatMap((together): Point[] =>
+          together === undefined ? [] : [[{}, Number(together)]],
+        ),
+      ),
       kinds.gauge("drawbridge.audit.pending", "Audit records not on disk yet.", one(journal)),
       kinds.counter("drawbridge.spans.dropped", "Spans that did not reach the collector.", one(droppedSpans)),
       kinds.counter("process.cpu.time.seconds", "CPU time of this process.", [
@@ -261,6 +279,9 @@ export function createMetrics(serviceName: string, droppedSpans?: () => number):
     refused(code) {
       refusals.set(code, (refusals.get(code) ?? 0) + 1);
     },
+    masked(counts) {
+      for (const [type, n] of Object.entries(counts)) masked.set(type, (masked.get(type) ?? 0) + n);
+    },
     observeUpstreams(read) {
       upstreams = read;
     },
@@ -272,6 +293,9 @@ export function createMetrics(serviceName: string, droppedSpans?: () => number):
     },
     observeJournal(read) {
       journal = read;
+    },
+    observeLimits(read) {
+      limits = read;
     },
     async metricsText() {
       writer ??= prometheusWriter(serviceName);

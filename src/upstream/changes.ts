@@ -62,7 +62,7 @@ export function watchChanges(options: ChangesOptions): () => void {
       const message = readUpstreamMessage(text);
       if (message?.kind === "request") {
         if (more !== undefined) more.question(message);
-        else endpoint.notify(replyTo(message), terms, party);
+        else endpoint.reply(replyTo(message), terms, party);
       } else if (
         message?.kind === "notification" &&
         more?.notification(message) !== true &&

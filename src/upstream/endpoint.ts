@@ -9,6 +9,7 @@ import { Secret } from "../core/secret.ts";
 import { messageTexts, readUpstreamMessage, type UpstreamMessage } from "../mcp/json-text.ts";
 import { publicAddress } from "../net/addresses.ts";
 import type { CredentialSource } from "./credentials.ts";
+import { fewAtATime } from "./few-at-a-time.ts";
 import { dispatch, type WireEnd, type WireHandler, type WireRequest, type WireWatch } from "./http-wire.ts";
 import type { LogLevel } from "./log-level.ts";
 import * as messages from "./messages.ts";
@@ -81,6 +82,8 @@ export interface Endpoint {
   ask(method: string, params: string, over: Manner, party: Party, timeoutMs?: number): Promise<Reply>;
   /** POSTs what has no answer: notifications, and our answers to the server's questions. */
   notify(body: string, over: Manner, party: Party): void;
+  /** The same for what we say ourselves to a question: a few at a time, so that no call waits behind a flood of them. */
+  reply(body: string, over: Manner, party: Party): void;
   /** Opens the stream of what belongs to no request, or goes on with one that broke. */
   stream(over: Manner, party: Party, lastEventId: string, handler: WireHandler): () => void;
   /** Any request. One that is turned away (401) has done nothing, so it is sent once more, with another credential. */
@@ -102,6 +105,8 @@ const MIN_RESUME_MS = 50;
 const MAX_REQUESTS = 1_000;
 /** What has no answer may be under way so many times; beyond it, it is not sent. A flood of questions must not become one of answers. */
 const MAX_NOTES = 4_096;
+/** Of our own answers to its questions so many at a time: fewer than the connections beside those for calls. */
+const REPLIES_AT_ONCE = 4;
 /** A connection is used no longer, so that a server that has moved is followed (DNS). */
 const CONNECTION_MS = 60_000;
 const MAX_IDLE_MS = 30_000;
@@ -162,6 +167,7 @@ export function openEndpoint(
   ];
   let lastId = 0;
   let notes = 0;
+  const replies = fewAtATime(REPLIES_AT_ONCE, MAX_NOTES);
 
   const transmit = (request: WireRequest, handler: WireHandler) => {
     const through = request.method === "GET" ? streams : pool;
@@ -267,7 +273,7 @@ export function openEndpoint(
           listener.fail(misbehaves(`it made more than ${MAX_REQUESTS} requests in one of ours`), "surely");
         } else if (message.kind === "notification") listener.notification(message);
         else if (message.kind === "request" && listener.question !== undefined) listener.question(message);
-        else if (message.kind === "request") notify(replyTo(message), over, party);
+        else if (message.kind === "request") reply(replyTo(message), over, party);
         else if (message.id === id || (message.kind === "error" && typeof message.id !== "number" && status >= 400)) {
           // An error of HTTP has no id, or one that its server made up; ours are numbers.
           answered = true;
@@ -359,8 +365,11 @@ export function openEndpoint(
     });
   }
 
-  function notify(body: string, over: Manner, party: Party): void {
-    if (notes >= MAX_NOTES) return;
+  function notify(body: string, over: Manner, party: Party, after = () => {}): void {
+    if (notes >= MAX_NOTES) {
+      after();
+      return;
+    }
     notes++;
     const request = { method: "POST" as const, headers: [...over.headers], body };
     const timer = setTimeout(() => {
@@ -370,9 +379,12 @@ export function openEndpoint(
     function ended() {
       clearTimeout(timer);
       notes--;
+      after();
     }
     const stop = send(request, party, { message() {}, end: ended, fail: ended });
   }
+
+  const reply = (body: string, over: Manner, party: Party) => replies.run((done) => notify(body, over, party, done));
 
   function stream(over: Manner, party: Party, lastEventId: string, handler: WireHandler): () => void {
     const asked = [...over.headers, ...(lastEventId === "" ? [] : ["last-event-id", headerValue(lastEventId)])];
@@ -434,11 +446,15 @@ export function openEndpoint(
     newId: () => ++lastId,
     converse,
     ask,
-    notify,
+    notify: (body, over, party) => notify(body, over, party),
+    reply,
     stream,
     send,
     refusal,
-    close: async () => void (await Promise.all([pool.destroy(), streams.destroy()])),
+    async close() {
+      replies.forget();
+      await Promise.all([pool.destroy(), streams.destroy()]);
+    },
   };
 }
 

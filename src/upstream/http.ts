@@ -354,7 +354,7 @@ export function httpUpstream(
         const tell = (text: string) => endpoint.notify(text, over, call.party);
         const reply = ownReply(request, call.personal?.flavour.capabilities ?? PLAIN.capabilities);
         call.heardAt = now();
-        if (reply !== undefined) tell(reply);
+        if (reply !== undefined) endpoint.reply(reply, over, call.party);
         else call.ask(request, tell);
       },
       notification(message) {

@@ -103,9 +103,10 @@ export function personalLinks(options: PersonalLinksOptions): PersonalLinks {
     personal.stopHearing();
     personal.hearing = heard.promise;
     const tell = (text: string) => endpoint.notify(text, terms, link.party);
+    const ourselves = (text: string) => endpoint.reply(text, terms, link.party);
     const put = (request: ServerRequest) => {
       const call = likeliest(personal.calls);
-      if (call === undefined) tell(refusalText(request.id, OUTSIDE));
+      if (call === undefined) ourselves(refusalText(request.id, OUTSIDE));
       else call.ask(request, tell, () => put(request));
     };
     const stop = listen(terms, link.party, {
@@ -119,8 +120,8 @@ export function personalLinks(options: PersonalLinksOptions): PersonalLinks {
       question(request) {
         const reply = ownReply(request, flavour.capabilities);
         const starting = request.method === "roots/list" && personal.hearing === heard.promise;
-        if (reply !== undefined) tell(reply);
-        else if (starting) tell(refusalText(request.id, OUTSIDE));
+        if (reply !== undefined) ourselves(reply);
+        else if (starting) ourselves(refusalText(request.id, OUTSIDE));
         else put(request);
         if (starting) ready();
       },

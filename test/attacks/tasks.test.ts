@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { newToken } from "../../src/core/ids.ts";
 import { sqliteStore } from "../../src/store/sqlite/sqlite.ts";
+import { openedRecords } from "../audit/opened.ts";
 import { legacySession } from "../e2e/legacy-client.ts";
 import { ERAS, scripted } from "../e2e/scripted.ts";
 import { madeBy, type TaskClient, taskClient } from "../e2e/tasking.ts";
@@ -110,8 +111,8 @@ describe.each(ERAS)("at a %s server", (serverEra) => {
     const store = await sqliteStore(database);
     try {
       const found = await waitFor(async () => {
-        const rows = await store.audit.read({ limit: 1000, newest: true });
-        const mineOnly = rows.map(({ json }) => JSON.parse(json) as Record<string, Record<string, unknown>>);
+        const rows = await openedRecords(store, { newest: true });
+        const mineOnly = rows.map((record) => record as unknown as Record<string, Record<string, unknown>>);
         const of = mineOnly.filter(({ details }) => details?.["task"] === taskId);
         const made = of.find(({ call }) => call?.["method"] === "tools/call");
         const got = of.findLast(({ call }) => call?.["method"] === "tasks/get");

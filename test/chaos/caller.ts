@@ -28,8 +28,8 @@ export interface Caller {
   stop(): Promise<void>;
 }
 
-/** Nobody waits longer: every timeout of the settings is shorter. */
-const PATIENCE_MS = 45_000;
+/** Nobody waits longer, however slow the machine is: every timeout of the settings is much shorter. */
+const PATIENCE_MS = 120_000;
 const PAUSE_MS = 40;
 /** Rows of the error table by their code, which some share. */
 const NAMES = new Map<number, string>();
@@ -287,7 +287,7 @@ export function caller(
       done("answered", { broken: "asked without end" });
     } catch (thrown) {
       if (gaveUp.signal.aborted) return done("given up");
-      if (patience.aborted) return done("cut", { why: "no answer in 45 s", broken: "no answer in 45 s" });
+      if (patience.aborted) return done("cut", { why: "no answer in two minutes", broken: "no answer in two minutes" });
       if (thrown instanceof Cut) {
         session = undefined;
         done("cut", { why: thrown.message });

@@ -5,7 +5,7 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
-import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -14,7 +14,9 @@ import { DatabaseSync } from "node:sqlite";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { Agent } from "undici";
+import { INSPECTED } from "../../bench/inspector.ts";
 import { askControl } from "../../src/gateway/control.ts";
+import { openedIn } from "../audit/opened.ts";
 import {
   alive,
   type Fixture,
@@ -27,6 +29,7 @@ import {
 import { type ForeignServer, foreignServer } from "../oauth/foreign-server.ts";
 import { type Caller, caller, type Ending } from "./caller.ts";
 import { type Random, seeded } from "./random.ts";
+import { grown, type Measured, type Size, settled, sizeText } from "./size.ts";
 
 export interface ChaosOptions {
   readonly seconds: number;
@@ -35,13 +38,6 @@ export interface ChaosOptions {
   readonly tell?: (line: string) => void;
   /** Ends it early; what was started is ended all the same. */
   readonly signal?: AbortSignal;
-}
-
-export interface Size {
-  /** Open descriptors, resident memory and live descendants of the gateway. */
-  readonly descriptors: number;
-  readonly megabytes: number;
-  readonly processes: number;
 }
 
 export interface Report {
@@ -78,7 +74,7 @@ const WEB = ["web", "web-modern"] as const;
 /** The gateway is left alone for this part of the time, at the end, so that its last life is long enough to be looked at. */
 const QUIET_PART = 0.2;
 const MAX_BROKEN = 50;
-const GONE_MS = 15_000;
+const GONE_MS = 60_000;
 const WARM_MS = 3_000;
 
 export async function chaos(options: ChaosOptions): Promise<Report> {
@@ -111,8 +107,7 @@ export async function chaos(options: ChaosOptions): Promise<Report> {
     await sleep(WARM_MS);
     await warm.stop();
     const first = await settled(run);
-    const opened = descriptors(run.pid);
-    tell(`begins with ${sizeText(first)}: ${opened}`);
+    tell(`begins with ${sizeText(first)}`);
 
     const everybody = start(run, count, seeded(seed + 2), ended);
     const until = Date.now() + seconds * 1000;
@@ -128,11 +123,7 @@ export async function chaos(options: ChaosOptions): Promise<Report> {
     await everybody.stop();
     const last = await settled(run, first);
     tell(`ends with ${sizeText(last)}`);
-    for (const kind of ["descriptors", "processes"] as const)
-      if (last[kind] > first[kind] + 4)
-        say(`${kind} grew from ${first[kind]} to ${last[kind]}: ${opened} before, ${descriptors(run.pid)} now`);
-    // V8 gives memory back when it pleases: twice and 100 MB more would be no chance.
-    if (last.megabytes > 2 * first.megabytes + 100) say(`memory grew: ${sizeText(first)}, then ${sizeText(last)}`);
+    for (const what of grown(first, last)) say(`${what}: ${sizeText(first)}, then ${sizeText(last)}`);
     const code = await run.terminate();
     if (code !== 0) say(`the gateway ended with ${code} when it was told to stop`);
     await run.nothingLeft(say);
@@ -144,10 +135,9 @@ export async function chaos(options: ChaosOptions): Promise<Report> {
 }
 
 /** A gateway that is started again whenever it is gone, with its servers and the issuer of its tokens. */
-export interface Run extends AsyncDisposable {
+export interface Run extends AsyncDisposable, Measured {
   readonly url: string;
   readonly store: string;
-  readonly pid: number;
   readonly socket: string;
   readonly webs: Map<string, Fixture>;
   token(user: string): Promise<string>;
@@ -216,16 +206,20 @@ async function begin(tell: (line: string) => void): Promise<Run> {
   let lastTrouble = 0;
   let former: number[] = [];
   const output: string[] = [];
+  let firstWords = "";
   const origin = `http://127.0.0.1:${port}`;
   const up = async () => {
-    const child = spawn(process.execPath, [program, "serve", file], {
+    const child = spawn(process.execPath, [...INSPECTED, program, "serve", file], {
       cwd: folder,
       env: { ...process.env, CHAOS: marker },
       stdio: ["ignore", "pipe", "pipe"],
     });
     gateway = child;
+    firstWords = "";
     for (const stream of [child.stdout, child.stderr])
       stream?.setEncoding("utf8").on("data", (text: string) => {
+        // The inspector's address is among them.
+        if (firstWords.length < 10_000) firstWords += text;
         output.push(text);
         if (output.length > 200) output.shift();
       });
@@ -235,7 +229,7 @@ async function begin(tell: (line: string) => void): Promise<Run> {
         (answer) => answer.status > 0,
         () => false,
       );
-    }, 60_000);
+    }, 120_000);
     downSince = 0;
     lastTrouble = Date.now();
   };
@@ -260,6 +254,7 @@ async function begin(tell: (line: string) => void): Promise<Run> {
     get pid() {
       return gateway?.pid ?? 0;
     },
+    output: () => firstWords,
     async token(user) {
       const kept = tokens.get(user);
       if (kept !== undefined && kept.until > Date.now()) return kept.text;
@@ -429,41 +424,6 @@ function start(run: Run, count: number, random: Random, ended: (ending: Ending) 
   };
 }
 
-/** The gateway when it has had time to let go: as soon as it is as small as `before`, or half a minute later. */
-async function settled(run: Run, before?: Size): Promise<Size> {
-  const until = Date.now() + (before === undefined ? 12_000 : 40_000);
-  for (;;) {
-    const size = await sizeOf(run.pid);
-    const small = before !== undefined && size.descriptors <= before.descriptors && size.processes <= before.processes;
-    if (small || Date.now() > until) return size;
-    await sleep(500);
-  }
-}
-
-async function sizeOf(pid: number): Promise<Size> {
-  const resident = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
-  return {
-    descriptors: readdirSync(`/proc/${pid}/fd`).length,
-    megabytes: Math.round(Number(resident) / 1024),
-    processes: (await processesOf(pid)).length,
-  };
-}
-
-/** Open descriptors by what they are. */
-function descriptors(pid: number): string {
-  const kinds = new Map<string, number>();
-  for (const name of readdirSync(`/proc/${pid}/fd`)) {
-    const kind = readlinkSync(`/proc/${pid}/fd/${name}`)
-      .replace(/:?\[.*/, "")
-      .replace(/^.*\//, "");
-    kinds.set(kind, (kinds.get(kind) ?? 0) + 1);
-  }
-  return [...kinds].map(([kind, count]) => `${count} ${kind}`).join(", ");
-}
-
-export const sizeText = ({ descriptors, megabytes, processes }: Size) =>
-  `${descriptors} descriptors, ${megabytes} MB, ${processes} processes`;
-
 /** Each answer that a caller has is in the log once. Returns how many records of calls there are. */
 function checkRecords(store: string, answered: ReadonlyMap<string, number>, say: (what: string) => void): number {
   const database = new DatabaseSync(store, { readOnly: true });
@@ -472,8 +432,8 @@ function checkRecords(store: string, answered: ReadonlyMap<string, number>, say:
     if (sound !== "ok") say(`the store is damaged: ${sound}`);
     const found = new Map<string, number>();
     let records = 0;
-    for (const { json } of database.prepare("SELECT json FROM audit").iterate()) {
-      const text = String(json);
+    for (const record of openedIn(database)) {
+      const text = JSON.stringify(record);
       if (!text.includes('"kind":"call"')) continue;
       records++;
       if (!text.includes('"outcome":"permitted"')) continue;

@@ -3,7 +3,8 @@
  * what was broken; ends with 1 when anything was. `test/chaos/chaos.test.ts` runs twenty seconds of it.
  */
 import { parseArgs } from "node:util";
-import { chaos, type Report, sizeText } from "./chaos.ts";
+import { chaos, type Report } from "./chaos.ts";
+import { sizeText } from "./size.ts";
 
 const { values } = parseArgs({
   options: {

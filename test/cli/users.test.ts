@@ -1,6 +1,7 @@
 /** `drawbridge users`, beside a running gateway. */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { openStore } from "../../src/store/open.ts";
+import { openedRecords } from "../audit/opened.ts";
 import { Browser, call, connect, register, running, setUp } from "../oauth/support.ts";
 import { everyStore } from "../store/backends.ts";
 import { type Operated, operated, until } from "./operated.ts";
@@ -169,7 +170,7 @@ test.each(everyStore.filter(({ name }) => name !== "memory"))(
       });
       const refused = async () => (await call(server, access_token)).status === 401;
       expect(await until(refused)).toBeLessThan(1000);
-      const records = (await store.audit.read({ limit: 10 })).map(({ json }) => JSON.parse(json) as { action: string });
+      const records = await openedRecords(store);
       expect(records.map(({ action }) => action)).toEqual(["user-changed", "revoked"]);
     } finally {
       await store.close();

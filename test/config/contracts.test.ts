@@ -49,6 +49,11 @@ test.each<[object, string]>([
 
 test.each<[object, string | undefined]>([
   [{ tools: { "*": tool({ from: "shop/*" }) } }, "tools.* serves everything that shop/* stands for"],
+  [
+    { store: "memory", tools: { a: { steps: [{ id: "x", call: "shop/x", undo: { call: "shop/y" } }] } } },
+    "tools.a undoes its steps when one fails, but not after a crash or a restart",
+  ],
+  [{ store: "memory", tools: { a: { steps: [{ id: "x", call: "shop/x" }] } } }, undefined],
   [{ tools: { a: tool({ unproven: "accept" }) } }, "tools.a.unproven is accept. Insecure:"],
   [
     { tools: { "orders.read": tool() }, roles: { r: { may: ["orders.raed"] } } },

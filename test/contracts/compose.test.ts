@@ -1,20 +1,11 @@
 /** The steps of an outcome tool against a shop of our own: what is done, what is undone, and what is said of the rest. */
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import {
-  type ComposeProblem,
-  type Composition,
-  compose,
-  composedInput,
-  type Deed,
-  type Finished,
-  type Hands,
-  type Plan,
-  stepProblems,
-  undo,
-} from "../../src/contract/compose.ts";
+import { type Deed, type Finished, type Hands, type Plan, undo } from "../../src/contract/carry-out.ts";
+import { type Composition, compose, composedInput } from "../../src/contract/compose.ts";
 import { compileProjection } from "../../src/contract/project.ts";
 import { toolContract } from "../../src/contract/settings.ts";
+import { type ComposeProblem, stepProblems } from "../../src/contract/steps.ts";
 import type { JsonObject, JsonValue, Outcome } from "../../src/core/call.ts";
 import { DrawbridgeError } from "../../src/core/errors.ts";
 import { compileExpression } from "../../src/policy/expressions.ts";

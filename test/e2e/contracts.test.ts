@@ -1,4 +1,5 @@
 /** Contracts through a whole gateway: what clients see, what servers get, what comes back, and what is not there. */
+import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type Logger, silentLogger } from "../../src/observe/logger.ts";
 import { waitFor } from "../fixtures/processes.ts";
@@ -404,6 +405,28 @@ test("a contract that does not fit withholds its tool alone, and says where in t
     expect.arrayContaining(["tools.bad.access.access", "tools.bad.open.input.query", "tools.bad.wide.input.order_id"]),
   );
 });
+
+test("a contract that does not fit is told with its place in the file, at the start and when it is taken anew", async () => {
+  const told: unknown[] = [];
+  const own: Logger = Object.assign(Object.create(silentLogger) as Logger, {
+    child: () => own,
+    warn: ({ at, path }: Record<string, unknown>) => void (at !== undefined && told.push([at, path])),
+  });
+  const servers = { shop: { command: [process.execPath, "-e", SERVER] } };
+  const { "bad.open": open, "bad.gone": gone } = tools;
+  const bad = { "bad.open": { ...open, input: { query: {} } } };
+  await using here = await filed({ servers, tools: bad }, { logger: own });
+  const place = (key: string) => {
+    const lines = readFileSync(here.file, "utf8").split("\n");
+    return `${here.file}:${lines.findIndex((line) => line.includes(`"${key}"`)) + 1}:`;
+  };
+  expect(told).toEqual([[expect.stringContaining(place("query")), "tools.bad.open.input.query"]]);
+  expect(here.world.gateway.withheld()[0]?.reason).toContain(place("query"));
+  here.write({ tools: { ...bad, "bad.wide": tools["bad.wide"], "bad.gone": gone } });
+  await here.reloaded();
+  await waitFor(() => told.length > 2);
+  expect(told).toContainEqual([expect.stringContaining(place("order_id")), "tools.bad.wide.input.order_id"]);
+}, 30_000);
 
 test("a changed contract is taken without a restart, and sessions follow", async () => {
   const servers = { shop: { command: [process.execPath, "-e", SERVER] } };

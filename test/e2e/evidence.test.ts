@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { StoredRecord } from "../../src/audit/record.ts";
+import { openedIn } from "../audit/opened.ts";
 import { type Fixture, startFixture, waitFor } from "../fixtures/processes.ts";
 import { Browser, PASSWORD } from "../oauth/support.ts";
 import { modernRequest, type World, world } from "./world.ts";
@@ -38,11 +39,7 @@ afterAll(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-const rows = () =>
-  log
-    .prepare("SELECT json FROM audit ORDER BY sequence")
-    .all()
-    .map(({ json }) => JSON.parse(String(json)) as StoredRecord);
+const rows = () => openedIn(log);
 const sequence = () => Number(log.prepare("SELECT coalesce(max(sequence), 0) AS n FROM audit").get()?.["n"]);
 /** The records of calls that were written while `act` ran. */
 async function recorded(act: () => Promise<unknown>): Promise<StoredRecord[]> {
@@ -98,7 +95,8 @@ describe("a permitted call", () => {
     expect(Date.parse(record?.at ?? "")).toBeGreaterThanOrEqual(started - 1);
     const result = (JSON.parse(answer) as { result: object }).result;
     expect(record).toEqual({
-      v: 1,
+      v: 2,
+      chain: { id: expect.any(String), n: expect.any(Number), prev: expect.stringMatching(/^[\w-]{43}$/) },
       id: expect.stringMatching(/^[0-9a-f]{8}-[0-9a-f]{4}-7/),
       kind: "call",
       at: expect.any(String),

@@ -7,6 +7,7 @@ import { Client, StreamableHTTPClientTransport } from "@modelcontextprotocol/cli
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { StoredRecord } from "../../src/audit/record.ts";
 import { sqliteStore } from "../../src/store/sqlite/sqlite.ts";
+import { openedIn } from "../audit/opened.ts";
 import { fixtureCommand, freePort, processesOf, waitFor } from "../fixtures/processes.ts";
 import { newUser, tokensOf } from "./connected.ts";
 import { modernRequest, type World, world } from "./world.ts";
@@ -55,11 +56,7 @@ async function call(one: World, token: string, params: Json, signal?: AbortSigna
 /** Calls with what they asked, as the store has them: the outcome of each record of one interaction, in order. */
 function recordedCalls(file: string) {
   using log = new DatabaseSync(file, { timeout: 10_000 });
-  const records = log
-    .prepare("SELECT json FROM audit ORDER BY sequence")
-    .all()
-    .map(({ json }) => JSON.parse(String(json)) as StoredRecord)
-    .filter(({ kind, details }) => kind === "call" && details !== undefined);
+  const records = openedIn(log).filter(({ kind, details }) => kind === "call" && details !== undefined);
   const calls = Map.groupBy(records, ({ details = {} }) => (details["interaction"] as { id: string }).id);
   return [...calls.values()];
 }

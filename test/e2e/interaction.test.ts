@@ -17,6 +17,7 @@ import { settleSettings } from "../../src/config/load.ts";
 import { type RunningGateway, startGateway } from "../../src/gateway/gateway.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { sqliteStore } from "../../src/store/sqlite/sqlite.ts";
+import { openedRecords } from "../audit/opened.ts";
 import { type Fixture, fixtureCommand, startFixture, waitFor } from "../fixtures/processes.ts";
 import { verifies } from "../requirements.ts";
 import { resultOf, scripted } from "./scripted.ts";
@@ -397,9 +398,9 @@ test("each round has its record, linked to the others, with what was asked and w
       await legacy.client.close();
     }
     const log = sqliteStore(join(folder, "store.db"));
-    const rows = await log.audit.read({ limit: 100, target: "test_input_required_result_elicitation" });
+    const rows = await openedRecords(log, { target: "test_input_required_result_elicitation" });
     await log.close();
-    const records = rows.map(({ json }) => JSON.parse(json) as { outcome: string; details: { interaction: Json } });
+    const records = rows as unknown as { outcome: string; details: { interaction: Json } }[];
     expect(records.map(({ outcome }) => outcome)).toEqual(["permitted", "permitted", "permitted"]);
     const [first, second, third] = records.map(({ details }) => details.interaction);
     const question = { method: "elicitation/create", mode: "form" };

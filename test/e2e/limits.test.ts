@@ -1,6 +1,7 @@
 /** How often and how many at a time: 429 with the time to wait, for the one who asked too much and for nobody else. */
 import { afterEach, expect, test } from "vitest";
 import { type Fixture, fixtureCommand, startFixture, waitFor } from "../fixtures/processes.ts";
+import { filed } from "../gateway/filed.ts";
 import { modernRequest, type World, world } from "./world.ts";
 
 let one: World | undefined;
@@ -130,4 +131,35 @@ test("a request that never says anything uses a place only until it is given up"
   stop.abort();
   await silent;
   await waitFor(async () => (await echo(w, access_token)).status === 200);
+});
+
+test("limits of tools and roles: 429 that says whose limit it was, taken from a changed file at once", async () => {
+  await using at = await filed({ servers: { echo: { command: fixtureCommand("echo-stdio") } } });
+  const call = (name = "echo") => at.call(name, { text: "hi" });
+  for (let index = 0; index < 3; index++) expect((await call()).status).toBe(200);
+  at.write({ limits: { tools: { echo: { perMinute: 2, cost: "=size(args.text)" } } } });
+  expect(await at.reloaded()).toEqual(["limits changed"]);
+  expect((await call()).status).toBe(200);
+  expect(await call()).toMatchObject({
+    status: 429,
+    error: {
+      code: -31429,
+      message: expect.stringContaining(
+        "Too many calls of echo by you: 2 a minute are permitted. This one counts as 2.",
+      ),
+      data: { limit: "limits.tools.echo", permitted: 2, per: "minute" },
+    },
+  });
+  at.write({
+    limits: {},
+    roles: { owner: { may: ["*"], limit: "1/day" } },
+    assign: [{ role: "owner", group: "owner" }],
+  });
+  await at.reload();
+  expect((await call()).status).toBe(200);
+  expect((await call()).error?.message).toContain("Too many calls in the role owner by you: 1 a day are permitted.");
+  at.write({ limits: { tools: { "access:all": { perMinute: 1 } } } });
+  await expect(at.reload()).rejects.toThrow(/limits\.tools\.access:all: there is no class/);
+  at.write({ limits: { tools: { echo: { perMinute: 1, cost: "=args.text +" } } } });
+  await expect(at.reload()).rejects.toThrow(/limits\.tools\.echo\.cost/);
 });

@@ -9,6 +9,7 @@ import { StreamableHTTPClientTransport as LegacyTransport } from "@modelcontextp
 import { ElicitRequestSchema } from "@modelcontextprotocol/sdk/types.js";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import type { StoredRecord } from "../../src/audit/record.ts";
+import { openedIn } from "../audit/opened.ts";
 import { waitFor } from "../fixtures/processes.ts";
 import { text } from "../fixtures/raw-server.ts";
 import { REFUND, type RefundDesk, refundDesk } from "./refund-desk.ts";
@@ -84,11 +85,7 @@ const toolsCalled = () => desk.calls.map(({ tool }) => tool);
 function records(of = file): StoredRecord[] {
   const log = new DatabaseSync(of, { timeout: 10_000 });
   try {
-    return log
-      .prepare("SELECT json FROM audit ORDER BY sequence")
-      .all()
-      .map(({ json }) => JSON.parse(String(json)) as StoredRecord)
-      .filter(({ kind, call: about }) => kind === "call" && about?.method === "tools/call");
+    return openedIn(log).filter(({ kind, call: about }) => kind === "call" && about?.method === "tools/call");
   } finally {
     log.close();
   }

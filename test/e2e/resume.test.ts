@@ -8,7 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import type { StoredRecord } from "../../src/audit/record.ts";
+import { openedIn } from "../audit/opened.ts";
 import { type Fixture, startFixture, waitFor } from "../fixtures/processes.ts";
 import { listen, stop } from "../oauth/support.ts";
 import { verifies } from "../requirements.ts";
@@ -50,12 +50,7 @@ const opened = (answer: Answered) => {
   return answer;
 };
 
-const calls = (tool: string) =>
-  log
-    .prepare("SELECT json FROM audit ORDER BY sequence")
-    .all()
-    .map(({ json }) => JSON.parse(String(json)) as StoredRecord)
-    .filter(({ kind, call }) => kind === "call" && call?.name === tool);
+const calls = (tool: string) => openedIn(log).filter(({ kind, call }) => kind === "call" && call?.name === tool);
 const outcomes = (tool: string) => calls(tool).map(({ outcome }) => outcome);
 const cancelled = async () =>
   ((await (await fetch(`${fixture.origin}/stats`)).json()) as { cancelled: number }).cancelled;

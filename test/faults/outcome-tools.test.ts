@@ -172,11 +172,13 @@ function gateway(
     catalogue: {
       pinned: async (_server: string, tool: string) =>
         pin(tool) === undefined ? undefined : { value: TOOLS[tool], pin: pin(tool) },
+      find: () => undefined,
     },
     upstreams: new Map([["desk", { send }]]),
     telemetry: { begin: () => span },
     tasks: { plan: () => ({}), over: (_asked: unknown, upstream: unknown) => upstream },
     auditFields: { arguments: "full", results: "none", maxFieldBytes: 10_000 },
+    masking: { recorded: (json: string) => json, recordedText: (text: string) => text },
     journal: { append: async (record: AuditRecord) => void recorded.push(record) },
     replica: "r",
   } as unknown as Parts;

@@ -7,6 +7,7 @@ import type { Actor } from "../../src/gateway/deeds.ts";
 import type { Change } from "../../src/gateway/reload.ts";
 import type { Logger } from "../../src/observe/logger.ts";
 import { openStore } from "../../src/store/open.ts";
+import { openedRecords } from "../audit/opened.ts";
 import { type World, world } from "../e2e/world.ts";
 
 export interface Filed extends AsyncDisposable {
@@ -91,9 +92,9 @@ export async function filed(
     async deeds() {
       const store = await openStore(place, { readOnly: true });
       try {
-        const rows = await store.audit.read({ limit: 1000, newest: true });
-        return rows
-          .map(({ json }) => JSON.parse(json) as Record<string, unknown>)
+        const records = await openedRecords(store, { newest: true });
+        return records
+          .map((record) => record as unknown as Record<string, unknown>)
           .filter(({ action }) => /^(settings|secrets|server)-/.test(String(action)));
       } finally {
         await store.close();

@@ -122,6 +122,7 @@ function call(interaction: Interaction, upstream: Upstream, client: Client, para
   const abandoned: JsonObject[] = [];
   const gone = new AbortController();
   const record = {
+    view: { said: (params: string) => params, question: (question: Question) => question },
     link: undefined as { id: string; round: number } | undefined,
     linked(id: string, round: number) {
       record.link = { id, round };

@@ -28,7 +28,7 @@ function streamsBefore(subscribe: () => Promise<void> = () => Promise.resolve())
     },
   } as unknown as Upstream;
   const resumption = openResumption({ resumeSeconds: 0 });
-  const streams = openStreams(new Map([["s", upstream]]), () => Promise.resolve(true), resumption, silentLogger);
+  const streams = openStreams(new Map([["s", upstream]]), (by) => Promise.resolve(by), resumption, silentLogger);
   opened.push(streams);
   return { streams, asked };
 }

@@ -53,7 +53,20 @@ const LAYERS: Readonly<Record<string, Layer>> = {
     packages: ["zod", "yaml", "jsonc-parser"],
   },
   gateway: {
-    folders: ["core", "observe", "net", "store", "contract", "policy", "mcp", "audit", "upstream", "oauth", "config"],
+    folders: [
+      "core",
+      "observe",
+      "net",
+      "store",
+      "contract",
+      "policy",
+      "mask",
+      "mcp",
+      "audit",
+      "upstream",
+      "oauth",
+      "config",
+    ],
     packages: ["zod"],
   },
   cli: {

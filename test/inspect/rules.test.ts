@@ -4,8 +4,10 @@ import { describe, expect, test } from "vitest";
 import { rulePages } from "../../scripts/rules.ts";
 import { OWASP, pointsOf } from "../../src/inspect/finding.ts";
 import { inspectDefinition } from "../../src/inspect/inspect.ts";
-import { RULES } from "../../src/inspect/rules/index.ts";
+import { HYGIENE, RULES } from "../../src/inspect/rules/index.ts";
 import { LOOK_ALIKE_NEIGHBOUR } from "../../src/inspect/rules/look-alike-name.ts";
+import { inspectServers } from "../../src/inspect/set-rule.ts";
+import { SET_RULES } from "../../src/inspect/sets/index.ts";
 
 const root = join(import.meta.dirname, "../..");
 
@@ -14,7 +16,9 @@ const PASSING = 25;
 
 test("every file of rules/ holds the one rule it is named for", () => {
   const files = readdirSync(join(root, "src/inspect/rules")).filter((file) => file !== "index.ts");
-  expect(RULES.map(({ id }) => `${id}.ts`).sort()).toEqual(files.sort());
+  expect([...RULES, ...HYGIENE].map(({ id }) => `${id}.ts`).sort()).toEqual(files.sort());
+  const sets = readdirSync(join(root, "src/inspect/sets")).filter((file) => file !== "index.ts");
+  expect(SET_RULES.map(({ id }) => `${id}.ts`).sort()).toEqual(sets.sort());
 });
 
 test("every rule has its page, and no page is left of a rule that is gone", () => {
@@ -23,11 +27,11 @@ test("every rule has its page, and no page is left of a rule that is gone", () =
   expect(readdirSync(join(root, "docs/rules")).length).toBe(pages.size);
 });
 
-describe.each(RULES.map((rule) => [rule.id, rule] as const))("%s", (id, rule) => {
-  const found = (definition: (typeof rule.bad)[number]) =>
-    inspectDefinition("tool", definition, { neighbours: [LOOK_ALIKE_NEIGHBOUR] }).findings.filter(
-      (one) => one.rule === id,
-    );
+describe.each([...RULES, ...HYGIENE].map((rule) => [rule.id, rule] as const))("%s", (id, rule) => {
+  const found = (definition: (typeof rule.bad)[number]) => {
+    const { findings, hygiene } = inspectDefinition("tool", definition, { neighbours: [LOOK_ALIKE_NEIGHBOUR] });
+    return [...findings, ...hygiene].filter((one) => one.rule === id);
+  };
 
   test("says what it is, why, and what to do", () => {
     expect(id).toMatch(/^[a-z]+(?:-[a-z]+)*$/);
@@ -56,6 +60,36 @@ describe.each(RULES.map((rule) => [rule.id, rule] as const))("%s", (id, rule) =>
         found(good).filter((finding) => pointsOf(finding) > PASSING),
         JSON.stringify(good),
       ).toEqual([]);
+  });
+});
+
+describe.each(HYGIENE.map((rule) => [rule.id, rule] as const))("%s, which is of hygiene,", (id, rule) => {
+  test("costs points, leaves its good examples alone, and makes no verdict", () => {
+    expect(rule.cost).toBeGreaterThan(0);
+    for (const good of rule.good)
+      expect(
+        inspectDefinition("tool", good).hygiene.filter((one) => one.rule === id),
+        JSON.stringify(good),
+      ).toEqual([]);
+    for (const bad of rule.bad) {
+      const { verdict, findings } = inspectDefinition("tool", bad);
+      expect(verdict, JSON.stringify(findings)).toBe("clean");
+    }
+  });
+});
+
+describe.each(SET_RULES.map((rule) => [rule.id, rule] as const))("%s", (id, { bad, good, owasp, why, fix }) => {
+  test("finds its bad examples, leaves its good ones alone, and says why", () => {
+    expect(Object.keys(OWASP)).toContain(owasp);
+    expect(why.length).toBeGreaterThan(20);
+    expect(fix.length).toBeGreaterThan(8);
+    const found = (servers: (typeof bad)[number]) => inspectServers(servers).filter(({ rule }) => rule === id);
+    for (const servers of bad) {
+      const findings = found(servers);
+      expect(findings.length, JSON.stringify(servers)).toBeGreaterThan(0);
+      for (const { evidence } of findings) expect(evidence).not.toBe("");
+    }
+    for (const servers of good) expect(found(servers), JSON.stringify(servers)).toEqual([]);
   });
 });
 

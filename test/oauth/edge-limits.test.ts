@@ -3,7 +3,6 @@ import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import type { AuditRecord } from "../../src/audit/record.ts";
 import { isNetwork, networkOf, sourceBehind } from "../../src/net/source.ts";
 import { boundedReport } from "../../src/oauth/bounded-report.ts";
 import { edgeLimits } from "../../src/oauth/edge-limits.ts";
@@ -11,6 +10,7 @@ import type { OAuthEvent } from "../../src/oauth/events.ts";
 import { throttle } from "../../src/oauth/throttle.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { sqliteStore } from "../../src/store/sqlite/sqlite.ts";
+import { openedRecords } from "../audit/opened.ts";
 import { modernRequest, world } from "../e2e/world.ts";
 import { fixtureCommand } from "../fixtures/processes.ts";
 import { connect, listen, type Running, refresh, register, running, setUp, stop, token } from "./support.ts";
@@ -248,7 +248,7 @@ describe("the source of a request", () => {
     await gateway[Symbol.asyncDispose]();
 
     const store = sqliteStore(join(folder, "audit.db"));
-    const rows = (await store.audit.read({ limit: 1000 })).map(({ json }) => JSON.parse(json) as AuditRecord);
+    const rows = await openedRecords(store);
     const sources = (what: string) =>
       rows.filter(({ action, call }) => action === what || call?.method === what).map(({ source }) => source);
     expect(sources("tools/list")).toEqual(["1.1.1.1"]);

@@ -327,3 +327,23 @@ test("the metadata of the resource names the other server and its scopes", () =>
   });
   return mapped.close();
 });
+
+test("further scopes are what the other server calls them, from the moment they are asked for; ours are never smuggled in", async () => {
+  let further = [{ scope: "orders:refund", title: "Refund", description: "" }];
+  const { records } = memoryStore(clock);
+  const stepping = externalAuthority(
+    authorizationSettings.parse({ issuer: server.issuer, scopes: { read: ["tools.read"], call: ["tools.write"] } }),
+    { resource: RESOURCE, http: server.http, records, log: silentLogger, furtherScopes: () => further, clock },
+  );
+  const token = await server.sign({ ...CLAIMS, scope: "tools.read orders:refund payroll:read mcp:call openid" }, at);
+  expect((await stepping.verify(token)).scopes).toEqual(["mcp:read", "orders:refund"]);
+  expect(stepping.metadata.offered()).toEqual(["mcp:read", "mcp:call", "orders:refund"]);
+  // What clients ask for at first is the least that is of use.
+  expect(protectedResourceMetadata(stepping.metadata).scopes_supported).toEqual(["tools.read", "tools.write"]);
+  further = [
+    { scope: "payroll:read", title: "Payroll", description: "" },
+    { scope: "mcp:call", title: "No", description: "" },
+  ];
+  expect((await stepping.verify(token)).scopes).toEqual(["mcp:read", "payroll:read"]);
+  await stepping.close();
+});

@@ -23,7 +23,7 @@ export const annotationLie: Rule = {
 const CHANGES =
   /^(?:delete|remove|drop|destroy|purge|wipe|erase|truncate|kill|terminate|uninstall|revoke|send|transfer|pay|write|overwrite|update|create|insert|upload|publish|deploy|execute|rename|move|grant)$/;
 
-function* found({ value, name }: Subject): Generator<Sighting> {
+function* found({ value, name }: Subject): Generator<Sighting | undefined> {
   const hints = value["annotations"];
   if (typeof hints !== "object" || hints === null || Array.isArray(hints)) return;
   const { readOnlyHint } = hints as JsonObject;

@@ -22,7 +22,7 @@ export const argumentRewriting: Rule = {
   find: (subject) =>
     signs(subject, [
       { of: ["regardless", "strongRewrite"], within: 16, severity: "critical", confidence: "high" },
-      { of: ["regardless", "rewrite", "fromUser"], within: 18, severity: "critical", confidence: "high" },
+      { of: ["regardless", "rewrite", "fromUser"], within: 18, severity: "critical" },
       { of: ["must", "strongRewrite", "fromUser"], within: 10, severity: "critical", confidence: "high" },
       {
         of: ["strongRewrite", "parameter", "fromUser", "number"],
@@ -41,12 +41,12 @@ export const argumentRewriting: Rule = {
       { of: ["must", "strongRewrite", "parameter", "link"], within: 14, severity: "critical", confidence: "high" },
       { of: ["must", "strongRewrite", "everyCall"], within: 12, severity: "critical" },
       { of: ["ignore", "parameter", "fromUser"], within: 6, severity: "critical" },
-      { of: ["regardless", "rewrite"], within: 16, severity: "critical" },
+      { of: ["regardless", "rewrite"], within: 16, confidence: "low" },
       { of: ["rewrite", "instead", "fromUser"], within: 16, main: true },
       { of: ["must", "rewrite", "everyCall"], within: 12, main: true },
       { of: ["regardless", "fromUser"], within: 10 },
       { of: ["strongRewrite", "fromUser", "number"], within: 12 },
-      { of: ["must", "strongRewrite", "parameter"], within: 8, main: true },
+      { of: ["must", "strongRewrite", "parameter"], within: 8, main: true, severity: "medium" },
       { of: ["must", "strongRewrite", "path"], within: 12 },
       { of: ["ignore", "fromUser", "instead"], within: 14 },
       { of: ["before", "use", "strongRewrite"], within: 10, main: true },

@@ -28,7 +28,7 @@ const LONGEST = 60;
 const SHORT = 16;
 const VERY_SHORT = 7;
 
-function* found(subject: Subject): Generator<Sighting> {
+function* found(subject: Subject): Generator<Sighting | undefined> {
   const description = subject.texts.find(({ where }) => where === "/description");
   const reading = description?.readings[0];
   if (description === undefined || (reading?.words ?? 0) > LONGEST) return;

@@ -26,8 +26,9 @@ export const decodedPayload: Rule = {
   find: found,
 };
 
-function* found(subject: Subject): Generator<Sighting> {
-  for (const field of subject.prose)
+function* found(subject: Subject): Generator<Sighting | undefined> {
+  for (const field of subject.prose) {
+    yield undefined;
     for (const { view, text } of field.readings.slice(1)) {
       if (view.disguise === undefined) continue;
       const start = view.offsets?.[0] ?? 0;
@@ -35,4 +36,5 @@ function* found(subject: Subject): Generator<Sighting> {
       yield { field, span: { start, end }, note: `${view.disguise}: ${text.trim()}` };
       break;
     }
+  }
 }

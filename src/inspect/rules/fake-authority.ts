@@ -23,8 +23,9 @@ export const fakeAuthority: Rule = {
 const FRAME =
   /(?:^|[\n.!?>\])}*"'|]\s{0,4}|\[{1,3}|<{1,2}\/?|\{{1,2}\s?|-{2,}\s?|#{1,4}\s?|\*{1,3})((?:CRITICAL |IMPORTANT |HIDDEN |SECRET |URGENT )?(?:SYSTEM|ADMIN|ADMINISTRATOR|ASSISTANT|AGENT|ROOT|DEVELOPER|EMERGENCY|OVERRIDE|HIDDEN|SECRET|INTERNAL)(?:[ _-](?:OVERRIDE|DIRECTIVE|INSTRUCTIONS?|PROMPT|MESSAGE|NOTE|NOTICE|COMMAND|ALERT|PROTOCOL|MODE|CONFIGURATION|BYPASS|POLICY)){0,3}\s{0,2}(?:[:>=]|\]))/g;
 
-function* found(subject: Subject): Generator<Sighting> {
-  for (const field of subject.prose)
+function* found(subject: Subject): Generator<Sighting | undefined> {
+  for (const field of subject.prose) {
+    yield undefined;
     for (const reading of field.readings) {
       FRAME.lastIndex = 0;
       const match = FRAME.exec(reading.text);
@@ -35,6 +36,7 @@ function* found(subject: Subject): Generator<Sighting> {
       yield { field, span };
       break;
     }
+  }
   yield* signs(subject, [
     { of: ["hiddenWord"], unless: ["detects"] },
     { of: ["reservedRole", "must"], within: 10, confidence: "medium", unless: ["detects"] },

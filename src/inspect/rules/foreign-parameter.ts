@@ -51,7 +51,7 @@ const NAMES: readonly (readonly [RegExp, Confidence])[] = [
 /** So many parameters that take anything are a channel, not a coincidence. */
 const CHANNELS = 3;
 
-function* found(subject: Subject): Generator<Sighting> {
+function* found(subject: Subject): Generator<Sighting | undefined> {
   const seen = subject.texts.flatMap((field) => {
     if (field.role !== "property" || !field.where.startsWith("/inputSchema/properties/")) return [];
     const name = field.text

@@ -35,14 +35,16 @@ const MAX_COMMENT = 4000;
 /** A comment that orders something of the reader. */
 const ORDERS = ["must", "ignore", "include", "send", "read", "covertly", "hiddenWord", "reservedRole", "when"] as const;
 
-function* found(subject: Subject): Generator<Sighting> {
-  for (const field of subject.prose)
+function* found(subject: Subject): Generator<Sighting | undefined> {
+  for (const field of subject.prose) {
+    yield undefined;
     for (const reading of field.readings) {
       const seen = inTag(reading) ?? inComment(reading);
       if (seen === undefined) continue;
       yield { field, ...seen };
       break;
     }
+  }
 }
 
 function inTag(reading: Reading): Pick<Sighting, "span" | "confidence"> | undefined {
@@ -51,7 +53,7 @@ function inTag(reading: Reading): Pick<Sighting, "span" | "confidence"> | undefi
     ? undefined
     : {
         // In a short text the tag is no example of markup.
-        confidence: reading.words <= 120 ? "high" : "medium",
+        confidence: reading.words <= 120 ? "high" : /^<instructions>/i.test(tag[0]) ? "low" : "medium",
         span: reading.original({
           start: tag.index,
           end: Math.min(reading.text.length, tag.index + tag[0].length + 60),

@@ -33,13 +33,14 @@ const CLASSES: Readonly<Partial<Record<Disguise, readonly [Severity, Severity]>>
   "zero-width characters": ["high", "critical"],
   "private-use characters": ["high", "high"],
   "variation selectors": ["medium", "high"],
-  "control characters": ["high", "high"],
+  "control characters": ["medium", "high"],
   "look-alike letters": ["high", "critical"],
   "full-width or mathematical letters": ["low", "high"],
 };
 
-function* found(subject: Subject): Generator<Sighting> {
-  for (const field of subject.texts)
+function* found(subject: Subject): Generator<Sighting | undefined> {
+  for (const field of subject.texts) {
+    yield undefined;
     for (const { disguise, start, end, count } of field.hidden) {
       const weight = CLASSES[disguise]?.[count > 2 ? 1 : 0];
       if (weight !== undefined)
@@ -51,4 +52,5 @@ function* found(subject: Subject): Generator<Sighting> {
           note: `${count} ${disguise}`,
         };
     }
+  }
 }

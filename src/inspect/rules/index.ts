@@ -4,11 +4,13 @@ import { agentDirective } from "./agent-directive.ts";
 import { annotationLie } from "./annotation-lie.ts";
 import { answerTampering } from "./answer-tampering.ts";
 import { argumentRewriting } from "./argument-rewriting.ts";
+import { broadInput } from "./broad-input.ts";
 import { concealment } from "./concealment.ts";
 import { conversationHarvest } from "./conversation-harvest.ts";
 import { credentialReading } from "./credential-reading.ts";
 import { declaredAttack } from "./declared-attack.ts";
 import { decodedPayload } from "./decoded-payload.ts";
+import { executableInput } from "./executable-input.ts";
 import { exfiltration } from "./exfiltration.ts";
 import { fakeAuthority } from "./fake-authority.ts";
 import { falseConsent } from "./false-consent.ts";
@@ -17,13 +19,20 @@ import { foreignParameter } from "./foreign-parameter.ts";
 import { hiddenMarkup } from "./hidden-markup.ts";
 import { hiddenUnicode } from "./hidden-unicode.ts";
 import { lookAlikeName } from "./look-alike-name.ts";
+import { openPlace } from "./open-place.ts";
 import { outsizedText } from "./outsized-text.ts";
+import { overSharing } from "./over-sharing.ts";
 import { overrideInstructions } from "./override-instructions.ts";
 import { preferenceManipulation } from "./preference-manipulation.ts";
 import { safetyBypass } from "./safety-bypass.ts";
+import { secretInput } from "./secret-input.ts";
 import { shellOrder } from "./shell-order.ts";
 import { toolOrder } from "./tool-order.ts";
 import { trafficRedirection } from "./traffic-redirection.ts";
+import { undescribedOutput } from "./undescribed-output.ts";
+import { undocumented } from "./undocumented.ts";
+import { unguardedDestruction } from "./unguarded-destruction.ts";
+import { unstatedEffect } from "./unstated-effect.ts";
 
 export const RULES: readonly Rule[] = [
   overrideInstructions,
@@ -50,4 +59,17 @@ export const RULES: readonly Rule[] = [
   lookAlikeName,
   foreignParameter,
   declaredAttack,
+];
+
+/** What makes a tool careless rather than suspicious. No verdict follows from these. */
+export const HYGIENE: readonly Rule[] = [
+  executableInput,
+  openPlace,
+  broadInput,
+  undocumented,
+  undescribedOutput,
+  overSharing,
+  unguardedDestruction,
+  unstatedEffect,
+  secretInput,
 ];

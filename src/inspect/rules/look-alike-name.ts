@@ -26,26 +26,25 @@ export const LOOK_ALIKE_NEIGHBOUR: Neighbour = {
 
 function* found(subject: Subject): Generator<Sighting> {
   if (subject.neighbours.length === 0 || subject.name === "") return;
-  const plain = plainName(subject.name);
-  for (const { name } of subject.neighbours) {
-    if (plainName(name) !== plain) continue;
-    yield { field: { where: "/name", text: subject.name }, note: `as ${name}` };
-    return;
-  }
+  const alike = byPlainName(subject.neighbours).get(plainName(subject.name)) ?? [];
+  const other = alike.find(({ value }) => value !== subject.value);
+  if (other !== undefined) yield { field: { where: "/name", text: subject.name }, note: `as ${other.name}` };
 }
 
-/** Names of one set are compared again and again; few sets hold more than this. */
-const MAX_KEPT = 20_000;
-const kept = new Map<string, string>();
+/** One set is asked about as often as it has members: it is sorted once. */
+const sorted = new WeakMap<readonly Neighbour[], ReadonlyMap<string, readonly Neighbour[]>>();
+
+function byPlainName(neighbours: readonly Neighbour[]): ReadonlyMap<string, readonly Neighbour[]> {
+  const known = sorted.get(neighbours);
+  if (known !== undefined) return known;
+  const made = Map.groupBy(neighbours, ({ name }) => plainName(name));
+  sorted.set(neighbours, made);
+  return made;
+}
 
 function plainName(name: string): string {
-  const known = kept.get(name);
-  if (known !== undefined) return known;
-  if (kept.size >= MAX_KEPT) kept.clear();
-  const plain = normalise(name.slice(0, 512))
+  return normalise(name.slice(0, 512))
     .plain.text.toLowerCase()
     .replace(/[^\p{L}\p{N}]/gu, "")
     .replace(/[0l1|]/g, (char) => (char === "0" ? "o" : "i"));
-  kept.set(name, plain);
-  return plain;
 }

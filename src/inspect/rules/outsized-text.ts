@@ -17,11 +17,12 @@ export const outsizedText: Rule = {
 };
 
 /** What is longer is not read to its middle. */
-const LONGEST = 48_000;
+const LONGEST = 32_000;
 const PADDING = /[ \t\u00a0\u2000-\u200a\u3000]{80}|(?:\r?\n[ \t]{0,80}){20}/;
 
-function* found(subject: Subject): Generator<Sighting> {
+function* found(subject: Subject): Generator<Sighting | undefined> {
   for (const field of subject.texts) {
+    yield undefined;
     const padding = PADDING.exec(field.text);
     if (padding !== null && field.text.slice(padding.index).trim() !== "")
       yield { field, span: { start: padding.index, end: Math.min(field.text.length, padding.index + 400) } };

@@ -25,8 +25,9 @@ export const preferenceManipulation: Rule = {
 /** Short descriptions that are honest hold no praise at all. */
 const BRIEF = 60;
 
-function* found(subject: Subject): Generator<Sighting> {
+function* found(subject: Subject): Generator<Sighting | undefined> {
   for (const field of subject.prose) {
+    yield undefined;
     for (const reading of field.readings) {
       const praise = reading.count("superlative");
       const steering = reading.any(
@@ -35,6 +36,7 @@ function* found(subject: Subject): Generator<Sighting> {
           ["instead", "otherTool"],
           ["prefer", "thisTool", "must"],
           ["prefer", "must", "tool"],
+          ["superlative", "prefer"],
         ],
         { within: 10 },
       );
@@ -46,8 +48,13 @@ function* found(subject: Subject): Generator<Sighting> {
       const brief = reading.words <= BRIEF && !field.where.includes("/properties/");
       if (brief && praise >= 1 && (praise >= 2 || steering !== undefined))
         yield { field, span: first && reading.original(first), severity: "high" };
-      else if (brief && (selfPraise ?? steering ?? reading.near(["prefer", "tool"], { within: 6 })) !== undefined)
-        yield { field, span: reading.original(selfPraise ?? steering ?? { start: 0, end: reading.text.length }) };
+      else if (brief && (selfPraise ?? steering ?? reading.near(["prefer", "thisTool"], { within: 6 })) !== undefined)
+        yield {
+          field,
+          span: reading.original(selfPraise ?? steering ?? { start: 0, end: reading.text.length }),
+          // "This tool is perfect for …" alone is a turn of phrase.
+          confidence: steering === undefined && praise < 2 && !loud ? "medium" : "high",
+        };
       else if (praise >= 3 && (loud || steering !== undefined || reading.words < 60))
         yield { field, span: first && reading.original(first), confidence: "high", severity: "high" };
       else if (steering !== undefined && praise >= 1) yield { field, span: reading.original(steering) };

@@ -25,8 +25,9 @@ export const shellOrder: Rule = {
 const COMMAND =
   /\b(?:curl|wget)\s[^\n|]{1,200}\|\s?(?:sudo\s)?(?:ba|z|da)?sh\b|\brm\s+-[rf]{1,2}[a-z]?\s+[\w~/.*$]|\bchmod\s+(?:-R\s+)?(?:[0-7]{3,4}|[augo]?\+[rwxs]{1,3})\s+[\w~/.$]|\b(?:nc|ncat|netcat)\s+(?:-[a-z]{1,5}\s|\d)|\bpython3?\s+-[mc]\s|\s-e\s\/bin\/|\bbash\s+-[ci]\b|\/dev\/tcp\/|\$\((?:env|cat|curl|whoami|id)\b|\bbase64\s+-[dD]\b|\bos\.system\(|\bsubprocess\.\w{1,20}\(|\beval\(|\bpowershell(?:\.exe)?\s+-(?:enc|e|nop|w|c)|\bmkfs\b|\bdd\s+if=|\becho\s[^\n]{1,200}>>?\s?[~/.]|\bcat\s+[~/.][\w~/.-]{2,80}|\bsudo\s+\w{2,20}\s|\bscp\s[^\n]{1,100}@|\bchattr\s[+-]|\biptables\s+-|\bcurl\s+-[a-zA-Z]{1,4}\s|\bcurl\s+(?:"|')?https?:|\bwget\s+(?:-\w{1,3}\s)?(?:"|')?https?:|\b(?:pkill|killall|kill)\s+-?\w|\bcrontab\s+-|\bssh\s+-[a-zA-Z]\s|\bssh\s+\w{1,30}@/;
 
-function* found(subject: Subject): Generator<Sighting> {
-  for (const field of subject.prose)
+function* found(subject: Subject): Generator<Sighting | undefined> {
+  for (const field of subject.prose) {
+    yield undefined;
     for (const reading of field.readings) {
       const match = COMMAND.exec(reading.text);
       if (match === null) continue;
@@ -51,10 +52,11 @@ function* found(subject: Subject): Generator<Sighting> {
       };
       break;
     }
+  }
   yield* signs(subject, [
     { of: ["before", "use", "install"], within: 14, severity: "high", confidence: "medium" },
     { of: ["before", "install", "must"], within: 16, severity: "high", confidence: "medium" },
-    { of: ["before", "use", "runOrder", "shell"], within: 16 },
+    { of: ["before", "use", "runOrder", "shell"], within: 16, ordered: true },
     { of: ["must", "runOrder", "shell"], within: 8, severity: "critical" },
     { of: ["before", "runOrder", "shell"], within: 14, severity: "critical" },
     { of: ["first", "runOrder", "shell"], within: 8, severity: "high" },

@@ -31,6 +31,7 @@ export const trafficRedirection: Rule = {
       { of: ["must", "through", "link"], within: 10 },
       { of: ["before", "disable", "proxy"], within: 10 },
       { of: ["strongRewrite", "scheme", "scheme"], within: 6 },
+      { of: ["proxy", "rewrite", "ip"], within: 12, severity: "high" },
       { of: ["ip", "send"], within: 10 },
       { of: ["ip", "must"], within: 14, severity: "high" },
       { of: ["disable", "tls"], within: 4, ordered: true, severity: "high" },

@@ -117,7 +117,29 @@ const SHAPES: ReadonlyMap<number, readonly Shape[]> = shapes([
   ["tskey-", "word", 20, 80], // Tailscale
   ["ops_", "word", 100, 1000], // 1Password
   ["cfut_", "word", 30, 60], // Cloudflare
-  ["EZAK", "hex", 54, 60], // EasyPost
+  ["EZAK", "alnum", 54, 60], // EasyPost
+  ["dapi", "word", 34, 34], // Databricks, with the number of a generation
+  ["tgp_v1_", "word", 30, 80], // Together AI
+  ["vcp_", "alnum", 24, 80], // Vercel
+  ["vca_", "alnum", 24, 80],
+  ["vci_", "alnum", 24, 80],
+  ["vcr_", "alnum", 24, 80],
+  ["vck_", "alnum", 24, 80],
+  ["fo1_", "word", 30, 80], // Fly.io
+  ["dckr_oat_", "word", 20, 64], // Docker
+  ["squ_", "hex", 40, 40], // SonarQube
+  ["sqp_", "hex", 40, 40],
+  ["sqa_", "hex", 40, 40],
+  ["rnd_", "alnum", 24, 48], // Render
+  ["PLAK", "hex", 32, 32], // Planet
+  ["xsmtpsib-", "word", 60, 100], // Brevo
+  ["ico-", "alnum", 32, 32], // Infracost
+  ["pnu_", "alnum", 36, 36], // Prefect
+  ["pnb_", "alnum", 36, 36],
+  ["pat-na1-", "word", 36, 40], // HubSpot
+  ["pat-na2-", "word", 36, 40],
+  ["pat-eu1-", "word", 36, 40],
+  ["cio", "alnum", 32, 32], // crates.io
 ]);
 
 /** Keys with full stops: the word before the stop, and how long the last word is. */
@@ -130,6 +152,7 @@ const DOTTED: readonly (readonly [head: string, least: number])[] = [
   ["dp.pt", 38], // Doppler
   ["dp.st", 38],
   ["dp.ct", 38],
+  ["AQ", 40], // Gemini
   ["xoxe.xoxb-1", 60],
   ["xoxe.xoxp-1", 60],
 ];
@@ -203,10 +226,19 @@ function shaped(text: string, start: number, end: number, found: Found): void {
       if (length > most || !consists(text, from + prefix.length, end, body)) continue;
       const word = text.slice(from + prefix.length, end);
       // What begins with a short word of a program may go on with one.
-      const needsDigit = prefix.length < 5 || prefix === "secret_";
-      if (looksRandom(word, Math.min(least, 16), 3, needsDigit) && !isPlaceholder(word)) found.add(from, end);
+      const needsDigit = (prefix.length < 5 && prefix !== "hf_") || prefix === "secret_";
+      if (looksRandom(word, Math.min(least, 16), 3, needsDigit) && !isPlaceholder(word))
+        found.add(
+          prefix.startsWith("xox") && text.startsWith("xoxe.", from - 5) ? from - 5 : from,
+          tailEnd(text, end, prefix),
+        );
       return;
     }
+  }
+  // Mailchimp: 32 hexadecimal digits and a data centre.
+  if (end - start >= 36 && end - start <= 37 && /^[0-9a-f]{32}-us\d{1,2}$/.test(text.slice(start, end))) {
+    found.add(start, end);
+    return;
   }
   const before = text.charCodeAt(start - 1);
   if (before === 46) dotted(text, start, end, found);
@@ -214,12 +246,45 @@ function shaped(text: string, start: number, end: number, found: Found): void {
   else if (before === 47) webhook(text, start, end, found);
 }
 
+/** Where a key ends that goes on behind its word: GitLab's with a version and a check sum, Atlassian's with a check sum. */
+function tailEnd(text: string, end: number, prefix: string): number {
+  const tail = TAILS[prefix];
+  if (tail === undefined) return end;
+  tail.lastIndex = end;
+  return tail.test(text) ? tail.lastIndex : end;
+}
+
+const TAILS: Readonly<Record<string, RegExp>> = {
+  "glpat-": /\.[0-9a-z]{2}\.[0-9a-z]{7,9}(?![A-Za-z0-9])/y,
+  ATATT3xFf: /=[0-9A-F]{8}(?![A-Za-z0-9])/y,
+  ATCTT3xFf: /=[0-9A-F]{8}(?![A-Za-z0-9])/y,
+};
+
+/** Keys of several words: what stands before the last, and how long that is. */
+const COMPOUND: readonly (readonly [before: RegExp, last: RegExp])[] = [
+  [/(?<![A-Za-z0-9])pat[A-Za-z0-9]{14}\.$/, /^[0-9a-f]{64}$/], // Airtable
+  [/(?<![A-Za-z0-9])[A-Za-z0-9]{14}\.atlasv1\.$/, /^[\w-]{60,70}$/], // Terraform
+  [/(?<![A-Za-z0-9])dt0[a-z]\d{2}\.[A-Z0-9]{24}\.$/, /^[A-Z0-9]{64}$/], // Dynatrace
+  [/(?<![A-Za-z0-9])[MNO][A-Za-z0-9_-]{22,27}\.[\w-]{6}\.$/, /^[\w-]{27,40}$/], // Discord
+  [/(?<![A-Za-z0-9])[sp]k\.eyJ1[A-Za-z0-9_-]{20,120}\.$/, /^[\w-]{20,24}$/], // Mapbox
+];
+
 /** A prefix with stops before the word that begins at `start`. */
 function dotted(text: string, start: number, end: number, found: Found): void {
   for (const [head, least] of DOTTED) {
     const from = start - 1 - head.length;
     if (end - start >= least && text.startsWith(head, from) && !isAlnum(text.charCodeAt(from - 1))) {
       if (looksRandom(text.slice(start, end), 16, 3)) found.add(from, end);
+      return;
+    }
+  }
+  if (end - start >= 20 && end - start <= 70) {
+    const word = text.slice(start, end);
+    const back = text.slice(Math.max(0, start - 132), start);
+    for (const [before, last] of COMPOUND) {
+      const match = last.test(word) ? before.exec(back) : null;
+      if (match === null) continue;
+      found.add(start - match[0].length, end);
       return;
     }
   }

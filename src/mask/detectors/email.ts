@@ -42,10 +42,10 @@ const FILES = new Set([
 export const email: Detector = {
   type: "email",
   about: "person",
-  at: { "@": address, "[": spelledOut, "(": spelledOut },
-  canonical: (value) => value.toLowerCase(),
+  at: { "@": address, "%": inUrl, "[": spelledOut, "(": spelledOut },
+  canonical: (value) => value.toLowerCase().replace("%40", "@"),
   partial: (value) => {
-    const sign = value.indexOf("@");
+    const sign = value.search(/@|%40/);
     return sign > 0 ? `${value[0]}***${value.slice(sign)}` : "***";
   },
   hits: [
@@ -55,8 +55,10 @@ export const email: Detector = {
     ['{"text":"To:\\nbob@example.com\\n"}', "bob@example.com"],
     ["jürgen@bücher.example", "jürgen@bücher.example"],
     ["user=A.B@XN--BCHER-KVA.EXAMPLE status=200", "A.B@XN--BCHER-KVA.EXAMPLE"],
+    ["https://shop.example/u?of=anna.smith%40example.org&page=2", "anna.smith%40example.org"],
     ["write to jo.doe [at] example [dot] com please", "jo.doe [at] example [dot] com"],
     ["jo(at)example(dot)co(dot)uk", "jo(at)example(dot)co(dot)uk"],
+    ['cc "jo doe"@example.com;', '"jo doe"@example.com'],
   ],
   misses: [
     "git clone git@github.com:example/repo.git",
@@ -67,10 +69,25 @@ export const email: Detector = {
     "uses: actions/checkout@v4",
     "meet @ noon. ok",
     "user@localhost",
+    "a discount of%40 for.all",
   ],
 };
 
 function address(text: string, sign: number, found: Found): void {
+  addressAround(text, sign, sign + 1, found);
+}
+
+/** RFC 3986 §2.1: the `@` as URLs have it. */
+function inUrl(text: string, percent: number, found: Found): void {
+  if (text.charCodeAt(percent + 1) === 52 && text.charCodeAt(percent + 2) === 48)
+    addressAround(text, percent, percent + 3, found);
+}
+
+function addressAround(text: string, sign: number, domain: number, found: Found): void {
+  if (text.charCodeAt(sign - 1) === QUOTE) {
+    quoted(text, sign, domain, found);
+    return;
+  }
   const floor = Math.max(0, sign - MAX_LOCAL);
   let start = sign;
   while (start > floor && isLocal(text, start - 1)) start--;
@@ -83,9 +100,21 @@ function address(text: string, sign: number, found: Found): void {
   )
     start++;
   if (start === sign) return;
-  const end = domainEnd(text, sign + 1);
+  const end = domainEnd(text, domain);
   if (end === 0 || SERVICE.has(text.slice(start, sign))) return;
   found.add(start, end);
+}
+
+const QUOTE = 34;
+
+/** RFC 5322 §3.4.1: a local part in quotes may hold blanks. In the text of JSON a backslash stands before each quote. */
+function quoted(text: string, sign: number, domain: number, found: Found): void {
+  const escaped = text.charCodeAt(sign - 2) === 92 ? 1 : 0;
+  const open = text.lastIndexOf('"', sign - 2 - escaped);
+  if (open < 0 || sign - open > MAX_LOCAL || sign - open < 3 + 2 * escaped || /[\n<>:{}]/.test(text.slice(open, sign)))
+    return;
+  const end = domainEnd(text, domain);
+  if (end > 0) found.add(open - escaped, end);
 }
 
 function isLocal(text: string, at: number): boolean {

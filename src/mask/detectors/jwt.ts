@@ -31,7 +31,7 @@ export const jwt: Detector = {
 };
 
 function token(text: string, start: number, end: number, found: Found): void {
-  if (!text.startsWith("eyJ", start) || text.charCodeAt(end) !== 46) return;
+  if (!(text.startsWith("eyJ", start) || text.startsWith("eyA", start)) || text.charCodeAt(end) !== 46) return;
   const parts = [text.slice(start, end)];
   let last = end;
   while (parts.length < 5 && text.charCodeAt(last) === 46) {

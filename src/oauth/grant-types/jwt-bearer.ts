@@ -13,7 +13,7 @@ import { JWT_BEARER } from "../clients/clients.ts";
 import type { Report } from "../events.ts";
 import type { Place } from "../http.ts";
 import { type ForeignIssuer, foreignIssuer } from "../issuers.ts";
-import { ALL_SCOPES, namedScopes, takesIdentityAssertions } from "../metadata.ts";
+import { ALL_SCOPES, namedScopes, type OfferedScopes, takesIdentityAssertions } from "../metadata.ts";
 import { admitted, claimAt } from "../people/claims.ts";
 import type { User, Users } from "../people/users.ts";
 import { sourceOf } from "../refusals.ts";
@@ -30,6 +30,7 @@ export interface JwtBearerOptions {
   readonly clients: ClientsSettings;
   readonly settings: Pick<TokensSettings, "accessTokenSeconds">;
   readonly resources: Resources;
+  readonly scopes: OfferedScopes;
   readonly tokens: Tokens;
   readonly users: Pick<Users, "findByProvider" | "federate">;
   readonly checkProof: CheckProof;
@@ -104,7 +105,7 @@ export function registerJwtBearer(provider: Provider, options: JwtBearerOptions)
     if (typeof jti !== "string" || jti === "") throw refused("This assertion has no jti.");
 
     const granted = scope === undefined ? ALL_SCOPES : String(scope).split(" ");
-    const scopes = narrowed(granted, asked);
+    const scopes = narrowed(options.scopes.all(), granted, asked);
     // After all checks of the assertion, and before anybody is made a user by it.
     await once(trusted.from, jti, claims);
     const user = await personOf(ctx, trusted.name, trusted.its, claims);
@@ -127,7 +128,7 @@ export function registerJwtBearer(provider: Provider, options: JwtBearerOptions)
     if (typeof claims.sub !== "string" || !trust.matches(claims.sub))
       throw refused("The subject of this assertion is not this workload.");
     checkAge(claims, MAX_WORKLOAD_AGE_SECONDS);
-    const scopes = narrowed(resources.services.get(trust.id)?.scopes ?? [], asked);
+    const scopes = narrowed(options.scopes.all(), resources.services.get(trust.id)?.scopes ?? [], asked);
     if (typeof claims.jti === "string" && !trust.reusable) await once(trust.from, claims.jti, claims);
     return { user: undefined, scopes, means: "workload" } as const;
   }
@@ -258,8 +259,12 @@ function checkHolder({ cnf }: JWTPayload, jkt: string | undefined): void {
 }
 
 /** What was asked for of what may be had. SDKs ask for all there is, so only nothing at all is refused. */
-function narrowed(granted: readonly string[], asked: readonly string[] | undefined): readonly string[] {
-  const scopes = ALL_SCOPES.filter((scope) => granted.includes(scope) && (asked?.includes(scope) ?? true));
+function narrowed(
+  offered: readonly string[],
+  granted: readonly string[],
+  asked: readonly string[] | undefined,
+): readonly string[] {
+  const scopes = offered.filter((scope) => granted.includes(scope) && (asked?.includes(scope) ?? true));
   if (scopes.length > 0) return scopes;
   throw new errors.InvalidScope("None of the scopes asked for is allowed.", (asked ?? granted).join(" "));
 }

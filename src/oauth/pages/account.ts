@@ -1,7 +1,7 @@
 /** What a signed-in person can see and end: the clients they let in, the browsers they are signed in with, their password. */
 import { DrawbridgeError } from "../../core/errors.ts";
 import { type Exchange, readForm, seeOther } from "../http.ts";
-import { SCOPES } from "../metadata.ts";
+import type { OfferedScopes } from "../metadata.ts";
 import type { SignedIn } from "../people/browser.ts";
 import { MIN_PASSWORD_LENGTH } from "../people/passwords.ts";
 import { browserName, type Session } from "../people/sessions.ts";
@@ -110,7 +110,7 @@ ${done !== undefined && html`<div class="notice good" role="status"><p>${done}</
 ${
   consents.length === 0
     ? html`<p class="quiet">None. A client appears here once you have allowed it to use <code>${place.resource}</code>.</p>`
-    : consents.map((consent) => consentCard(consent, token, to("revoke")))
+    : consents.map((consent) => consentCard(consent, site.scopes, token, to("revoke")))
 }
 ${connectionCards(site, connected)}
 <h2>Where you are signed in</h2>
@@ -154,10 +154,11 @@ function moment(ms: number): Html {
 
 function consentCard(
   { client, clientName, clientHost, scopes, firstAt, lastAt, until }: Consent,
+  offered: OfferedScopes,
   token: Html,
   action: string,
 ): Html {
-  const may = scopes.map((scope) => SCOPES[scope as keyof typeof SCOPES]?.title ?? scope).join(" · ");
+  const may = scopes.map((scope) => offered.textOf(scope)?.title ?? scope).join(" · ");
   return html`<article class="card">
 <header><h3>${clientName}</h3><span class="tag">${clientHost ?? "registered client"}</span></header>
 <p>${may}</p>

@@ -5,7 +5,7 @@ import { newToken } from "../../core/ids.ts";
 import { isDocumentUrl, localRedirect, readableHost, type Trust } from "../clients/clients.ts";
 import { type Likeness, likeness } from "../clients/look-alikes.ts";
 import { type Exchange, readForm } from "../http.ts";
-import { ALL_SCOPES, SCOPES, type Scope } from "../metadata.ts";
+import { ALL_SCOPES, type OfferedScopes } from "../metadata.ts";
 import type { User } from "../people/users.ts";
 import { answerOnce, type Consent } from "../tokens/grants.ts";
 import { type Change, type ClientFacts, changesSince, factsOf } from "../tokens/remembered.ts";
@@ -23,7 +23,7 @@ export async function handleConsent(site: Site, provider: Provider, exchange: Ex
   if (question.requested.length === 0) {
     return pending.finish({
       error: "invalid_scope",
-      error_description: `the scopes here are ${ALL_SCOPES.join(" and ")}`,
+      error_description: `the scopes here are ${site.scopes.all().join(" and ")}`,
     });
   }
   if (exchange.request.method !== "POST") return show(site, exchange, question, []);
@@ -53,9 +53,9 @@ interface Question {
   readonly earlier: Consent | undefined;
   /** What differs from the client that was allowed earlier. */
   readonly changes: readonly Change[];
-  readonly requested: readonly Scope[];
+  readonly requested: readonly string[];
   /** What is asked now: all that is requested, or only what is new when the rest was allowed before. */
-  readonly asked: readonly Scope[];
+  readonly asked: readonly string[];
   /** Allowed before, to a client that has not changed since, and not asked again. */
   readonly kept: readonly string[];
   readonly resembles: Likeness | undefined;
@@ -68,7 +68,7 @@ async function questionOf(site: Site, pending: Pending, user: User): Promise<Que
   const trust = site.policy.trustOf(clientId);
   const earlier = await site.grants.consents.find(user.id, clientId);
   const changes = earlier === undefined ? [] : changesSince(earlier, client);
-  const requested = ALL_SCOPES.filter((scope) => pending.scopes.includes(scope));
+  const requested = site.scopes.all().filter((scope) => pending.scopes.includes(scope));
   const stands = earlier !== undefined && changes.length === 0;
   const fresh = requested.filter((scope) => !(stands && earlier.scopes.includes(scope)));
   // A program on the person's computer is asked about each time, even when nothing is new.
@@ -209,7 +209,7 @@ ${warnings(question)}
 ${facts(question, token)}
 <form method="post">
 ${token}
-${choices(question, problems.length === 0)}
+${choices(question, site.scopes, problems.length === 0)}
 ${reached(question)}
 <p class="small quiet after">Lasts up to ${duration(site.tokens.grantDays)}, also while you are away. You can end it at any time on your <a href="${place.prefix}/account">account page</a>.</p>
 <div class="choice">
@@ -338,24 +338,24 @@ function readableAddress(uri: string): string {
 }
 
 /** One thing asked needs no tick: Allow means it. */
-function choices({ asked, kept }: Question, ticked: boolean): Html {
+function choices({ asked, kept }: Question, scopes: OfferedScopes, ticked: boolean): Html {
   const [only, ...others] = asked;
   return html`<fieldset>
 <legend>${kept.length > 0 ? "New: it will also be able to" : "It will be able to"}</legend>
 ${
   only !== undefined && others.length === 0
-    ? html`<div class="scope one"><input type="hidden" name="scope" value="${only}"><span>${scopeText(only)}</span></div>`
+    ? html`<div class="scope one"><input type="hidden" name="scope" value="${only}"><span>${scopeText(scopes, only)}</span></div>`
     : asked.map(
         (scope) =>
-          html`<label class="scope"><input type="checkbox" name="scope" value="${scope}"${ticked && " checked"}><span>${scopeText(scope)}</span></label>`,
+          html`<label class="scope"><input type="checkbox" name="scope" value="${scope}"${ticked && " checked"}><span>${scopeText(scopes, scope)}</span></label>`,
       )
 }
 </fieldset>
-${kept.length > 0 && html`<p class="small quiet after">Allowed before, and still: ${kept.map((scope) => SCOPES[scope as Scope]?.title ?? scope).join(", ")}.</p>`}`;
+${kept.length > 0 && html`<p class="small quiet after">Allowed before, and still: ${kept.map((scope) => scopes.textOf(scope)?.title ?? scope).join(", ")}.</p>`}`;
 }
 
-function scopeText(scope: Scope): Html {
-  const { title, description } = SCOPES[scope];
+function scopeText(scopes: OfferedScopes, scope: string): Html {
+  const { title, description } = scopes.textOf(scope) ?? { title: scope, description: "" };
   return html`<b>${title}</b> <span>${description}</span>`;
 }
 

@@ -6,6 +6,7 @@ import type { Records } from "../../store/ports.ts";
 import type { ClientPolicy } from "../clients/clients.ts";
 import type { Report } from "../events.ts";
 import type { Place } from "../http.ts";
+import type { OfferedScopes } from "../metadata.ts";
 import type { Browsers } from "../people/browser.ts";
 import type { Provider } from "../people/providers.ts";
 import type { Sessions } from "../people/sessions.ts";
@@ -29,6 +30,7 @@ export interface Site {
   readonly grants: Grants;
   readonly policy: ClientPolicy;
   readonly interactions: Interactions;
+  readonly scopes: OfferedScopes;
   /** What roles open to a person; undefined when nobody here knows. */
   readonly reach: ReachOf | undefined;
   /** Accounts at servers behind the gateway; undefined where nobody connects any. */

@@ -7,13 +7,14 @@ import { newToken } from "../../core/ids.ts";
 import { displayName } from "../clients/clients.ts";
 import type { Report } from "../events.ts";
 import type { Place } from "../http.ts";
-import { ALL_SCOPES } from "../metadata.ts";
+import type { OfferedScopes } from "../metadata.ts";
 import { sourceOf } from "../refusals.ts";
 import type { Consent, Grants } from "./grants.ts";
 
 export interface RememberedOptions {
   readonly place: Place;
   readonly grants: Grants;
+  readonly scopes: OfferedScopes;
   readonly report: Report;
   readonly clock?: Clock;
 }
@@ -21,7 +22,7 @@ export interface RememberedOptions {
 /** The grant for an authorization request: the one just consented to, or a new one from a remembered consent. */
 export async function rememberedGrant(
   provider: Provider,
-  { place, grants, report, clock = systemClock }: RememberedOptions,
+  { place, grants, scopes, report, clock = systemClock }: RememberedOptions,
   ctx: KoaContextWithOIDC,
 ) {
   const { client, session, result, params } = ctx.oidc;
@@ -41,7 +42,7 @@ export async function rememberedGrant(
   const requested = new Set(String(params?.["scope"] ?? "").split(" "));
   // Both were on the page that was answered.
   if (!consent.answersTo.includes(String(params?.["redirect_uri"]))) return undefined;
-  if (!ALL_SCOPES.every((scope) => !requested.has(scope) || consent.scopes.includes(scope))) return undefined;
+  if (!scopes.all().every((scope) => !requested.has(scope) || consent.scopes.includes(scope))) return undefined;
   const remaining = Math.floor((consent.until - clock()) / 1000);
   if (remaining <= 0) return undefined;
   const grant = new provider.Grant({ accountId: user, clientId: client.clientId });

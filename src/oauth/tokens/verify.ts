@@ -7,13 +7,13 @@ import type { Records } from "../../store/ports.ts";
 import type { Authority } from "../authority.ts";
 import { isDisabled } from "../clients/disabled.ts";
 import type { Place } from "../http.ts";
-import type { Users } from "../people/users.ts";
+import type { User, Users } from "../people/users.ts";
 import type { Service } from "../resources.ts";
 import type { Watch } from "../watch.ts";
 import type { CheckProof } from "./dpop.ts";
 import type { Keys } from "./keys.ts";
 
-export type Verifier = Pick<Authority, "verify" | "stands">;
+export type Verifier = Pick<Authority, "verify" | "stands" | "current">;
 
 export interface VerifierOptions {
   readonly place: Pick<Place, "issuer" | "resource">;
@@ -142,8 +142,7 @@ export function verifier(options: VerifierOptions): Verifier {
     if (own) return serviceOf(client);
     if (grantRow === undefined) throw unauthenticated("the grant has ended");
     if (user === undefined || user.disabled) throw unauthenticated("the user is gone or disabled");
-    const { name, email, groups } = user;
-    return { groups, claims: { name, ...(email !== undefined && { email }) } };
+    return rightsOf(user);
   }
 
   function serviceOf(client: string): Standing {
@@ -165,6 +164,19 @@ export function verifier(options: VerifierOptions): Verifier {
     return principal;
   }
 
+  async function stands({ tokenId, subject, client, grant, expiresAt }: Authenticated): Promise<boolean> {
+    const own = subject === client && grant === undefined;
+    const [row, grantRow, user, disabled] = await Promise.all([
+      // After its time the row is gone, which says nothing: what the grant allows goes on with another token.
+      expiresAt <= clock() || records.get("oauth:AccessToken", tokenId),
+      grant === undefined ? own || undefined : records.get("oauth:Grant", grant),
+      own ? undefined : users.find(subject),
+      isDisabled(records, client),
+    ]);
+    if (row === undefined || grantRow === undefined || disabled) return false;
+    return own ? services.has(client) : user?.disabled === false;
+  }
+
   return {
     verify(token, proof) {
       const known = cache.get(token);
@@ -174,19 +186,25 @@ export function verifier(options: VerifierOptions): Verifier {
       if (proof === undefined && known.claims.jkt === undefined && !proofRequired) return known.principal;
       return proven(known, token, proof);
     },
-    async stands({ tokenId, subject, client, grant, expiresAt }) {
-      const own = subject === client && grant === undefined;
-      const [row, grantRow, user, disabled] = await Promise.all([
-        // After its time the row is gone, which says nothing: what the grant allows goes on with another token.
-        expiresAt <= clock() || records.get("oauth:AccessToken", tokenId),
-        grant === undefined ? own || undefined : records.get("oauth:Grant", grant),
-        own ? undefined : users.find(subject),
-        isDisabled(records, client),
-      ]);
-      if (row === undefined || grantRow === undefined || disabled) return false;
-      return own ? services.has(client) : user?.disabled === false;
+    stands,
+    async current(by) {
+      if (!(await stands(by))) return undefined;
+      const { subject, client, grant } = by;
+      if (subject === client && grant === undefined) return withRights(by, serviceOf(client));
+      const user = await users.find(subject);
+      return user === undefined || user.disabled ? undefined : withRights(by, rightsOf(user));
     },
   };
+}
+
+function rightsOf({ name, email, groups }: User): Pick<Principal, "groups" | "claims"> {
+  return { groups, claims: { name, ...(email !== undefined && { email }) } };
+}
+
+/** The very same while nothing has changed. */
+function withRights(by: Authenticated, { groups, claims }: Pick<Principal, "groups" | "claims">): Authenticated {
+  const same = JSON.stringify([by.groups, by.claims]) === JSON.stringify([groups, claims]);
+  return same ? by : { ...by, groups, claims };
 }
 
 /** A store that fails says nothing of the token: the caller may try again, and must not sign in anew. */

@@ -1,5 +1,5 @@
-/** JSON as text: where its strings, keys and numbers stand, and how its strings read. */
-import { DrawbridgeError } from "../core/errors.ts";
+/** JSON as text: where its strings, keys and numbers stand, and how its strings read. Masking and inspection edit answers with it. */
+import { DrawbridgeError } from "./errors.ts";
 
 /** Deeper documents are refused where their structure matters; parsers and their stacks differ on them. */
 const MAX_DEPTH = 500;
@@ -50,7 +50,7 @@ function valueAt<State>(text: string, at: number, state: State, visitor: Visitor
 
 function listAt<State>(text: string, open: number, state: State, visitor: Visitor<State>, depth: number): number {
   if (depth > MAX_DEPTH) {
-    throw new DrawbridgeError("upstream_failed", "The server's answer is nested too deeply to be masked.");
+    throw new DrawbridgeError("upstream_failed", "The server's answer is nested too deeply to be read.");
   }
   const object = text.charCodeAt(open) === OPEN_OBJECT;
   const close = object ? CLOSE_OBJECT : CLOSE_LIST;

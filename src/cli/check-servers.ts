@@ -1,0 +1,145 @@
+/** Servers that `drawbridge check` starts or finds in settings, with the tools that they list. */
+import { parse as parseYaml } from "yaml";
+import type { Target } from "../check/targets.ts";
+import { settingsForCommand } from "../config/defaults.ts";
+import { importClientSettings } from "../config/import.ts";
+import { type LoadedSettings, loadSettings, settleSettings } from "../config/load.ts";
+import type { JsonObject } from "../core/call.ts";
+import { DrawbridgeError } from "../core/errors.ts";
+import { openCatalogue } from "../gateway/catalogue.ts";
+import { openContracts } from "../gateway/contracts.ts";
+import type { Pins } from "../gateway/pins.ts";
+import type { InspectedServer } from "../inspect/set-rule.ts";
+import { silentLogger } from "../observe/logger.ts";
+import { compileExpression } from "../policy/expressions.ts";
+import type { ListName, Upstream } from "../upstream/upstream.ts";
+import type { TargetOptions } from "./check-targets.ts";
+import { type Offered, openLook } from "./look.ts";
+import type { Terminal } from "./terminal.ts";
+
+/** What clients would be served: the definitions as contracts make them. */
+export async function ofSettings(file: string, name: string, terminal: Terminal): Promise<Target> {
+  const loaded = await loadSettings(file, { env: terminal.env });
+  const { offered, unread } = await offeredBy(loaded, terminal);
+  const upstreams = [...offered].map(([server, lists]) => {
+    const list = async (wanted: ListName) => lists[wanted].map((entry) => JSON.stringify(entry));
+    return { name: server, list } as Partial<Upstream> as Upstream;
+  });
+  const contracts = openContracts(loaded.settings, silentLogger, compileExpression);
+  const catalogue = openCatalogue(upstreams, { pins: AS_OFFERED, contracts, log: silentLogger, onChange() {} });
+  await catalogue.ready;
+  const served = new Map<string, JsonObject[]>();
+  for (const { target, served: text } of catalogue.now("tools")) {
+    const server = target.server ?? "";
+    served.set(server, [...(served.get(server) ?? []), JSON.parse(text) as JsonObject]);
+  }
+  const known = Object.entries(loaded.settings.servers).map(([server, entry]) =>
+    setUp(server, entry, served.get(server) ?? []),
+  );
+  const others = [...served].filter(([server]) => !Object.hasOwn(loaded.settings.servers, server));
+  return { name, servers: [...known, ...others.map(([server, tools]) => ({ name: server, tools }))], unread };
+}
+
+const AS_OFFERED: Pins = {
+  check: async (_server, _kind, all) => ({
+    verdicts: all.map(() => ({ held: undefined, stops: false, reviewed: true })),
+    gone: undefined,
+  }),
+  screened: async (_server, identity) => ({ identity, verdict: { held: undefined, stops: false, reviewed: true } }),
+  list: async () => [],
+  accept: async () => false,
+};
+
+/** A program nobody has judged yet gets no network, and of this machine only what it is given. */
+export async function ofCommand(
+  command: readonly string[],
+  { read, sandbox }: TargetOptions,
+  terminal: Terminal,
+): Promise<Target> {
+  const plain = await settingsForCommand(command, terminal.cwd, { env: terminal.env });
+  const [server = "server"] = Object.keys(plain.settings.servers);
+  const entry = {
+    command: [...command],
+    cwd: terminal.cwd,
+    ...(sandbox && { sandbox: { network: [], read: [...read] } }),
+  };
+  const loaded = await settleSettings({ servers: { [server]: entry } }, terminal.cwd, { env: terminal.env });
+  await using look = openLook(loaded, terminal);
+  const { tools } = await look.offered(server);
+  return { name: command.join(" "), servers: [{ name: server, command, tools }] };
+}
+
+export async function ofClient(
+  source: string,
+  name: string,
+  { start }: TargetOptions,
+  terminal: Terminal,
+): Promise<Target> {
+  const { cwd, home, platform, env } = terminal;
+  const imported = await importClientSettings(source, { cwd, home, platform, env });
+  const { servers } = parseYaml(imported.text) as { servers: Record<string, ServerEntry> };
+  const written = (server: string) => [
+    ...imported.secrets.filter(({ stoodIn }) => stoodIn.startsWith(`${server} `)).map(({ stoodIn }) => stoodIn),
+    ...imported.notes
+      .filter((note) => note.startsWith(`${server} has a secret`))
+      .map((note) => note.split(",")[0] ?? note),
+  ];
+  const loaded = start ? await settleSettings({ servers: confined(servers) }, cwd, { env }) : undefined;
+  const { offered, unread } = loaded === undefined ? NOTHING : await offeredBy(loaded, terminal);
+  return {
+    name,
+    servers: Object.entries(servers).map(([server, entry]) => ({
+      ...setUp(server, entry, offered.get(server)?.tools ?? []),
+      literalSecrets: written(server),
+    })),
+    unread,
+  };
+}
+
+const NOTHING: Awaited<ReturnType<typeof offeredBy>> = { offered: new Map(), unread: [] };
+
+interface ServerEntry {
+  readonly command?: readonly unknown[];
+  readonly url?: unknown;
+}
+
+function setUp(name: string, entry: ServerEntry, tools: readonly JsonObject[]): InspectedServer {
+  const { command, url } = entry;
+  return {
+    name,
+    ...(Array.isArray(command) && { command: command.map((word) => (typeof word === "string" ? word : "")) }),
+    ...(typeof url === "string" && { url }),
+    tools,
+  };
+}
+
+function confined(servers: Readonly<Record<string, ServerEntry>>): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(servers).map(([name, entry]) => [
+      name,
+      entry.command === undefined ? entry : { ...entry, sandbox: { network: [] } },
+    ]),
+  );
+}
+
+async function offeredBy(
+  loaded: LoadedSettings,
+  terminal: Terminal,
+): Promise<{
+  readonly offered: ReadonlyMap<string, Offered>;
+  readonly unread: readonly { readonly server: string; readonly problem: string }[];
+}> {
+  await using look = openLook(loaded, terminal);
+  const unread: { server: string; problem: string }[] = [];
+  const offered = new Map<string, Offered>();
+  await Promise.all(
+    Object.keys(loaded.settings.servers).map(async (server) => {
+      try {
+        offered.set(server, await look.offered(server));
+      } catch (thrown) {
+        unread.push({ server, problem: DrawbridgeError.from(thrown).message });
+      }
+    }),
+  );
+  return { offered, unread };
+}

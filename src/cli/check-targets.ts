@@ -1,0 +1,102 @@
+/** What `drawbridge check` is pointed at: a list of tools, a lockfile, settings of ours or of a client, a command. */
+import { existsSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { isAbsolute, join } from "node:path";
+import { parse as parseJsonc } from "jsonc-parser";
+import { parse as parseYaml } from "yaml";
+import { readTools, type Target } from "../check/targets.ts";
+import { CLIENTS } from "../config/clients.ts";
+import { isRecord } from "../config/problems.ts";
+import { readLock } from "../contract/lockfile.ts";
+import { DrawbridgeError } from "../core/errors.ts";
+import type { Terminal } from "./terminal.ts";
+
+export interface TargetOptions {
+  /** Starts the servers of a client's settings, to read their tools. */
+  readonly start: boolean;
+  /** What a command may read or write of this machine in its sandbox, and whether it gets one. */
+  readonly read: readonly string[];
+  readonly sandbox: boolean;
+}
+
+/** Loaded only where servers are started: a list of tools needs no gateway. */
+const servers = () => import("./check-servers.ts");
+/** A file may not be larger. */
+const MAX_BYTES = 256 * 1024 * 1024;
+
+/** Reads what is to be checked. Throws `settings_invalid` for what is nothing of it. */
+export async function readTarget(
+  given: string | undefined,
+  rest: readonly string[] | undefined,
+  options: TargetOptions,
+  terminal: Terminal,
+): Promise<Target> {
+  if (rest !== undefined) {
+    if (given !== undefined || rest.length === 0)
+      throw usage("Give a file, or a command after --, e.g. drawbridge check -- node server.js");
+    return (await servers()).ofCommand(rest, options, terminal);
+  }
+  if (given === undefined)
+    throw usage("What is to be checked? A file, the name of a client (claude, cursor, …), or a command after --.");
+  if (given === "-") return readTools(await piped(terminal), "Standard input");
+  const file = isAbsolute(given) ? given : join(terminal.cwd, given);
+  if (!existsSync(file) && Object.hasOwn(CLIENTS, given))
+    return (await servers()).ofClient(given, given, options, terminal);
+  const text = await textOf(file, given);
+  const content = contentOf(text, given);
+  if (isRecord(content)) {
+    if (content["drawbridgeLock"] !== undefined) return ofLock(text, given);
+    if (/\.ya?ml$/i.test(given) && (isRecord(content["servers"]) || content["publicUrl"] !== undefined))
+      return (await servers()).ofSettings(file, given, terminal);
+    if (!Array.isArray(content["tools"]) && !isRecord(content["result"]))
+      return (await servers()).ofClient(file, given, options, terminal);
+  }
+  return readTools(text, given);
+}
+
+/** Definitions as they were pinned. Whose signature it bears is for `verify` to say. */
+function ofLock(text: string, name: string): Target {
+  const lock = readLock(text, { keys: [], unsigned: "accept" }, name);
+  return {
+    name,
+    servers: [...lock].map(([server, definitions]) => ({
+      name: server,
+      tools: [...definitions.values()].filter(({ kind }) => kind === "tool").map(({ value }) => value),
+    })),
+  };
+}
+
+function contentOf(text: string, name: string): unknown {
+  if (/\.ya?ml$/i.test(name)) {
+    try {
+      return parseYaml(text, { maxAliasCount: 100, prettyErrors: false });
+    } catch {
+      return undefined; // Whoever reads it next says what is wrong, and where.
+    }
+  }
+  return parseJsonc(text.replace(/^\ufeff/, ""), [], { allowTrailingComma: true });
+}
+
+async function textOf(file: string, given: string): Promise<string> {
+  try {
+    const text = await readFile(file, "utf8");
+    if (text.length > MAX_BYTES) throw usage(`${given} is larger than ${MAX_BYTES} bytes.`);
+    return text;
+  } catch (cause) {
+    if (cause instanceof DrawbridgeError) throw cause;
+    throw new DrawbridgeError("settings_invalid", `${given} cannot be read.`, { detail: String(cause), cause });
+  }
+}
+
+async function piped(terminal: Terminal): Promise<string> {
+  const pieces: string[] = [];
+  let length = 0;
+  for await (const piece of terminal.pieces?.() ?? []) {
+    pieces.push(piece);
+    length += piece.length;
+    if (length > MAX_BYTES) throw usage(`Standard input is longer than ${MAX_BYTES} bytes.`);
+  }
+  return pieces.join("");
+}
+
+const usage = (message: string) => new DrawbridgeError("settings_invalid", message);

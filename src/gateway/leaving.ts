@@ -1,0 +1,45 @@
+/** The one place that an answer passes on its way out: what its contract lets through, then as its caller may see it. */
+import type { Contract } from "../contract/contract.ts";
+import type { JsonObject, Outcome } from "../core/call.ts";
+import { isObject } from "../mcp/json-text.ts";
+import { shapedUnder } from "./contracted-call.ts";
+import type { Asked, Parts } from "./parts.ts";
+
+/** What an answer is held to. */
+export interface Terms {
+  readonly contract: Contract | undefined;
+  /** The schema that clients were shown for structured content. */
+  readonly promised: JsonObject | undefined;
+}
+
+/**
+ * The outcome as it may be recorded and sent. Rejects when it cannot be made so; then nothing of it may leave. Steps have been shaped
+ * by what carried them out.
+ */
+export async function leaving(parts: Parts, asked: Asked, terms: Terms, came: Outcome): Promise<Outcome> {
+  const { contract, promised } = terms;
+  const own = contract?.composition !== undefined || parts.approvals?.wrote(came) === true;
+  const shaped = contract === undefined || own ? came : underContract(parts, asked, contract, came);
+  const masked = await asked.record.view.outcome(shaped, promised);
+  // What stands in place of something may be longer than that, and budgets hold all the same.
+  const larger = masked !== shaped && contract?.projection?.bounded === true && sizeOf(masked) > sizeOf(shaped);
+  return larger && !own ? underContract(parts, asked, contract, masked) : masked;
+}
+
+function underContract({ log }: Parts, { inbound }: Asked, contract: Contract, came: Outcome): Outcome {
+  const { outcome, withheld } = shapedUnder(contract, inbound, came);
+  if (withheld !== undefined)
+    log.warn(
+      { contract: contract.name, server: contract.source.server, reason: withheld },
+      "an answer does not fit its contract and was withheld",
+    );
+  return outcome;
+}
+
+const sizeOf = (outcome: Outcome) => (outcome.kind === "result" ? outcome.result.length : 0);
+
+/** What clients were shown of a tool's structured content. */
+export function promisedBy(definition: JsonObject | undefined): JsonObject | undefined {
+  const schema = definition?.["outputSchema"];
+  return isObject(schema) ? schema : undefined;
+}

@@ -1,0 +1,146 @@
+/**
+ * Words that no instruction to a model does without. Most answers hold none of them, or no two kinds near one another, and are read
+ * no further: one look at each character decides that.
+ */
+
+/** Kinds of trigger. One that is `alone` is enough to read on; of the others two kinds must stand near one another. */
+const STEMS = {
+  override: `ignor;disregard;forget;overrid;overrul;bypass;supersed;circumvent;vergiss;missacht;übergeh;oublie;olvida;omit;desconsider;esque;dimentic;trascur;игнорир;забуд;проигнор;忽略;无视;忘记;忽视;無視;忘れ;무시;잊;تجاهل;انس;negeer;vergeet;zignor;zapomn;अनदेखा;नज़रअंदाज़;भूल;yok say;görmezden;unut;bỏ qua;quên;do not follow;stop following;drop all;discard;neglect`,
+  leak: "system prompt;systemprompt;system message;hidden prompt;initial prompt;system instruction;chat history;conversation history;conversation so far;full conversation;entire conversation;previous messages;系统提示;システムプロンプト;시스템 프롬프트;системн",
+  persona:
+    "you are now;from now on;your new;new instruction;updated instruction;act as;pretend;your real;your actual;your true;developer mode;jailbreak;dan mode;ab jetzt;a partir de ahora;désormais;从现在;你现在",
+  frame:
+    "<|im_;<|system;<|user;<|assist;<|dev;<|start_h;<|eot;<|endof;[inst];<<sys;<system;</system;<important;<assistant;<instruct;</tool;<tool_;<function_;</function;[system;[admin;system:;assistant:;human:;### instr;### sys;## instr;## sys;system override;system note;system message;end of ",
+  address: `assistant;ai ;ai-;a.i. ;llm;language model;chatbot;claude;chatgpt;gpt;copilot;gemini;agent;model;bot ;ki-;ki ;ia ;assistent;asistente;assistente;modèle;modelo;modell;ии ;ассистент;модел;人工智能;助手;模型;アシスタント;モデル;어시스턴트;모델;المساعد;النموذج;asystent;yapay zeka;सहायक;trợ lý`,
+  user: "user;customer;human;nutzer;benutzer;anwender;utilisateur;usuario;usuário;utente;пользовател;用户;使用者;ユーザ;利用者;사용자;المستخدم;للمستخدم;gebruiker;użytkown;उपयोगकर्ता;kullanıcı;người dùng",
+  secret:
+    "secret;password;credential;api key;api_key;apikey;token;private key;.env;~/.;ssh;environment var;passwor;zugangsdaten;contraseña;mot de passe;парол;密码;密钥;パスワード;비밀번호;كلمة",
+  order:
+    "must;instruct;prompt;directive;tool;function;call ;invoke;execute;anweisung;consigne;instruccion;istruzion;инструкц;指令;指示;命令;지시;التعليمات;talimat;निर्देश",
+  send: "send;forward;upload;post ;exfil;transmit;append;include;bcc;http:;https:;schick;sende;envoy;envía;envia;invia;отправ;发送;送信;보내;أرسل",
+  covert:
+    "secretly;silently;covert;quietly;do not tell;do not mention;don't tell;don't mention;don't reveal;do not reveal;without telling;without mention;without asking;without inform;never mention;never reveal;heimlich;en secreto;в тайне;незаметно;悄悄;秘密;こっそり;몰래",
+  answer: "your answer;your response;your reply;your summary;your output;your final;respond;reply;summar;answer",
+  consent: "approved;authori;consent;confirmation;permission;genehmigt;autorizado",
+  turned: "vtaber;qvfertneq;vafgehpgvba;cerivbhf;erongi;snoitcurtsni;suoiverp;drageresid",
+} as const;
+
+type Kind = keyof typeof STEMS;
+const ALONE: ReadonlySet<Kind> = new Set(["override", "leak", "persona", "frame", "covert", "turned"]);
+const KINDS = Object.keys(STEMS) as Kind[];
+const ALONE_BITS = KINDS.reduce((bits, kind, index) => (ALONE.has(kind) ? bits | (1 << index) : bits), 0);
+/** Two kinds so near one another belong together. */
+const NEAR = 320;
+
+/** What a character stands for: letters in lower case, digits and signs for the letters they look like. */
+const FOLD = new Uint16Array(65_536);
+for (let code = 0; code < FOLD.length; code++) FOLD[code] = code;
+for (let code = 65; code <= 90; code++) FOLD[code] = code + 32;
+for (const [sign, letter] of [..."0o 1i 3e 4a 5s 7t @a $s !i".split(" ")])
+  FOLD[(sign ?? "").charCodeAt(0)] = (letter ?? "").charCodeAt(0);
+for (let code = 0xc0; code <= 0x52f; code++) {
+  const lower = String.fromCharCode(code).toLowerCase();
+  if (lower.length === 1) FOLD[code] = lower.charCodeAt(0);
+}
+/** Letters within a word of Latin: nothing begins behind one. */
+const WORD = new Uint8Array(65_536);
+for (let code = 97; code <= 122; code++) WORD[code] = WORD[code - 32] = 1;
+for (let code = 0xc0; code <= 0x52f; code++) WORD[code] = 1;
+
+interface Stem {
+  readonly text: string;
+  readonly bit: number;
+}
+
+const BY_FIRST = new Map<number, Stem[]>();
+const FIRST = new Uint8Array(65_536);
+for (const [index, kind] of KINDS.entries()) {
+  const list = STEMS[kind];
+  for (const stem of list.split(";")) {
+    const folded = [...stem].map((char) => String.fromCharCode(FOLD[char.charCodeAt(0)] ?? 0)).join("");
+    const code = folded.charCodeAt(0);
+    FIRST[code] = 1;
+    const known = BY_FIRST.get(code);
+    const entry = { text: folded, bit: 1 << index };
+    if (known === undefined) BY_FIRST.set(code, [entry]);
+    else known.push(entry);
+  }
+}
+/** Each first letter with a second, for the short way out. */
+const PAIRS = new Map<number, Stem[]>();
+for (const [first, stems] of BY_FIRST)
+  for (const stem of stems) {
+    const key = first * 65_536 + stem.text.charCodeAt(1);
+    PAIRS.set(key, [...(PAIRS.get(key) ?? []), stem]);
+  }
+const ASCII_PAIR = new Int16Array(128 * 128);
+const ASCII_STEMS: (readonly Stem[])[] = [[]];
+for (const [key, stems] of PAIRS) {
+  const [first, second] = [Math.floor(key / 65_536), key % 65_536];
+  if (first < 128 && second < 128) ASCII_PAIR[first * 128 + second] = ASCII_STEMS.push(stems) - 1;
+}
+
+/** A stretch of a text. */
+export interface Stretch {
+  readonly start: number;
+  readonly end: number;
+}
+
+/**
+ * Where a text may hold an instruction: the places of triggers that stand alone, or near one of another kind; letters that are
+ * spaced out count as well. `raw`: the text is JSON as it is written, where `\n` stands before a word.
+ */
+export function* triggers(text: string, raw = false): Generator<Stretch> {
+  const { length } = text;
+  const lastOf = new Float64Array(KINDS.length).fill(Number.NEGATIVE_INFINITY);
+  let single = 0;
+  let singleFrom = 0;
+  for (let at = 0; at < length; at++) {
+    const code = text.charCodeAt(at);
+    const before = at === 0 ? 32 : text.charCodeAt(at - 1);
+    if (WORD[before] === 1 && !(raw && at > 1 && text.charCodeAt(at - 2) === 92)) continue;
+    if (WORD[code] === 1) {
+      // `i g n o r e`: letters of one, each behind a sign.
+      const alone = at + 1 >= length || WORD[text.charCodeAt(at + 1)] !== 1;
+      if (!alone) single = 0;
+      else if (single === 0 || at - singleFrom > single * 5) {
+        single = 1;
+        singleFrom = at;
+      } else if (++single === 9) yield { start: singleFrom, end: at };
+    }
+    const first = FOLD[code] ?? 0;
+    if (FIRST[first] === 0) continue;
+    const second = FOLD[text.charCodeAt(at + 1)] ?? 0;
+    let stems: readonly Stem[] | undefined;
+    if (first < 128 && second < 128) {
+      const index = ASCII_PAIR[first * 128 + second] ?? 0;
+      if (index === 0) continue;
+      stems = ASCII_STEMS[index];
+    } else stems = PAIRS.get(first * 65_536 + second);
+    if (stems === undefined) continue;
+    for (const { text: stem, bit } of stems) {
+      if (!stands(text, at, stem)) continue;
+      if ((bit & ALONE_BITS) !== 0) {
+        yield { start: at, end: at + stem.length };
+        break;
+      }
+      const kind = 31 - Math.clz32(bit);
+      lastOf[kind] = at;
+      let other = -1;
+      for (let index = 0; index < lastOf.length; index++)
+        if (index !== kind && at - (lastOf[index] ?? 0) <= NEAR) other = Math.max(other, lastOf[index] ?? 0);
+      if (other >= 0) yield { start: other, end: at + stem.length };
+      break;
+    }
+  }
+}
+
+function stands(text: string, at: number, stem: string): boolean {
+  for (let index = 1; index < stem.length; index++)
+    if (FOLD[text.charCodeAt(at + index)] !== stem.charCodeAt(index)) return false;
+  return at + stem.length <= text.length;
+}
+
+/** Something may be encoded or disguised here, so that triggers would not show. */
+export const DISGUISED =
+  /[\ufe00-\ufe0f\xad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\uff21-\uff5a\u2100-\u214f\u24b6-\u24e9]|[\ud835\ud83c]|\udb40|\x1b|&#|\\(?:u|x)[0-9a-fA-F{]|[a-z][\u0370-\u058f]|[\u0370-\u058f][a-z]|[\ue000-\uf8ff]/i;
