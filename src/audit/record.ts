@@ -24,8 +24,10 @@ export type RecordKind =
 export type RecordOutcome = "permitted" | "refused" | "failed" | "abandoned";
 /** How arguments and results are kept (`audit.arguments`, `audit.results`). */
 export type FieldMode = "full" | "hash" | "none";
-/** A kept value: its JSON text, or hash and size of its text. */
-export type RecordedField = { readonly json: string } | { readonly sha256: string; readonly bytes: number };
+/** A kept value: its JSON text, or hash and size of its text. `inexact`: what was decided over is not to the letter what is kept. */
+export type RecordedField =
+  | { readonly json: string; readonly inexact?: true | undefined }
+  | { readonly sha256: string; readonly bytes: number };
 
 /** Everything is kept as given; texts longer than 2,048 characters are cut. Absent members are left out of the text. */
 export interface AuditRecord {
@@ -83,6 +85,8 @@ export interface RecordedCall {
   /** Of the token that was made for the upstream and this caller: whom it is for, and its `jti`. */
   readonly audience?: string | undefined;
   readonly upstreamTokenId?: string | undefined;
+  /** The name is not to the letter what was decided over, because what is private in it is masked. */
+  readonly inexact?: true | undefined;
 }
 export interface RecordedDecision {
   readonly effect: Decision["effect"];
@@ -141,7 +145,8 @@ function openText(record: AuditRecord): string {
     text += `,"call":{"method":${quoted(call.method)}${member("revision", call.revision)}${member("server", call.server)}`;
     text += `${member("kind", call.kind)}${member("name", call.name)}${member("upstreamName", call.upstreamName)}`;
     text += `${member("pin", call.pin)}${member("requestId", call.requestId)}${member("session", call.session)}`;
-    text += `${member("audience", call.audience)}${member("upstreamTokenId", call.upstreamTokenId)}}`;
+    text += `${member("audience", call.audience)}${member("upstreamTokenId", call.upstreamTokenId)}`;
+    text += call.inexact === true ? ',"inexact":true}' : "}";
   }
   if (record.result !== undefined) text += `,"result":{"isError":${record.result.isError}}`;
   if (decision !== undefined) {
@@ -256,7 +261,9 @@ export interface StoredRecord extends Omit<AuditRecord, "at" | "arguments" | "re
   /** The key that what is about a person is encrypted with; here when it could not be read. */
   readonly sealed?: { readonly key: string };
 }
-export type StoredField = { readonly json: JsonValue } | { readonly sha256: string; readonly bytes: number };
+export type StoredField =
+  | { readonly json: JsonValue; readonly inexact?: true }
+  | { readonly sha256: string; readonly bytes: number };
 /** The last member of a record's text. */
 export interface Link {
   readonly id: string;
@@ -318,7 +325,7 @@ function principalText(principal: RecordedPrincipal): string {
 }
 
 function fieldMembers(kept: RecordedField | object): string {
-  if ("json" in kept) return `"json":${kept.json}`;
+  if ("json" in kept) return `"json":${kept.json}${kept.inexact === true ? ',"inexact":true' : ""}`;
   return "sha256" in kept ? `"sha256":"${kept.sha256}","bytes":${kept.bytes}` : "";
 }
 

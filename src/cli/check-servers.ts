@@ -1,5 +1,4 @@
 /** Servers that `drawbridge check` starts or finds in settings, with the tools that they list. */
-import { parse as parseYaml } from "yaml";
 import type { Target } from "../check/targets.ts";
 import { settingsForCommand } from "../config/defaults.ts";
 import { importClientSettings } from "../config/import.ts";
@@ -9,7 +8,6 @@ import { DrawbridgeError } from "../core/errors.ts";
 import { openCatalogue } from "../gateway/catalogue.ts";
 import { openContracts } from "../gateway/contracts.ts";
 import type { Pins } from "../gateway/pins.ts";
-import type { InspectedServer } from "../inspect/set-rule.ts";
 import { silentLogger } from "../observe/logger.ts";
 import { compileExpression } from "../policy/expressions.ts";
 import type { ListName, Upstream } from "../upstream/upstream.ts";
@@ -77,7 +75,7 @@ export async function ofClient(
 ): Promise<Target> {
   const { cwd, home, platform, env } = terminal;
   const imported = await importClientSettings(source, { cwd, home, platform, env });
-  const { servers } = parseYaml(imported.text) as { servers: Record<string, ServerEntry> };
+  const servers: Readonly<Record<string, ServerEntry>> = imported.entries;
   const written = (server: string) => [
     ...imported.secrets.filter(({ stoodIn }) => stoodIn.startsWith(`${server} `)).map(({ stoodIn }) => stoodIn),
     ...imported.notes
@@ -99,11 +97,11 @@ export async function ofClient(
 const NOTHING: Awaited<ReturnType<typeof offeredBy>> = { offered: new Map(), unread: [] };
 
 interface ServerEntry {
-  readonly command?: readonly unknown[];
+  readonly command?: unknown;
   readonly url?: unknown;
 }
 
-function setUp(name: string, entry: ServerEntry, tools: readonly JsonObject[]): InspectedServer {
+function setUp(name: string, entry: ServerEntry, tools: readonly JsonObject[]): Target["servers"][number] {
   const { command, url } = entry;
   return {
     name,

@@ -2,8 +2,6 @@
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { isAbsolute, join } from "node:path";
-import { parse as parseJsonc } from "jsonc-parser";
-import { parse as parseYaml } from "yaml";
 import { readTools, type Target } from "../check/targets.ts";
 import { CLIENTS } from "../config/clients.ts";
 import { isRecord } from "../config/problems.ts";
@@ -43,11 +41,16 @@ export async function readTarget(
   if (!existsSync(file) && Object.hasOwn(CLIENTS, given))
     return (await servers()).ofClient(given, given, options, terminal);
   const text = await textOf(file, given);
-  const content = contentOf(text, given);
+  if (/\.ya?ml$/i.test(given))
+    return /^(?:servers|publicUrl):/m.test(text)
+      ? (await servers()).ofSettings(file, given, terminal)
+      : (await servers()).ofClient(file, given, options, terminal);
+  const content = contentOf(text);
+  // Clients write comments into their JSON; a list of tools has none.
+  if (content === undefined && /"(?:mcpServers|servers|context_servers)"\s{0,8}:/.test(text))
+    return (await servers()).ofClient(file, given, options, terminal);
   if (isRecord(content)) {
     if (content["drawbridgeLock"] !== undefined) return ofLock(text, given);
-    if (/\.ya?ml$/i.test(given) && (isRecord(content["servers"]) || content["publicUrl"] !== undefined))
-      return (await servers()).ofSettings(file, given, terminal);
     if (!Array.isArray(content["tools"]) && !isRecord(content["result"]))
       return (await servers()).ofClient(file, given, options, terminal);
   }
@@ -66,15 +69,13 @@ function ofLock(text: string, name: string): Target {
   };
 }
 
-function contentOf(text: string, name: string): unknown {
-  if (/\.ya?ml$/i.test(name)) {
-    try {
-      return parseYaml(text, { maxAliasCount: 100, prettyErrors: false });
-    } catch {
-      return undefined; // Whoever reads it next says what is wrong, and where.
-    }
+/** Undefined for what is no JSON; whoever reads it next says what is wrong. */
+function contentOf(text: string): unknown {
+  try {
+    return JSON.parse(text.replace(/^\ufeff/, ""));
+  } catch {
+    return undefined;
   }
-  return parseJsonc(text.replace(/^\ufeff/, ""), [], { allowTrailingComma: true });
 }
 
 async function textOf(file: string, given: string): Promise<string> {

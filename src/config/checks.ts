@@ -11,6 +11,7 @@ import { compileCallCondition, compileUserCondition } from "../policy/when.ts";
 import type { HttpServerSettings, Isolation, UpstreamOAuthSettings, UserValue } from "../upstream/settings.ts";
 import { approvalFindings } from "./approval-checks.ts";
 import { contractFindings } from "./contracts.ts";
+import { maskFindings } from "./masks.ts";
 import { type Finding, isRecord, nearest, optionsOf, type SettingsPath, schemaAt, valueAt } from "./problems.ts";
 import type { Settings } from "./schema.ts";
 
@@ -35,6 +36,7 @@ export function crossCheck(parts: SoundParts, raw: unknown): Finding[] {
     ...limitFindings(parts),
     ...approvalFindings(parts, raw),
     ...contractFindings(parts, raw),
+    ...maskFindings(parts),
     ...fileFindings(parts),
   ];
 }

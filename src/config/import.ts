@@ -19,6 +19,8 @@ export interface ImportedSettings {
   /** What was left out or needs a look, in sentences. */
   readonly notes: readonly string[];
   readonly servers: readonly string[];
+  /** The entries of `servers:` in `text`. */
+  readonly entries: Readonly<Record<string, Readonly<Record<string, unknown>>>>;
 }
 
 /**
@@ -44,6 +46,7 @@ export async function importClientSettings(source: string, machine: Machine): Pr
     secrets: result.secrets,
     notes: result.notes,
     servers: [...result.servers.keys()],
+    entries: Object.fromEntries([...result.servers].map(([name, { settings }]) => [name, settings])),
   };
 }
 

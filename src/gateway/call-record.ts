@@ -15,6 +15,7 @@ import type {
 import type { Decision } from "../core/decision.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import { newId } from "../core/ids.ts";
+import { oneLine } from "../core/one-line.ts";
 import type { InboundRequest } from "../mcp/inbound.ts";
 import { actionOf, modeOf } from "../mcp/interaction.ts";
 import type { Session } from "../mcp/sessions.ts";
@@ -270,6 +271,14 @@ export class CallRecord {
     if (typeof uri !== "string" || this.#argumentsMode !== "full") return paramTexts.get("uri");
     return JSON.stringify(this.#parts.masking.recordedUri(uri));
   }
+  /** The arguments of a call; marked where policy saw others, because values are masked here or stand-ins were put back there. */
+  #argumentsField(text: string, inbound: InboundRequest | undefined): RecordedField | undefined {
+    const kept = this.#field(text, this.#argumentsMode);
+    if (kept === undefined || !("json" in kept)) return kept;
+    const asked = inbound?.params["uri"] === undefined ? text : JSON.stringify(inbound.params["uri"]);
+    const same = kept.json === oneLine(asked) && this.#view?.putBack !== true;
+    return same ? kept : { ...kept, inexact: true };
+  }
   /** A value as the record keeps it: its hash is of what came or left, its text is masked. */
   #field(text: string, mode: FieldMode, as: "recorded" | "recordedResult" = "recorded"): RecordedField | undefined {
     const { maxFieldBytes } = this.#parts.auditFields;
@@ -322,6 +331,7 @@ export class CallRecord {
             name: this.#nameOf(target),
             upstreamName: this.#nameOf({ ...target, name: target.upstreamName }),
           }),
+          ...(target !== undefined && this.#nameOf(target) !== target.name && { inexact: true as const }),
           ...(target?.pin !== undefined && { pin: target.pin }),
           ...(this.#session !== undefined && { session: hash("sha256", this.#session.id, "base64url") }),
           ...(this.#credential !== undefined && {
@@ -330,7 +340,7 @@ export class CallRecord {
           }),
         },
       }),
-      ...(args !== undefined && { arguments: this.#field(args, auditFields.arguments) }),
+      ...(args !== undefined && { arguments: this.#argumentsField(args, inbound) }),
       ...(this.#decision !== undefined && { decision: this.#decision }),
       policy: this.#policy,
       trace: { traceId: trace.traceId, spanId: trace.spanId },

@@ -7,7 +7,7 @@ import type { JsonObject, JsonValue, Outcome, Principal, Question } from "../cor
 import { compileGlob } from "../core/glob.ts";
 import { Secret } from "../core/secret.ts";
 import { compileMasker, type Masked, type Masker, type PutBack, type Shape, type Viewer } from "../mask/masker.ts";
-import { type Action, MASK_TYPES, type MaskSettings, maskSettings } from "../mask/settings.ts";
+import { type Action, type MaskSettings, maskSettings } from "../mask/settings.ts";
 import { asksMore } from "../mcp/interaction.ts";
 import { isObject, memberTexts, objectText } from "../mcp/json-text.ts";
 import type { Records } from "../store/ports.ts";
@@ -422,10 +422,4 @@ export function openScrubber(written: WrittenMask): Scrubber {
       };
     },
   };
-}
-
-/** Types that a contract's `restores` may name. */
-export function isMaskType(name: string, settings: WrittenMask): boolean {
-  const own = settings === undefined || settings === "off" ? [] : Object.keys(settings.patterns);
-  return MASK_TYPES.includes(name) || own.includes(name) || name === "masked";
 }

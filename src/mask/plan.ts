@@ -48,7 +48,9 @@ function planFor(settings: MaskSettings, detectors: readonly Detector[], seen: R
     ...settings.fields,
     ...Object.fromEntries(paths.map((path) => [path, "keep" as const])),
   });
-  const secretsAlone = detectors.every(({ type, about }) => about === "secret" || actions.get(type) === "keep");
+  // What a field is like, all detectors say.
+  const secretsAlone =
+    fields === undefined && detectors.every(({ type, about }) => about === "secret" || actions.get(type) === "keep");
   return {
     actions,
     fields,

@@ -163,3 +163,37 @@ test("limits of tools and roles: 429 that says whose limit it was, taken from a 
   at.write({ limits: { tools: { echo: { perMinute: 1, cost: "=args.text +" } } } });
   await expect(at.reload()).rejects.toThrow(/limits\.tools\.echo\.cost/);
 });
+
+test.each(["legacy", "modern"])(
+  "a %s server asks: the rounds are one call, and nobody has a place between them",
+  async (era) => {
+    one = await world({
+      servers: { every: { command: fixtureCommand("everything/stdio", ["--era", era]) } },
+      limits: { tools: { "*": { perMinute: 2, concurrent: 1 } } },
+    });
+    const w = one;
+    const { access_token: token } = await w.tokens();
+    const _meta = { "io.modelcontextprotocol/clientCapabilities": { elicitation: { form: {} } } };
+    const call = (more: object = {}) =>
+      ask(w, token, "tools/call", {
+        name: "test_input_required_result_elicitation",
+        arguments: {},
+        ...more,
+        _meta,
+      });
+    const inputResponses = { user_name: { action: "accept", content: { name: "ann" } } };
+    const stateOf = ({ body }: Awaited<ReturnType<typeof call>>) =>
+      (body.result as { requestState?: string } | undefined)?.requestState;
+    const first = await call();
+    const second = await call();
+    expect([first.status, second.status]).toEqual([200, 200]);
+    expect((await call()).status).toBe(429);
+    for (const asked of [first, second]) {
+      const requestState = stateOf(asked);
+      const again = await call({ inputResponses, ...(requestState !== undefined && { requestState }) });
+      // A server without a state of its own is asked anew, and that is a call like any other.
+      expect(again.status).toBe(requestState === undefined ? 429 : 200);
+      if (requestState !== undefined) expect((await call({ inputResponses, requestState })).status).toBe(429);
+    }
+  },
+);

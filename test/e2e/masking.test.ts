@@ -1,4 +1,6 @@
 /** Masking through a whole gateway: what is private leaves in no part of any message, whoever the client and the server are. */
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type Fixture, fixtureCommand, startFixture } from "../fixtures/processes.ts";
 import { modernRequest, type World, world } from "./world.ts";
@@ -129,4 +131,73 @@ function countIn(metrics: string, type: string): number {
   return Number(
     new RegExp(`^drawbridge_masked_values_total\\{[^}]*type="${type}"[^}]*\\} (\\d+)`, "m").exec(metrics)?.[1] ?? 0,
   );
+}
+
+describe("an HTTP server whose stream is cut anywhere", () => {
+  test.each(ERAS)("lets nothing private through to a client of %s", async (era) => {
+    const { origin, stop } = await dripping();
+    await using other = await world({ servers: { drip: { url: `${origin}/mcp` } }, mask: MASK });
+    try {
+      const { access_token: by } = await other.tokens();
+      for (const size of [1, 2, 3, 7, 16, 61]) {
+        const text = await call(era, "say", { size }, by, other);
+        expect(text).toContain("[email]");
+        expect(text).toContain("notifications/progress");
+        expect(leaks(text)).toEqual([]);
+      }
+    } finally {
+      await stop();
+    }
+  });
+});
+
+/** A server of 2025-11-25 that writes its events in pieces of so many bytes. */
+async function dripping(): Promise<{ origin: string; stop: () => Promise<void> }> {
+  const http = createServer(async (request, response) => {
+    let body = "";
+    for await (const chunk of request) body += String(chunk);
+    const { id, method, params } = body === "" ? {} : JSON.parse(body);
+    const json = (result: unknown) =>
+      response
+        .writeHead(200, { "content-type": "application/json" })
+        .end(JSON.stringify({ jsonrpc: "2.0", id, result }));
+    if (method === "initialize")
+      return json({
+        protocolVersion: "2025-11-25",
+        serverInfo: { name: "drip", version: "1" },
+        capabilities: { tools: {}, logging: {} },
+      });
+    if (method === "tools/list")
+      return json({
+        tools: [{ name: "say", inputSchema: { type: "object", properties: { size: { type: "integer" } } } }],
+      });
+    if (method !== "tools/call") return response.writeHead(request.method === "POST" ? 202 : 405).end();
+    const messages = [
+      { method: "notifications/message", params: { level: "error", data: { said: SAID, document: DOCUMENT } } },
+      {
+        method: "notifications/progress",
+        params: { progressToken: params._meta?.progressToken ?? 0, progress: 1, message: SAID },
+      },
+      { id, result: { content: [{ type: "text", text: SAID }], structuredContent: DOCUMENT } },
+    ];
+    const bytes = Buffer.from(
+      messages.map((one) => `data: ${JSON.stringify({ jsonrpc: "2.0", ...one })}\n\n`).join(""),
+    );
+    response.writeHead(200, { "content-type": "text/event-stream" });
+    const size = Number(params.arguments.size);
+    for (let at = 0; at < bytes.length; at += size) {
+      response.write(bytes.subarray(at, at + size));
+      if (at % 50 === 0) await new Promise((resolve) => setImmediate(resolve));
+    }
+    return response.end();
+  });
+  await new Promise<void>((resolve) => http.listen(0, "127.0.0.1", resolve));
+  return {
+    origin: `http://127.0.0.1:${(http.address() as AddressInfo).port}`,
+    stop: () =>
+      new Promise((resolve) => {
+        http.closeAllConnections();
+        http.close(() => resolve());
+      }),
+  };
 }

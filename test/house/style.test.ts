@@ -22,8 +22,11 @@ function matches(files: readonly { path: string; text: string }[], pattern: RegE
   });
 }
 
+/** Lines that are one text, such as a pattern of English words, among which "any" is one. */
+const withoutQuotedLines = sources.map((file) => ({ ...file, text: file.text.replaceAll(/^\s*["'`].*$/gm, "") }));
+
 test("nothing is typed any, silenced or asserted away", () => {
-  expect(matches(sources, /(?<=[:<|&,(]\s*)any(?=\s*[;,)>|&=\][{]|\s*$)|\bas any\b/gm)).toEqual([]);
+  expect(matches(withoutQuotedLines, /(?<=[:<|&,(]\s*)any(?=\s*[;,)>|&=\][{]|\s*$)|\bas any\b/gm)).toEqual([]);
   expect(
     matches(sources, /@ts-(ignore|expect-error|nocheck)|biome-ignore(?!-all)\s+lint\S*\s*:?\s*$/gm, false),
   ).toEqual([]);

@@ -246,7 +246,7 @@ const SHAPES: readonly Shape[] = [
   shape(
     "exfiltrate",
     2,
-    "\\b(?:send|forward|post|upload|transmit|exfiltrate|leak|e?mail|bcc|curl|deliver)\\b[^\\n]{0,60}\\b(?:(?:all|any|every|the) (?:of (?:the|your) )?(?:environment variables?|env vars?|credentials|secrets|passwords|api keys|access tokens|private keys?|ssh keys?|cookies|session tokens?)|(?:contents? of )?(?:~/|\\$HOME/|/root/|/etc/)?\\.?(?:env|ssh|aws|netrc|npmrc|kube)\\b[/\\w.]{0,40}|id_rsa|id_ed25519)\\b[^\\n]{0,80}(?:https?:|@[a-z0-9-]{1,40}\\.|\\b(?:to (?:me|us|this|the following|attacker)|webhook)\\b)",
+    "\\b(?:send|forward|post|upload|transmit|exfiltrate|leak|e?mail|bcc|curl|deliver)\\b[^\\n]{0,60}\\b(?:(?:all|any|every|the) (?:of (?:the|your) )?(?:environment variables?|env vars?|credentials|secrets|passwords|api keys|access tokens|private keys?|ssh keys?|cookies|session tokens?)|(?:contents? of )?(?:~/|\\$HOME/|/ro{2}t/|/etc/)?\\.?(?:env|ssh|aws|netrc|npmrc|kube)\\b[/\\w.]{0,40}|id_rsa|id_ed25519)\\b[^\\n]{0,80}(?:https?:|@[a-z0-9-]{1,40}\\.|\\b(?:to (?:me|us|this|the following|attacker)|webhook)\\b)",
   ),
   shape(
     "secrets",

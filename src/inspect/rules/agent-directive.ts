@@ -31,7 +31,6 @@ const ORDERS: readonly Sign[] = [
   { of: ["mail", "content"], within: 8 },
   { of: ["inAll", "rewrite", "number"], within: 12 },
   { of: ["everyCall", "rewrite", "number"], within: 12 },
-  { of: ["credential", "include", "tracking"], within: 10 },
   { of: ["excuse", "conversation"], within: 14 },
   { of: ["ignore", "fromUser"], within: 5, ordered: true },
   { of: ["first", "fileAct", "fileName"], within: 20 },
@@ -52,6 +51,7 @@ const ORDERS: readonly Sign[] = [
 ];
 /** These stand in honest descriptions, too. Two of them in a short one are an order. */
 const HINTS: readonly Sign[] = [
+  { of: ["credential", "include", "tracking"], within: 10 },
   { of: ["before", "read", "include"], within: 16 },
   { of: ["inAll", "must"], within: 12 },
   { of: ["strongRewrite", "fromUser"], within: 10 },
