@@ -3,12 +3,11 @@
  * moved without breaking the rest. Each commit is signed as a whole (`Head`); checkpoints, records themselves, sign all that came
  * before under one Merkle root.
  */
-import { hash } from "node:crypto";
 import type { JsonObject } from "../core/call.ts";
 import { type Clock, systemClock } from "../core/clock.ts";
 import { newId } from "../core/ids.ts";
 import type { AuditHead, AuditLog, AuditRow } from "../store/ports.ts";
-import { merkleTree } from "./merkle.ts";
+import { leafHash, merkleTree } from "./merkle.ts";
 import type { PersonalKeys } from "./personal.ts";
 import { type AuditRecord, type Draft, draftOf } from "./record.ts";
 import type { Signer } from "./signing.ts";
@@ -62,7 +61,7 @@ export function openChain(parts: ChainParts): Chain {
 
   function place(draft: Draft, personal: string): AuditRow {
     const json = `${draft.open}${personal},"chain":{"id":"${id}","n":${tree.size},"prev":"${last}"}}`;
-    const digest = hash("sha256", json, "buffer");
+    const digest = leafHash(json);
     last = digest.toString("base64url");
     tree.add(digest);
     return { ...draft.row, json };

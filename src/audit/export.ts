@@ -5,9 +5,17 @@
 import { createHash, hash } from "node:crypto";
 import { DrawbridgeError } from "../core/errors.ts";
 import type { AuditLog } from "../store/ports.ts";
+import { leafHash } from "./merkle.ts";
 import type { Signer, Vouchers } from "./signing.ts";
 import { signedHead } from "./statements.ts";
-import { type Beginning, linkOf, type Problem, type Verdict, verification } from "./verify.ts";
+import {
+  type Beginning,
+  linkOf,
+  type Problem,
+  type Verdict,
+  type VerificationOptions,
+  verification,
+} from "./verify.ts";
 
 /** Sequence numbers: from the one after `after`; up to `through`, or to the end of the log. */
 export interface ExportRange {
@@ -73,7 +81,7 @@ export async function* exported(
         const head = heads.get(chain);
         // The writer's own word, where the export goes as far.
         if (head !== undefined && (range.through === undefined || head.size === size)) return head;
-        return signedHead({ chain, size, hash: hash("sha256", text, "base64url"), at }, signer);
+        return signedHead({ chain, size, hash: leafHash(text).toString("base64url"), at }, signer);
       }),
     ),
   };
@@ -101,9 +109,13 @@ function lineOf(statement: Statement): string {
  * Verifies an export that comes in pieces, as `verification` does a log; positions are line numbers, from 1. Throws `settings_invalid`
  * for what is no export.
  */
-export async function verifyExport(pieces: AsyncIterable<Buffer>, vouchers: Vouchers): Promise<Verdict> {
+export async function verifyExport(
+  pieces: AsyncIterable<Buffer>,
+  vouchers: Vouchers,
+  options: VerificationOptions = {},
+): Promise<Verdict> {
   // What is known of the beginnings comes last, so records are walked through first and judged then.
-  const checked = verification(vouchers);
+  const checked = verification(vouchers, options);
   const digest = createHash("sha256");
   let at = 0;
   let footer: Footer | undefined;

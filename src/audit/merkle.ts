@@ -1,5 +1,5 @@
 /**
- * The Merkle tree of RFC 9162 section 2.1 over the hashes of a chain's records: SHA-256, leaves prefixed by 0x00, nodes by 0x01. Only
+ * The Merkle tree of RFC 9162 section 2.1 over the texts of a chain's records: SHA-256, leaves prefixed by 0x00, nodes by 0x01. Only
  * what is needed to grow it is kept: the roots of its complete subtrees, largest first.
  */
 import { hash } from "node:crypto";
@@ -7,8 +7,8 @@ import { hash } from "node:crypto";
 export interface MerkleTree {
   /** Leaves so far. */
   readonly size: number;
-  /** Takes the next record's text hash (32 bytes) as the next leaf. */
-  add(entry: Buffer): void;
+  /** Takes the next leaf, as `leafHash` gives it. */
+  add(leaf: Buffer): void;
   /** The root over all leaves, as base64url; of no leaves the hash of nothing. */
   root(): string;
 }
@@ -21,8 +21,8 @@ export function merkleTree(): MerkleTree {
     get size() {
       return size;
     },
-    add(entry) {
-      let node = { height: 0, hash: digest(Buffer.concat([LEAF, entry])) };
+    add(leaf) {
+      let node = { height: 0, hash: leaf };
       for (let last = subtrees.at(-1); last?.height === node.height; last = subtrees.at(-1)) {
         subtrees.pop();
         node = { height: node.height + 1, hash: joined(last.hash, node.hash) };
@@ -39,8 +39,17 @@ export function merkleTree(): MerkleTree {
   };
 }
 
-const LEAF = Buffer.of(0);
-const NODE = Buffer.of(1);
+/** The hash of a record's text, by which the next one names it, too: SHA-256 of a zero byte and the text (RFC 9162 section 2.1.1). */
+export function leafHash(text: string): Buffer {
+  return hash("sha256", `\0${text}`, "buffer");
+}
 
-const joined = (left: Buffer, right: Buffer) => digest(Buffer.concat([NODE, left, right]));
+/** 0x01 and two hashes. It is used at once and never handed out. */
+const pair = Buffer.alloc(65, 1);
+
+function joined(left: Buffer, right: Buffer): Buffer {
+  left.copy(pair, 1);
+  right.copy(pair, 33);
+  return digest(pair);
+}
 const digest = (bytes: Buffer) => hash("sha256", bytes, "buffer");

@@ -2,7 +2,7 @@
  * What of a record is about a person, encrypted with a key of that person alone: whoever destroys the key has erased it, here and in
  * each copy of the log, and the chain over the texts stays as it is (GDPR article 17; EU AI Act article 19 keeps the rest).
  */
-import { hash, randomBytes } from "node:crypto";
+import { createSecretKey, hash, randomBytes } from "node:crypto";
 import { DrawbridgeError } from "../core/errors.ts";
 import type { Records } from "../store/ports.ts";
 import { decrypted, encrypted } from "../store/sealing.ts";
@@ -61,7 +61,8 @@ export function openPersonalKeys(records: Records, master: () => Promise<Buffer>
   }
 
   function keyOf(kid: string, key: Buffer): PersonalKey {
-    return { kid, seal: (text, record) => encrypted(key, text, record) };
+    const secret = createSecretKey(key);
+    return { kid, seal: (text, record) => encrypted(secret, text, record) };
   }
 
   return {

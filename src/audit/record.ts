@@ -269,7 +269,7 @@ export interface Link {
   readonly id: string;
   /** From 0. */
   readonly n: number;
-  /** SHA-256 of the text before it in the chain, as base64url; of the first one empty. */
+  /** `leafHash` of the text before it in the chain, as base64url; of the first one empty. */
   readonly prev: string;
 }
 

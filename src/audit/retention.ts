@@ -2,11 +2,11 @@
  * What is kept, and for how long: records go when they are older than `audit.keep`, unless somebody put them on hold. What goes is
  * recorded in the log itself, so that a log from which anything else is missing does not verify.
  */
-import { hash } from "node:crypto";
 import { DrawbridgeError } from "../core/errors.ts";
 import { newId } from "../core/ids.ts";
 import type { AuditLog, Records, Retired } from "../store/ports.ts";
 import type { Journal } from "./journal.ts";
+import { leafHash } from "./merkle.ts";
 import { type Link, readRecord, type StoredRecord } from "./record.ts";
 import { readHead } from "./statements.ts";
 import { isStub, linkOf, type RetiredChain, stubHash } from "./verify.ts";
@@ -98,12 +98,12 @@ export async function retire(before: number, parts: RetentionParts): Promise<Ret
       chain.holds = true;
     } else if (!chain.holds) {
       chain.n = link.n + 1;
-      chain.prev = record === undefined ? stubHash(json) : hash("sha256", json, "base64url");
+      chain.prev = record === undefined ? stubHash(json) : leafHash(json).toString("base64url");
       chain.through = chain.n;
       retired.push({ sequence, stub: undefined });
     } else if (record !== undefined) {
       chain.through = link.n + 1;
-      retired.push({ sequence, stub: stubOf(hash("sha256", json, "base64url"), link) });
+      retired.push({ sequence, stub: stubOf(leafHash(json).toString("base64url"), link) });
     }
   }
   if (retired.length === 0) return { removed: 0, stubs: 0, held };

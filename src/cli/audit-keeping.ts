@@ -8,8 +8,8 @@ import { type Evidence, knownSigners } from "../audit/evidence.ts";
 import { exported, verifyExport } from "../audit/export.ts";
 import type { AuditRecord } from "../audit/record.ts";
 import { holds, liftHold, placeHold, retire } from "../audit/retention.ts";
-import { vouchersOf } from "../audit/signing.ts";
-import { type Verdict, verification } from "../audit/verify.ts";
+import { type Vouchers, vouchersOf } from "../audit/signing.ts";
+import { type Verdict, type VerificationOptions, verification } from "../audit/verify.ts";
 import type { Settings } from "../config/schema.ts";
 import type { JsonObject } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
@@ -47,6 +47,7 @@ export function keepingCommands(command: Command, terminal: Terminal): void {
   place(command.command("verify"))
     .description("check that nothing was changed, removed, added or moved")
     .option("--export <file>", "verify an export instead of a store; nothing else is needed for it")
+    .option("--roots", "make the Merkle roots of checkpoints again, too")
     .option("--key <file...>", "PEM file of a public key that is trusted (drawbridge audit key)")
     .addOption(new Option("--format <format>", "how to print").choices(["text", "json"]).default("text"))
     .addHelpText("after", VERIFY_HELP)
@@ -96,6 +97,7 @@ export function keepingCommands(command: Command, terminal: Terminal): void {
 interface VerifyOptions extends Place {
   readonly export?: string;
   readonly key?: readonly string[];
+  readonly roots?: true;
   readonly format: "text" | "json";
 }
 
@@ -108,11 +110,11 @@ async function verify(file: string | undefined, options: VerifyOptions, terminal
         "An export proves nothing by itself. Name the public key with --key.",
       );
     const pieces = createReadStream(resolve(terminal.cwd, options.export), { highWaterMark: 1 << 20 });
-    return tell(await verifyExport(pieces, vouchersOf(pems, "--key")), "line", options, terminal);
+    return tell(await verifyExport(pieces, vouchersOf(pems, "--key"), options), "line", options, terminal);
   }
   await withStore({ file, store: options.store, readOnly: true }, terminal, async ({ audit, records }) => {
     const vouchers = vouchersOf(pems.length > 0 ? pems : await trustedIn(records), "--key");
-    tell(await verifyLog(audit, vouchers), "record", options, terminal);
+    tell(await verifyLog(audit, vouchers, options), "record", options, terminal);
   });
 }
 
@@ -123,8 +125,8 @@ async function trustedIn(records: Store["records"]): Promise<readonly string[]> 
 }
 
 /** Heads are read first: what is written meanwhile is left out. */
-async function verifyLog(audit: AuditLog, vouchers: ReturnType<typeof vouchersOf>): Promise<Verdict> {
-  const checked = verification(vouchers);
+async function verifyLog(audit: AuditLog, vouchers: Vouchers, options: VerificationOptions): Promise<Verdict> {
+  const checked = verification(vouchers, options);
   const heads = (await audit.heads()).map(({ json }) => JSON.parse(json) as unknown);
   const through = (await audit.read({ limit: 1, newest: true }))[0]?.sequence ?? 0;
   for (let after = 0; after < through; ) {

@@ -305,7 +305,7 @@ export class CallRecord {
   }
 
   #recordOf(outcome: RecordOutcome, error: AuditRecord["error"]): AuditRecord {
-    const { auditFields, replica } = this.#parts;
+    const { replica } = this.#parts;
     const inbound = this.#inbound;
     const target = this.#target;
     const trace = this.trace;

@@ -57,6 +57,8 @@ export interface View {
   under(contract: Contract | undefined): void;
   /** Said again by the server these values are masked as they came. */
   hasPutBack(put: readonly PutBack[]): void;
+  /** True values took the place of stand-ins. */
+  readonly putBack: boolean;
   /**
    * The outcome as it may leave. `promised`: the schema that clients were shown for structured content. Rejects when what is shown
    * could not be kept; then nothing may leave.
@@ -234,6 +236,9 @@ class CallView implements View {
   }
   hasPutBack(put: readonly PutBack[]): void {
     this.#put = put;
+  }
+  get putBack(): boolean {
+    return this.#put.length > 0;
   }
 
   async outcome(outcome: Outcome, promised?: JsonObject): Promise<Outcome> {

@@ -1,5 +1,5 @@
 /** Keys that all replicas share, and what is encrypted with them before it is kept or handed to strangers. */
-import { createCipheriv, createDecipheriv, hkdfSync, randomBytes } from "node:crypto";
+import { createCipheriv, createDecipheriv, hkdfSync, type KeyObject, randomBytes, randomFillSync } from "node:crypto";
 import { DrawbridgeError } from "../core/errors.ts";
 import type { Secret } from "../core/secret.ts";
 import type { Records } from "./ports.ts";
@@ -27,15 +27,18 @@ export async function sharedKey(
   return Buffer.from(hkdfSync("sha256", stored, encryption?.reveal() ?? "", purpose, 32));
 }
 
-/** AES-256-GCM: nonce, text and tag, as base64url. Whoever decrypts must name the same `binding`. */
-export function encrypted(key: Buffer, text: string, binding: string): string {
-  const iv = randomBytes(IV_BYTES);
+/**
+ * AES-256-GCM: nonce, text and tag, as base64url. Whoever decrypts must name the same `binding`. A key that is used often is best a
+ * `KeyObject`, which takes a quarter of the time.
+ */
+export function encrypted(key: Buffer | KeyObject, text: string, binding: string): string {
+  const iv = nonce();
   const cipher = createCipheriv("aes-256-gcm", key, iv).setAAD(Buffer.from(binding));
   return Buffer.concat([iv, cipher.update(text, "utf8"), cipher.final(), cipher.getAuthTag()]).toString("base64url");
 }
 
 /** The text; undefined for everything that `encrypted` did not make with this key and binding. */
-export function decrypted(key: Buffer, encoded: string, binding: string): string | undefined {
+export function decrypted(key: Buffer | KeyObject, encoded: string, binding: string): string | undefined {
   const body = Buffer.from(encoded, "base64url");
   // Only the one spelling that we write, of several that decode to the same bytes.
   if (body.length < IV_BYTES + TAG_BYTES || body.toString("base64url") !== encoded) return undefined;
@@ -46,4 +49,17 @@ export function decrypted(key: Buffer, encoded: string, binding: string): string
   } catch {
     return undefined;
   }
+}
+
+/** Random bytes are much cheaper by the kilobyte. */
+const nonces = Buffer.alloc(IV_BYTES * 256);
+let used = nonces.length;
+
+function nonce(): Buffer {
+  if (used === nonces.length) {
+    randomFillSync(nonces);
+    used = 0;
+  }
+  used += IV_BYTES;
+  return Buffer.from(nonces.subarray(used - IV_BYTES, used));
 }

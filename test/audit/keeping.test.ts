@@ -2,6 +2,7 @@ import { describe, expect, test } from "vitest";
 import { openChain } from "../../src/audit/chain.ts";
 import { exported, verifyExport } from "../../src/audit/export.ts";
 import { openJournal } from "../../src/audit/journal.ts";
+import { leafHash } from "../../src/audit/merkle.ts";
 import { holds, liftHold, placeHold, retire } from "../../src/audit/retention.ts";
 import { signerOfSeed, vouchersOf } from "../../src/audit/signing.ts";
 import { verification } from "../../src/audit/verify.ts";
@@ -119,10 +120,9 @@ describe.each(everyStore)("in $name", ({ open }) => {
     // A hash in its place is what anybody can write.
     const [, second] = texts;
     const link = /,"chain":\{.*\}\}$/.exec(second?.json ?? "")?.[0] ?? "";
-    const { hash } = await import("node:crypto");
     const checked = verification(VOUCHERS);
     for (const { sequence, json } of texts) {
-      const stub = `{"retired":{"hash":"${hash("sha256", json, "base64url")}"}${link}`;
+      const stub = `{"retired":{"hash":"${leafHash(json).toString("base64url")}"}${link}`;
       checked.read(sequence, sequence === second?.sequence ? stub : json);
     }
     expect(checked.end(heads).problem).toMatchObject({ kind: "removed", at: second?.sequence });
