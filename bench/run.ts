@@ -12,6 +12,7 @@ import { document, markdown } from "./document.ts";
 import { type Figure, printed, type Table } from "./figures.ts";
 import { judged } from "./marks.ts";
 import { RESULTS, stopAll, stopAtExit } from "./processes.ts";
+import { audit } from "./suites/audit.ts";
 import { cold } from "./suites/cold.ts";
 import { contracts } from "./suites/contracts.ts";
 import { eras } from "./suites/eras.ts";
@@ -38,6 +39,7 @@ const SUITES: readonly Suite[] = [
   mask,
   policy,
   contracts,
+  audit,
   eras,
 ];
 const ROOT = path.resolve(import.meta.dirname, "..");

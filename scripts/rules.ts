@@ -1,11 +1,12 @@
 /** Writes `docs/rules/`: a page for each rule of `src/inspect/rules/`, from the rule itself. `node scripts/rules.ts` */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import type { JsonObject } from "../src/core/call.ts";
+import { PROBE_RULES } from "../src/check/probe/judge.ts";
+import type { ProbeRule } from "../src/check/probe/probe-rule.ts";
 import { OWASP, pointsOf } from "../src/inspect/finding.ts";
 import type { Rule } from "../src/inspect/rule.ts";
 import { HYGIENE, RULES } from "../src/inspect/rules/index.ts";
-import type { InspectedServer, SetRule } from "../src/inspect/set-rule.ts";
+import type { SetRule } from "../src/inspect/set-rule.ts";
 import { SET_RULES } from "../src/inspect/sets/index.ts";
 
 const folder = join(import.meta.dirname, "../docs/rules");
@@ -14,7 +15,7 @@ const folder = join(import.meta.dirname, "../docs/rules");
 export function rulePages(): ReadonlyMap<string, string> {
   return new Map([
     [join(folder, "README.md"), index()],
-    ...[...RULES, ...HYGIENE, ...SET_RULES].map((rule): [string, string] => [
+    ...[...RULES, ...HYGIENE, ...SET_RULES, ...PROBE_RULES].map((rule): [string, string] => [
       join(folder, `${rule.id}.md`),
       page(rule),
     ]),
@@ -44,10 +45,17 @@ ${table(HYGIENE)}
 Read from settings and from what several servers list. Rules of severity medium make no verdict.
 
 ${table(SET_RULES)}
+
+## Running servers
+
+Seen by asking: \`drawbridge check https://…/mcp\`. Examples are what the probe notes down. Rules of severity medium and lower make no
+verdict.
+
+${table(PROBE_RULES)}
 `;
 }
 
-function table(rules: readonly (Rule | SetRule)[]): string {
+function table(rules: readonly (Rule | SetRule | ProbeRule)[]): string {
   const rows = rules.map(
     ({ id, title, owasp, principle, severity, confidence }) =>
       `| [${id}](${id}.md) | ${title} | ${owasp} | ${principle} | ${severity} | ${confidence} |`,
@@ -57,8 +65,8 @@ function table(rules: readonly (Rule | SetRule)[]): string {
   );
 }
 
-function page(rule: Rule | SetRule): string {
-  const set = SET_RULES.some(({ id }) => id === rule.id);
+function page(rule: Rule | SetRule | ProbeRule): string {
+  const set = [...SET_RULES, ...PROBE_RULES].some(({ id }) => id === rule.id);
   const careless = HYGIENE.find(({ id }) => id === rule.id);
   return `# ${rule.id}
 
@@ -83,7 +91,7 @@ ${rule.good.map(example).join("\n")}
 }
 
 /** What is not seen is written as an escape: a page about hidden text hides none. */
-function example(definition: JsonObject | readonly InspectedServer[]): string {
+function example(definition: object): string {
   const text = JSON.stringify(definition).replace(
     /[\p{Cc}\p{Cf}\p{Co}\p{Default_Ignorable_Code_Point}]/gu,
     (char) => `\\u{${(char.codePointAt(0) ?? 0).toString(16)}}`,

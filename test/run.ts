@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import { bubblewrapProblem, findBubblewrap } from "./global/bubblewrap.ts";
 import { CHROMIUM_NAMES, findChromium } from "./global/chromium.ts";
-import { findPostgres, findRedis } from "./global/programs.ts";
+import { findKcat, findNats, findPostgres, findRedis } from "./global/programs.ts";
 
 const root = join(import.meta.dirname, "..");
 const ci = (process.env["CI"] ?? "") !== "" && process.env["CI"] !== "false";
@@ -112,6 +112,20 @@ const PROGRAMS: readonly Program[] = [
     debian: "redis-server",
     wanted: "redis-server or valkey-server in PATH",
     without: "tests of stores on Redis",
+  },
+  {
+    name: "kcat",
+    find: findKcat,
+    debian: "kcat",
+    wanted: "kcat in PATH",
+    without: "tests of audit sinks on Kafka",
+  },
+  {
+    name: "NATS",
+    find: findNats,
+    debian: "nats-server",
+    wanted: "nats-server in PATH",
+    without: "tests of audit sinks on NATS",
   },
   {
     name: "bubblewrap",

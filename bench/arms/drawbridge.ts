@@ -16,7 +16,7 @@ export interface DrawbridgeOptions {
   /** Told apart from other Drawbridge arms of the same suite by this. */
   readonly name: string;
   /** Whether an answer waits until its record is on disk. */
-  readonly audit: "durable" | "async";
+  readonly audit: "durable" | "async" | "off";
   /** As in the settings file: `{ url }` or `{ command }`, with whatever else a server takes. */
   readonly server: Readonly<Record<string, unknown>>;
   /** Base address of an OTLP/HTTP receiver. */
@@ -113,7 +113,7 @@ function settings(options: DrawbridgeOptions, folder: string, port: number): str
       roles: { caller: { may: ["*echo", "*block", "*elicitation"] } },
       assign: [{ role: "caller", group: "owner" }],
       limits: { perPrincipalPerMinute: 10_000_000, perToolPerMinute: 10_000_000, concurrentPerPrincipal: 100_000 },
-      audit: { commit: options.audit },
+      audit: options.audit === "off" ? { insecureOff: true } : { commit: options.audit },
       telemetry: { otlpEndpoint: options.otlp, sampleRatio: 1 },
     },
     null,

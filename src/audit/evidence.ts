@@ -55,16 +55,28 @@ export function openEvidence(parts: EvidenceParts): Evidence {
     replica,
     clock,
   });
-  const journal = openJournal({
-    log: store.audit,
-    chain,
-    settings,
-    logger,
-    clock,
-    ...(parts.clean !== undefined && { clean: parts.clean }),
-  });
+  const journal = settings.insecureOff
+    ? NO_JOURNAL
+    : openJournal({
+        log: store.audit,
+        chain,
+        settings,
+        logger,
+        clock,
+        ...(parts.clean !== undefined && { clean: parts.clean }),
+      });
   return { journal, keys, signer };
 }
+
+const nothing = async () => {};
+/** Of `audit.insecureOff`. */
+const NO_JOURNAL: Journal = {
+  append: nothing,
+  check() {},
+  pending: 0,
+  close: nothing,
+  [Symbol.asyncDispose]: nothing,
+};
 
 /** The keys that what is about persons in this store is encrypted with. */
 export function personalKeysOf(parts: Pick<EvidenceParts, "store" | "encryption">): PersonalKeys {

@@ -119,6 +119,7 @@ export async function verifyExport(
   const digest = createHash("sha256");
   let at = 0;
   let footer: Footer | undefined;
+  /** A line with its line feed, which only the last one may lack. */
   const line = (bytes: Buffer) => {
     const text = bytes.toString("latin1", 0, FOOTER.length);
     if (footer !== undefined) throw notAnExport("There is something after its last line.");
@@ -126,15 +127,15 @@ export async function verifyExport(
       footer = JSON.parse(bytes.toString("utf8")) as Footer;
       return;
     }
-    digest.update(bytes).update("\n");
-    checked.read(++at, bytes.toString("utf8"));
+    digest.update(bytes);
+    checked.read(++at, bytes.toString("utf8", 0, bytes.length - 1));
   };
   let rest: Buffer = Buffer.alloc(0);
   for await (const piece of pieces) {
     const bytes = rest.length === 0 ? piece : Buffer.concat([rest, piece]);
     let from = 0;
     for (let end = bytes.indexOf(10); end >= 0; end = bytes.indexOf(10, from)) {
-      line(bytes.subarray(from, end));
+      line(bytes.subarray(from, end + 1));
       from = end + 1;
     }
     rest = bytes.subarray(from);

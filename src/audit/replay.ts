@@ -529,7 +529,7 @@ type Assign = AssignSettings[number];
 
 /** One that gets at them in another way is noticed when it does; then no call of that caller is judged. */
 function needsClaims({ claim, when }: Assign): boolean {
-  return Object.keys(claim ?? {}).length > 0 || (when !== undefined && when.includes("claims"));
+  return Object.keys(claim ?? {}).length > 0 || when?.includes("claims") === true;
 }
 
 /** Whoever may have the role by it, if their claims are right. */
@@ -544,5 +544,5 @@ function withoutClaims({ role, user, group, client, when }: Assign): Assign {
 }
 
 function subsets<T>(of: readonly T[]): readonly (readonly T[])[] {
-  return of.reduce<readonly (readonly T[])[]>((all, one) => [...all, ...all.map((some) => [...some, one])], [[]]);
+  return Array.from({ length: 2 ** of.length }, (_, bits) => of.filter((_one, at) => (bits & (1 << at)) !== 0));
 }

@@ -1,5 +1,6 @@
 /** `audit:` in the settings file. */
 import { z } from "zod";
+import { auditExportSettings } from "./sinks/settings.ts";
 
 export const auditSettings = z
   .strictObject({
@@ -23,6 +24,10 @@ export const auditSettings = z
       .max(1_000_000)
       .default(10_000)
       .describe("Records that may wait to be written; beyond that calls are refused."),
+    insecureOff: z
+      .boolean()
+      .default(false)
+      .describe("Insecure: nothing is recorded. For measurements, and for gateways that nobody relies on."),
     keep: z
       .string()
       .regex(/^[1-9]\d{0,4}d$/, "expected days, e.g. 400d")
@@ -50,6 +55,7 @@ export const auditSettings = z
       })
       .prefault({})
       .describe("When a checkpoint is written: a signed record of all that the chain held before it."),
+    export: auditExportSettings,
   })
   .prefault({});
 export type AuditSettings = z.infer<typeof auditSettings>;

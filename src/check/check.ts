@@ -8,6 +8,7 @@ import { SET_RULES } from "../inspect/sets/index.ts";
 import { holds, type Waiver } from "./baseline.ts";
 import { fingerprintOf } from "./fingerprint.ts";
 import { type Grades, gradesOf } from "./grade.ts";
+import { PROBE_RULES } from "./probe/judge.ts";
 import type { Target } from "./targets.ts";
 
 /** A finding with what a baseline says of it. */
@@ -49,6 +50,8 @@ export interface Report {
     readonly unused: readonly Waiver[];
   };
   readonly unread: readonly { readonly server: string; readonly problem: string }[];
+  /** What a live probe could not look at, in sentences: grades say nothing of it. */
+  readonly untested: readonly string[];
 }
 
 export interface CheckOptions {
@@ -63,7 +66,10 @@ export interface CheckOptions {
 const TURN_MS = 10;
 /** What costs points and makes no verdict: careless definitions, and what sets of servers make together. */
 const CARELESS = new Set(
-  [...HYGIENE, ...SET_RULES.filter(({ severity }) => severity === "medium")].map(({ id }) => id),
+  [
+    ...HYGIENE,
+    ...[...SET_RULES, ...PROBE_RULES].filter(({ severity }) => severity !== "critical" && severity !== "high"),
+  ].map(({ id }) => id),
 );
 
 /** Judges every tool of a target, in its order. Lets other work in between strings and rules. */
@@ -88,7 +94,8 @@ export async function check(target: Target, options: CheckOptions = {}): Promise
     const all = [...findings, ...(isolate ? [] : hygiene)].map((finding) => judged(finding, server, name));
     tools.push({ index, name, server: server ?? "", verdict: verdict(all), findings: all });
   }
-  const servers = isolate ? [] : serversOf(target, inspectServers(target.servers), judged);
+  const found = isolate ? [] : [...inspectServers(target.servers), ...(target.probed ?? [])];
+  const servers = isolate ? [] : serversOf(target, found, judged);
   return {
     target: target.name,
     tools,
@@ -100,6 +107,7 @@ export async function check(target: Target, options: CheckOptions = {}): Promise
       unused: baseline.filter((one) => holds(one, day) && !used.has(one.fingerprint)),
     },
     unread: target.unread ?? [],
+    untested: target.untested ?? [],
   };
 }
 

@@ -3,6 +3,7 @@ import { type Principle, pointsOf, REVIEW_POINTS, type Severity } from "../inspe
 import { HYGIENE, RULES } from "../inspect/rules/index.ts";
 import { SET_RULES } from "../inspect/sets/index.ts";
 import type { CheckedServer, CheckedTool, Judged } from "./check.ts";
+import { PROBE_RULES } from "./probe/judge.ts";
 
 export type Grade = "A" | "B" | "C" | "D" | "F";
 
@@ -48,7 +49,7 @@ const ABOVE_WORST = 10;
 /** Two principles with an F make an F of the whole, which has at most so many points then. */
 const FAILED = 49;
 
-const ROWS = new Map([...RULES, ...HYGIENE, ...SET_RULES].map((rule) => [rule.id, rule]));
+const ROWS = new Map([...RULES, ...HYGIENE, ...SET_RULES, ...PROBE_RULES].map((rule) => [rule.id, rule]));
 const COSTS = new Map(HYGIENE.map(({ id, cost = 10 }) => [id, cost]));
 
 /** Grades what was judged. Waived findings cost nothing. A list without tools has nothing to hold against it; a server that

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import type { JsonObject } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
-import type { InspectedServer } from "../inspect/set-rule.ts";
+import type { InspectedServer, SetFinding } from "../inspect/set-rule.ts";
 
 export interface Target {
   /** What reports call it: a file, a command. */
@@ -10,6 +10,10 @@ export interface Target {
   readonly servers: readonly InspectedServer[];
   /** Servers that could not be read, and why. */
   readonly unread?: readonly { readonly server: string; readonly problem: string }[];
+  /** What was found by asking running servers. */
+  readonly probed?: readonly SetFinding[];
+  /** What could not be looked at, in sentences. */
+  readonly untested?: readonly string[];
 }
 
 /** A list of more tools than this is not read. */

@@ -22,6 +22,7 @@ import type { JsonObject, JsonValue } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import { lockPath, readLockFile } from "../gateway/lock.ts";
 import { compileExpression } from "../policy/expressions.ts";
+import type { ListName } from "../upstream/upstream.ts";
 import { type Look, openLook } from "./look.ts";
 import { Ended, EXIT } from "./main.ts";
 import { counted } from "./office.ts";
@@ -126,7 +127,7 @@ const LISTS = {
   resources: "resource",
   resourceTemplates: "resourceTemplate",
   prompts: "prompt",
-} as const;
+} as const satisfies Record<ListName, DefinitionKind>;
 
 async function definitionsOf(
   loaded: LoadedSettings,
@@ -155,9 +156,9 @@ async function definitionsOf(
     const paint = painter(terminal.stderr, terminal.env);
     if (terminal.stderr.isTTY === true) terminal.stderr.write(paint("dim", `Reading what ${server} offers …\n`));
     read.push(server);
-    for (const [list, entries] of Object.entries(await look.offered(server))) {
-      for (const value of entries) {
-        const kind = LISTS[list as keyof typeof LISTS];
+    const offered = await look.offered(server);
+    for (const [list, kind] of Object.entries(LISTS) as [ListName, DefinitionKind][]) {
+      for (const value of offered[list]) {
         const definition = readDefinition(server, kind, JSON.stringify(value));
         if (definition !== undefined) keep(definition);
       }

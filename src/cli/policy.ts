@@ -1,4 +1,4 @@
-/** `drawbridge policy`: run the cases of a policy; try one out on a running gateway. */
+/** `drawbridge policy`: run the cases of a policy; try one out on a running gateway, or on the calls of the past (`policy-replay.ts`). */
 import { dirname, resolve } from "node:path";
 import type { Command } from "commander";
 import { readPolicyCases, readPolicyFile } from "../config/policy-file.ts";
@@ -8,6 +8,7 @@ import type { TrialReport } from "../policy/trial.ts";
 import { Ended, EXIT } from "./main.ts";
 import { counted, day, table } from "./office.ts";
 import { aimedAt, callOf, type PlaceOptions, type PolicyPlace, policyPlace, principalOf } from "./policy-place.ts";
+import { defineReplay } from "./policy-replay.ts";
 import { asked } from "./servers.ts";
 import { DEFAULT_FILE } from "./store.ts";
 import { type Painter, painter, printable, type Terminal } from "./terminal.ts";
@@ -79,6 +80,7 @@ export function define(command: Command, terminal: Terminal): void {
     .option("--json", "print JSON")
     .addHelpText("after", HELP)
     .action((cases: string | undefined, options: TestOptions) => test(cases ?? DEFAULT_CASES, options, terminal));
+  defineReplay(command, terminal);
 }
 
 async function test(name: string, options: TestOptions, terminal: Terminal): Promise<void> {

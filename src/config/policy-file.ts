@@ -16,6 +16,18 @@ const MAX_FILE_CHARS = 1 << 20;
 
 /** What the file has for `shadowPolicy`, as it is written; it may be another settings file. Throws an `Error` with what is wrong. */
 export async function readPolicyFile(file: string): Promise<unknown> {
+  const whole = await readWhole(file);
+  if (whole["roles"] === undefined) throw new Error(`the file ${file} has no \`roles\``);
+  const { roles, assign } = whole;
+  return { roles, ...(assign !== undefined && { assign }) };
+}
+
+/** Whether it is a whole settings file and not a policy alone. Throws an `Error` where it cannot be read. */
+export async function isSettingsFile(file: string): Promise<boolean> {
+  return Object.hasOwn(await readWhole(file), "servers");
+}
+
+async function readWhole(file: string): Promise<Readonly<Record<string, unknown>>> {
   const text = await readFile(file, "utf8").catch((cause: unknown) => {
     throw new Error(`the file ${file} cannot be read`, { cause });
   });
@@ -24,9 +36,8 @@ export async function readPolicyFile(file: string): Promise<unknown> {
   const [mistake] = document.errors;
   if (mistake !== undefined) throw new Error(`the file ${file}: ${firstLine(mistake.message)}`);
   const whole: unknown = document.toJS({ maxAliasCount: 100 });
-  if (!isRecord(whole) || whole["roles"] === undefined) throw new Error(`the file ${file} has no \`roles\``);
-  const { roles, assign } = whole;
-  return { roles, ...(assign !== undefined && { assign }) };
+  if (!isRecord(whole)) throw new Error(`the file ${file} has no \`roles\``);
+  return whole;
 }
 
 /** Reads a file of cases. Throws `SettingsProblems` with everything that is wrong in it; `name` is what they call the file. */

@@ -175,6 +175,16 @@ export function auditLost(
 ): void {
   logger.error({ ...fields, error }, "audit records were lost");
 }
+/** Calls go on: a sink that is behind gets its records later. */
+export function sinkFailing(logger: Logger, fields: { sink: string; kind: string; problem: string }): void {
+  logger.error(fields, "an audit sink takes no records, it gets them when it does");
+}
+export function sinkRecovered(logger: Logger, fields: { sink: string; kind: string; failedForMs: number }): void {
+  logger.info(fields, "an audit sink takes records again");
+}
+export function sinkRefused(logger: Logger, fields: { sink: string; records: number; why: string }): void {
+  logger.error(fields, "an audit sink has refused records for good");
+}
 export function exportFailing(
   logger: Logger,
   fields: { endpoint: string; failures: number; dropped: number },

@@ -1,4 +1,4 @@
-/** Where the database servers of tests are installed; `npm test` and the tests look by the same functions. */
+/** Where the servers of tests are installed; `npm test` and the tests look by the same functions. */
 import { existsSync, readdirSync } from "node:fs";
 import { delimiter, join } from "node:path";
 
@@ -16,6 +16,15 @@ export function findRedis(env: Environment = process.env): string | undefined {
   return [...searchPath(env), "/usr/bin"]
     .flatMap((folder) => [join(folder, "redis-server"), join(folder, "valkey-server")])
     .find((file) => existsSync(file));
+}
+
+/** kcat, which has a cluster of Kafka in its memory (`test.mock.num.brokers`). */
+export function findKcat(env: Environment = process.env): string | undefined {
+  return [...searchPath(env), "/usr/bin"].map((folder) => join(folder, "kcat")).find((file) => existsSync(file));
+}
+
+export function findNats(env: Environment = process.env): string | undefined {
+  return [...searchPath(env), "/usr/sbin"].map((folder) => join(folder, "nats-server")).find((file) => existsSync(file));
 }
 
 function searchPath(env: Environment): string[] {

@@ -32,7 +32,10 @@ const LAYERS: Readonly<Record<string, Layer>> = {
   inspect: { folders: ["core", "contract"], packages: ["zod"] },
   check: { folders: ["core", "contract", "inspect"], packages: ["zod"] },
   mcp: { folders: ["core"], packages: ["zod", "@modelcontextprotocol/core"] },
-  audit: { folders: ["core", "observe", "net", "store", "policy"], packages: ["zod", "canonicalize"] },
+  audit: {
+    folders: ["core", "observe", "net", "store", "policy"],
+    packages: ["zod", "canonicalize", "@platformatic/kafka", "@nats-io/jetstream", "@nats-io/transport-node"],
+  },
   upstream: { folders: ["core", "observe", "net", "store", "mcp"], packages: ["zod", "undici", "openid-client"] },
   oauth: { folders: ["core", "observe", "net", "store"], packages: ["zod", "oidc-provider", "jose", "openid-client"] },
   config: {

@@ -80,7 +80,10 @@ export function follow(parts: FollowerParts): Follower {
   let sink: Sink | undefined;
   let newest = 0;
   let retryMs = 0;
+  /** Since when it does not work; said once. */
+  let failingSince: number | undefined;
 
+  const said = (text: string) => conceal(text).slice(0, MAX_PROBLEM);
   const pause = (ms: number) => sleep(ms, undefined, { signal: ending.signal, ref: false }).catch(() => {});
   /** Whoever sends shows that it lives, also while it waits for the other side. */
   const beat = setInterval(() => {
@@ -97,10 +100,12 @@ export function follow(parts: FollowerParts): Follower {
   async function run(): Promise<void> {
     while (!ending.signal.aborted) {
       try {
-        if (!cursor.held && !(draining ? false : await cursor.take())) {
+        if (!cursor.held) {
           if (draining) return;
-          await pause(TAKE_MS);
-          continue;
+          if (!(await cursor.take())) {
+            await pause(TAKE_MS);
+            continue;
+          }
         }
         const more = await deliver();
         if (!more && draining) return;
@@ -155,7 +160,8 @@ export function follow(parts: FollowerParts): Follower {
         const refused = await inTime(sink, batch);
         const { place } = cursor;
         arrived();
-        if (refused !== undefined) events.sinkRefused(logger, { sink: name, records: refused.records, why: said(refused.why) });
+        if (refused !== undefined)
+          events.sinkRefused(logger, { sink: name, records: refused.records, why: said(refused.why) });
         await cursor.write({
           sequence: batch.at(-1)?.sequence ?? place.sequence,
           sent: place.sent + batch.length,
@@ -176,7 +182,8 @@ export function follow(parts: FollowerParts): Follower {
   async function inTime(to: Sink, batch: readonly Entry[]) {
     const signal = AbortSignal.any([ending.signal, AbortSignal.timeout(SEND_MS)]);
     const { promise: aborted, reject } = Promise.withResolvers<never>();
-    const abort = () => reject(new DrawbridgeError("upstream_timeout", `There was no answer within ${SEND_MS / 1000} s.`));
+    const abort = () =>
+      reject(new DrawbridgeError("upstream_timeout", `There was no answer within ${SEND_MS / 1000} s.`));
     signal.addEventListener("abort", abort, { once: true });
     try {
       return await Promise.race([to.send(batch, signal), aborted]);
@@ -189,25 +196,23 @@ export function follow(parts: FollowerParts): Follower {
     const { place } = cursor;
     const problem = said(wordsOf(thrown));
     retryMs = retryMs === 0 ? FIRST_RETRY_MS : Math.min(retryMs * 2, LAST_RETRY_MS);
-    if (place.failingSince === undefined) events.sinkFailing(logger, { sink: name, kind, problem });
+    if (failingSince === undefined) events.sinkFailing(logger, { sink: name, kind, problem });
+    failingSince ??= place.failingSince ?? clock();
     // A store that cannot be written learns of it later.
-    cursor
-      .write({ failures: place.failures + 1, failingSince: place.failingSince ?? clock(), problem })
-      .catch(() => {});
+    cursor.write({ failures: place.failures + 1, failingSince, problem }).catch(() => {});
   }
 
   function arrived(): void {
-    const { failingSince } = cursor.place;
     retryMs = 0;
-    if (failingSince !== undefined) events.sinkRecovered(logger, { sink: name, kind, failedForMs: clock() - failingSince });
+    if (failingSince !== undefined)
+      events.sinkRecovered(logger, { sink: name, kind, failedForMs: clock() - failingSince });
+    failingSince = undefined;
   }
 
   function retryAfterOf(thrown: unknown): number {
     const asked = thrown instanceof DrawbridgeError ? (thrown.retryAfterSeconds ?? 0) * 1000 : 0;
     return Math.max(retryMs, Math.min(asked, MAX_RETRY_AFTER_MS));
   }
-
-  const said = (text: string) => conceal(text).slice(0, MAX_PROBLEM);
 
   const running = run();
   return {
@@ -229,7 +234,7 @@ export function follow(parts: FollowerParts): Follower {
     },
     async close(drainMs = 0) {
       draining = true;
-      const late = setTimeout(() => ending.abort(), drainMs);
+      const late = setTimeout(() => ending.abort(), failingSince === undefined ? drainMs : 0);
       await running;
       clearTimeout(late);
       ending.abort();

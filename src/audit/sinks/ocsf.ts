@@ -2,7 +2,7 @@
  * Records as events of the Open Cybersecurity Schema Framework 1.9. The text of the record is in `raw_data`, and the attestation of the
  * profile `record_integrity` is the hash chain over those texts: whoever has two events can check that one follows the other.
  */
-import { hash } from "node:crypto";
+import { leafHash } from "../merkle.ts";
 import type { StoredRecord } from "../record.ts";
 import type { Formatted } from "./formats.ts";
 
@@ -74,7 +74,7 @@ function attestation(json: string, { id, n, prev }: NonNullable<StoredRecord["ch
     uid: eventUid(id, n),
     authority_uid: `drawbridge:${id}`,
     chain_uid: id,
-    fingerprint: fingerprint(hash("sha256", json, "base64url")),
+    fingerprint: fingerprint(leafHash(json).toString("base64url")),
     prev_event: n === 0 ? undefined : { uid: eventUid(id, n - 1), fingerprint: fingerprint(prev) },
   };
 }
@@ -86,7 +86,7 @@ function fingerprint(value: string): Json {
     encoding_id: 3,
     encoding: "Base64URL",
     serialization_id: OTHER,
-    serialization: "drawbridge audit record (raw_data)",
+    serialization: "RFC 9162 leaf of raw_data: a byte 0x00 and its UTF-8",
     value,
   };
 }

@@ -17,7 +17,9 @@ export function stdoutSink(output: LineOutput = process.stdout): Sink {
     send: (entries, signal) =>
       new Promise((resolve, reject) => {
         signal.addEventListener("abort", () => reject(new Error("standard output takes nothing")), { once: true });
-        output.write(entries.map(({ text }) => `${text}\n`).join(""), (error) => (error ? reject(error) : resolve(undefined)));
+        output.write(entries.map(({ text }) => `${text}\n`).join(""), (error) =>
+          error ? reject(error) : resolve(undefined),
+        );
       }),
     close: async () => {},
   };

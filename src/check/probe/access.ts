@@ -26,11 +26,15 @@ export const accessRules: readonly ProbeRule[] = [
     why: "A token that is not verified is a formality: anybody writes one, for any user.",
     fix: "Verify signature, algorithm, issuer, audience and age of every token, and answer 401 invalid_token.",
     bad: [{ anonymous: REFUSED, badTokens: { "not signed (alg none)": TAKEN } }],
-    good: [{ anonymous: REFUSED, badTokens: { "made up": REFUSED, expired: REFUSED } }, { badTokens: { "made up": TAKEN }, anonymous: TAKEN }],
+    good: [
+      { anonymous: REFUSED, badTokens: { "made up": REFUSED, expired: REFUSED } },
+      { badTokens: { "made up": TAKEN }, anonymous: TAKEN },
+    ],
     find: function* ({ anonymous, badTokens = {} }): Generator<ProbeSighting> {
       // Where none is asked for, none is looked at.
       if (anonymous?.outcome === "taken") return;
-      for (const [what, attempt] of Object.entries(badTokens)) yield* taken(attempt, "/badTokens", `a token that is ${what}`);
+      for (const [what, attempt] of Object.entries(badTokens))
+        yield* taken(attempt, "/badTokens", `a token that is ${what}`);
     },
   },
   {
@@ -42,8 +46,14 @@ export const accessRules: readonly ProbeRule[] = [
     confidence: "high",
     why: "Addresses are kept in logs, histories and referrers: so is the token (RFC 6750 §5.3; MCP forbids it).",
     fix: "Take tokens in the Authorization header alone, and name `header` in bearer_methods_supported.",
-    bad: [{ tokenInAddress: TAKEN }, { resource: { place: "p", document: { bearer_methods_supported: ["header", "query"] } } }],
-    good: [{ tokenInAddress: REFUSED }, { resource: { place: "p", document: { bearer_methods_supported: ["header"] } } }],
+    bad: [
+      { tokenInAddress: TAKEN },
+      { resource: { place: "p", document: { bearer_methods_supported: ["header", "query"] } } },
+    ],
+    good: [
+      { tokenInAddress: REFUSED },
+      { resource: { place: "p", document: { bearer_methods_supported: ["header"] } } },
+    ],
     find: function* ({ tokenInAddress, resource }): Generator<ProbeSighting> {
       yield* taken(tokenInAddress, "/tokenInAddress", "a good token as ?access_token=");
       const methods = resource?.document?.["bearer_methods_supported"];
@@ -60,10 +70,13 @@ export const accessRules: readonly ProbeRule[] = [
     confidence: "high",
     why: "A page that somebody on the same network visits can speak to the server through the browser (DNS rebinding). MCP wants a foreign Origin answered with 403.",
     fix: "Compare Origin with the addresses of your own pages, and answer anything else with 403 before looking at the request.",
-    bad: [{ anonymous: TAKEN, foreignOrigin: TAKEN }, { anonymous: REFUSED, foreignOrigin: { outcome: "unclear", said: "401" } }],
+    bad: [
+      { anonymous: TAKEN, foreignOrigin: TAKEN },
+      { anonymous: REFUSED, foreignOrigin: { outcome: "taken", said: "401" } },
+    ],
     good: [{ anonymous: REFUSED, foreignOrigin: { outcome: "refused", said: "403" } }],
     find: function* ({ anonymous, foreignOrigin }): Generator<ProbeSighting> {
-      if (foreignOrigin === undefined || foreignOrigin.outcome === "refused") return;
+      if (foreignOrigin?.outcome !== "taken") return;
       const evidence = `Origin: https://attacker.example is answered ${foreignOrigin.said}, not 403`;
       // Who needs a token that the page does not have is bothered, not robbed.
       yield { where: "/foreignOrigin", evidence, severity: anonymous?.outcome === "taken" ? "high" : "low" };
@@ -81,7 +94,7 @@ export const accessRules: readonly ProbeRule[] = [
     bad: [{ local: true, anonymous: TAKEN, foreignHost: TAKEN }],
     good: [{ local: true, anonymous: REFUSED, foreignHost: { outcome: "refused", said: "403" } }],
     find: function* ({ anonymous, foreignHost, local }): Generator<ProbeSighting> {
-      if (!local || foreignHost === undefined || foreignHost.outcome === "refused") return;
+      if (!local || foreignHost?.outcome !== "taken") return;
       const evidence = `Host: attacker.example is answered ${foreignHost.said}`;
       yield { where: "/foreignHost", evidence, severity: anonymous?.outcome === "taken" ? "high" : "low" };
     },
@@ -96,7 +109,10 @@ export const accessRules: readonly ProbeRule[] = [
     why: "Access-Control-Allow-Credentials for any origin hands every visitor's session to the page they happen to look at.",
     fix: "Leave Access-Control-Allow-Credentials out: tokens are sent in a header, and need none.",
     bad: [{ preflight: { allowOrigin: "https://attacker.example", credentials: true } }],
-    good: [{ preflight: { allowOrigin: "*", credentials: false } }, { preflight: { allowOrigin: undefined, credentials: true } }],
+    good: [
+      { preflight: { allowOrigin: "*", credentials: false } },
+      { preflight: { allowOrigin: undefined, credentials: true } },
+    ],
     find: function* ({ preflight }): Generator<ProbeSighting> {
       if (preflight?.credentials === true && preflight.allowOrigin !== undefined)
         yield {
@@ -163,7 +179,8 @@ export const accessRules: readonly ProbeRule[] = [
     fix: "Verify the token of every request, and that the session is its user's.",
     bad: [{ sessionWithoutToken: TAKEN }],
     good: [{ sessionWithoutToken: REFUSED }],
-    find: ({ sessionWithoutToken }) => taken(sessionWithoutToken, "/sessionWithoutToken", "tools/list in a session, without its token"),
+    find: ({ sessionWithoutToken }) =>
+      taken(sessionWithoutToken, "/sessionWithoutToken", "tools/list in a session, without its token"),
   },
 ];
 

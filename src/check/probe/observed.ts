@@ -40,7 +40,11 @@ export interface Observed {
   readonly preflight?: { readonly allowOrigin: string | undefined; readonly credentials: boolean };
   /** A request with another server's name in `Host`. */
   readonly foreignHost?: Attempt;
-  readonly certificate?: { readonly daysLeft: number; readonly protocol: string; readonly problem?: string | undefined };
+  readonly certificate?: {
+    readonly daysLeft: number;
+    readonly protocol: string;
+    readonly problem?: string | undefined;
+  };
   /** `Strict-Transport-Security`; null: there is none. */
   readonly hsts?: string | null;
   /** Session ids that were given one after another. */

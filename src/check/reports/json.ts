@@ -1,7 +1,7 @@
 /** A report for programs. Its shape is stable: keys are added, never renamed or removed. `schema/check-report.schema.json` tells it. */
 import type { Judged, Report } from "../check.ts";
 
-export function jsonReport({ tools, servers, grades, waivers, unread }: Report): string {
+export function jsonReport({ tools, servers, grades, waivers, unread, untested }: Report): string {
   if (grades === undefined)
     return `${JSON.stringify({
       tools: tools.map(({ index, name, verdict, findings }) => ({
@@ -23,6 +23,7 @@ export function jsonReport({ tools, servers, grades, waivers, unread }: Report):
     grades,
     waivers: { used: waivers.used, expired: waivers.expired.length, unused: waivers.unused.length },
     unread,
+    untested,
   })}\n`;
 }
 

@@ -5,7 +5,7 @@ import type { Judged, Report } from "../check.ts";
 const CARELESS = new Set(HYGIENE.map(({ id }) => id));
 const MAX_ROWS = 200;
 
-export function markdownReport({ target, tools, servers, grades, waivers, unread }: Report): string {
+export function markdownReport({ target, tools, servers, grades, waivers, unread, untested }: Report): string {
   const about = [
     ...servers.map(({ name, verdict, findings }) => ({
       name: name === "" ? "the servers together" : `server ${name}`,
@@ -48,6 +48,7 @@ export function markdownReport({ target, tools, servers, grades, waivers, unread
     ...section("Suspicious", rows(false)),
     ...section("Careless", rows(true)),
     ...unread.map(({ server, problem }) => `- not read: ${cell(server)}: ${cell(problem)}`),
+    ...untested.map((what) => `- not tested: ${cell(what)}`),
     `${tools.length} tools checked, ${waivers.used} findings waived, ${waivers.expired.length} waivers expired.`,
     "",
   ].join("\n");

@@ -3,8 +3,9 @@ import { OWASP, pointsOf, type Severity } from "../../inspect/finding.ts";
 import { HYGIENE, RULES } from "../../inspect/rules/index.ts";
 import { SET_RULES } from "../../inspect/sets/index.ts";
 import type { Judged, Report } from "../check.ts";
+import { PROBE_RULES } from "../probe/judge.ts";
 
-const ALL = [...RULES, ...HYGIENE, ...SET_RULES];
+const ALL = [...RULES, ...HYGIENE, ...SET_RULES, ...PROBE_RULES];
 const INDEX = new Map(ALL.map(({ id }, index) => [id, index]));
 const LEVELS = {
   critical: "error",

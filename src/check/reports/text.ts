@@ -18,7 +18,7 @@ const MAX_NAMES = 4;
 
 /** What is careless is told by rule, not by tool: one line for many. */
 export function textReport(report: Report, paint: Paint): string {
-  const { tools, servers, waivers, unread } = report;
+  const { tools, servers, waivers, unread, untested } = report;
   const suspicious = ({ rule, waived }: Judged) => !waived && !CARELESS.has(rule);
   const listed = tools.filter(({ verdict }) => verdict !== "clean");
   const lines = [
@@ -36,6 +36,7 @@ export function textReport(report: Report, paint: Paint): string {
     ...unread.flatMap(({ server, problem }) =>
       wrapped(`not read: ${printable(server)}: ${printable(problem, 400)}`, ""),
     ),
+    ...untested.flatMap((what) => wrapped(`not tested: ${printable(what, 400)}`, "")),
     ...waivers.expired.map(({ rule, about, expires }) => `waiver expired on ${expires}: ${rule}, ${printable(about)}`),
     summary(report),
   ];

@@ -1,0 +1,153 @@
+/**
+ * What the compiler refuses, and in which words. Each problem is a type that is its own message: a declaration that has one is "not
+ * assignable to" a sentence that says what to do. What types cannot say is refused at start (`soundness.ts`).
+ */
+import type { z } from "zod";
+import type { Bounded, Described } from "./zod-words.ts";
+
+type Def<T> = T extends { readonly _zod: { readonly def: infer D } } ? D : never;
+
+/** Formats of zod whose values are short by nature. */
+type ShortFormat = "uuid" | "guid" | "date" | "time" | "datetime" | "ipv4" | "ipv6";
+/** What stands around a value and changes nothing of what it is. */
+type Wrapper = "optional" | "nullable" | "default" | "prefault" | "nonoptional" | "readonly";
+
+// ---- inputs ----
+
+type Unbounded =
+  `needs a bound: a string .max(n), .length(n), an anchored .regex(/^…$/) or z.enum([…]); a list .max(n)`;
+type FreeForm = `is free-form: give it a type of its own, or declare its fields as inputs`;
+type Nested = `is nested: an input is a primitive, an enum, a list of them, or a flat record (an object of primitives); make its inner fields inputs of their own`;
+type Undescribed = `needs .describe("…") as its last part: what it means, with an example`;
+
+/** The problem of something that must be a primitive or an enum; never when there is none. */
+type ScalarProblem<T> =
+  Def<T> extends { readonly type: Wrapper; readonly innerType: infer Inner }
+    ? ScalarProblem<Inner>
+    : Def<T> extends { readonly type: "number" | "boolean" | "enum" | "literal" | "null" }
+      ? never
+      : Def<T> extends { readonly type: "string" }
+        ? T extends Bounded
+          ? never
+          : Def<T> extends { readonly format: ShortFormat }
+            ? never
+            : Unbounded
+        : Def<T> extends { readonly type: "union"; readonly options: readonly (infer Options)[] }
+          ? Options extends unknown
+            ? ScalarProblem<Options>
+            : never
+          : Def<T> extends { readonly type: "array" | "object" | "record" | "tuple" | "map" | "set" | "intersection" }
+            ? Nested
+            : FreeForm;
+
+/** The same of a flat record or a primitive. */
+type RecordProblem<T> =
+  Def<T> extends { readonly type: "object" }
+    ? T extends z.ZodObject<infer S, infer Rest>
+      ? Rest extends z.core.$strip | z.core.$strict
+        ? { [Key in keyof S]: ScalarProblem<S[Key]> }[keyof S]
+        : FreeForm
+      : FreeForm
+    : Def<T> extends { readonly type: "record"; readonly keyType: infer Key; readonly valueType: infer Value }
+      ? Def<Key> extends { readonly type: "enum" | "literal" }
+        ? ScalarProblem<Value>
+        : FreeForm
+      : ScalarProblem<T>;
+
+type InputProblem<T> =
+  Def<T> extends { readonly type: Wrapper; readonly innerType: infer Inner }
+    ? InputProblem<Inner>
+    : Def<T> extends { readonly type: "array"; readonly element: infer Element }
+      ? RecordProblem<Element> | (T extends Bounded ? never : Unbounded)
+      : RecordProblem<T>;
+
+type IsDescribed<T> = T extends Described
+  ? true
+  : Def<T> extends { readonly type: Wrapper; readonly innerType: infer Inner }
+    ? IsDescribed<Inner>
+    : false;
+
+type InputProblems<S> = {
+  [Key in keyof S & string]: `drawbridge: input "${Key}" ${
+    | InputProblem<S[Key]>
+    | (IsDescribed<S[Key]> extends true ? never : Undescribed)}`;
+}[keyof S & string];
+
+/** `unknown` for a sound input; otherwise the problems as sentences. */
+export type CheckedInput<I> = [I] extends [z.ZodObject<infer S, infer Rest>]
+  ? Rest extends z.core.$strip | z.core.$strict
+    ? Verdict<InputProblems<S>>
+    : "drawbridge: the input takes fields that nobody declared: write z.object({…}), closed"
+  : unknown;
+
+type Verdict<Problems> = [Problems] extends [never] ? unknown : Problems;
+
+// ---- outputs ----
+
+/** The problem of anything in an answer: what may hold what nobody declared. */
+type OutputProblem<T> =
+  Def<T> extends { readonly type: Wrapper; readonly innerType: infer Inner }
+    ? OutputProblem<Inner>
+    : Def<T> extends { readonly type: "object" }
+      ? T extends z.ZodObject<infer S, infer Rest>
+        ? Rest extends z.core.$strip
+          ? { [Key in keyof S]: OutputProblem<S[Key]> }[keyof S]
+          : "may hold fields that nobody declared"
+        : never
+      : Def<T> extends { readonly type: "array"; readonly element: infer Element }
+        ? OutputProblem<Element>
+        : Def<T> extends { readonly type: "record"; readonly valueType: infer Value }
+          ? OutputProblem<Value>
+          : Def<T> extends { readonly type: "any" | "unknown" | "custom" }
+            ? "may hold anything"
+            : never;
+
+type OutputProblems<S> = {
+  [Key in keyof S & string]: `drawbridge: output "${Key}" ${OutputProblem<S[Key]>}: declare what leaves, field by field`;
+}[keyof S & string];
+
+export type CheckedOutput<O> = [O] extends [z.ZodObject<infer S, infer Rest>]
+  ? Rest extends z.core.$strip
+    ? Verdict<OutputProblems<S>>
+    : "drawbridge: the output may hold fields that nobody declared: write z.object({…}), and what is not in it is dropped"
+  : unknown;
+
+// ---- what must not be missing ----
+
+/** The five parts of a description. A model that lacks one of them guesses. */
+export interface Documentation {
+  /** What it does, in a sentence: "Shows one order: its status, items and refunds." */
+  readonly does: string;
+  /** After "Use it": "when somebody asks about an order whose number they know". */
+  readonly useWhen: string;
+  /** After "Do not use it": "to find a number; find_orders does that". */
+  readonly notWhen: string;
+  /** After "Returns": "amounts in pence and dates in ISO 8601". */
+  readonly returns: string;
+  /** After "Limits:": "one order at a time". */
+  readonly limits: string;
+}
+
+export const DOCUMENTATION = ["does", "useWhen", "notWhen", "returns", "limits"] as const satisfies readonly (keyof Documentation)[];
+
+type Lacks<D> = Exclude<keyof Documentation, { [K in keyof D]: D[K] extends "" ? never : K }[keyof D]>;
+
+export type CheckedWords<D> = [D] extends [undefined]
+  ? {
+      readonly description: "drawbridge: a description is missing: { does, useWhen, notWhen, returns, limits }";
+    }
+  : [Lacks<D>] extends [never]
+    ? unknown
+    : {
+        readonly description: {
+          [K in Lacks<D>]: `drawbridge: the description lacks "${K}": a model that is not told guesses`;
+        };
+      };
+
+export type Present<Value, Name extends string, Message extends string> = [Value] extends [undefined]
+  ? { readonly [K in Name]: Message }
+  : unknown;
+export type HasInput<I> = Present<I, "input", "drawbridge: an input is missing: z.object({…}), or z.object({}) for none">;
+export type HasOutput<O> = Present<O, "output", "drawbridge: an output is missing: z.object({…}), what of the answer leaves">;
+export type HasAccess<A> = Present<A, "access", 'drawbridge: access is missing: "read", "write" or "destructive"'>;
+export type HasTitle<T> = Present<T, "title", "drawbridge: a title is missing: what people read in place of the name">;
