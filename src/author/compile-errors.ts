@@ -68,9 +68,10 @@ type IsDescribed<T> = T extends Described
     : false;
 
 type InputProblems<S> = {
-  [Key in keyof S & string]: `drawbridge: input "${Key}" ${
-    | InputProblem<S[Key]>
-    | (IsDescribed<S[Key]> extends true ? never : Undescribed)}`;
+  [Key in keyof S & string]: Said<
+    `input "${Key}"`,
+    InputProblem<S[Key]> | (IsDescribed<S[Key]> extends true ? never : Undescribed)
+  >;
 }[keyof S & string];
 
 /** `unknown` for a sound input; otherwise the problems as sentences. */
@@ -80,6 +81,8 @@ export type CheckedInput<I> = [I] extends [z.ZodObject<infer S, infer Rest>]
     : "drawbridge: the input takes fields that nobody declared: write z.object({…}), closed"
   : unknown;
 
+/** A problem, with where it is. */
+type Said<Where extends string, Problem> = Problem extends string ? `drawbridge: ${Where} ${Problem}` : never;
 type Verdict<Problems> = [Problems] extends [never] ? unknown : Problems;
 
 // ---- outputs ----
@@ -92,18 +95,18 @@ type OutputProblem<T> =
       ? T extends z.ZodObject<infer S, infer Rest>
         ? Rest extends z.core.$strip
           ? { [Key in keyof S]: OutputProblem<S[Key]> }[keyof S]
-          : "may hold fields that nobody declared"
+          : "may hold fields that nobody declared: write z.object({…}), and what is not in it is dropped"
         : never
       : Def<T> extends { readonly type: "array"; readonly element: infer Element }
         ? OutputProblem<Element>
         : Def<T> extends { readonly type: "record"; readonly valueType: infer Value }
           ? OutputProblem<Value>
           : Def<T> extends { readonly type: "any" | "unknown" | "custom" }
-            ? "may hold anything"
+            ? "may hold anything: declare what leaves, field by field"
             : never;
 
 type OutputProblems<S> = {
-  [Key in keyof S & string]: `drawbridge: output "${Key}" ${OutputProblem<S[Key]>}: declare what leaves, field by field`;
+  [Key in keyof S & string]: Said<`output "${Key}"`, OutputProblem<S[Key]>>;
 }[keyof S & string];
 
 export type CheckedOutput<O> = [O] extends [z.ZodObject<infer S, infer Rest>]

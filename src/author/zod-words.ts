@@ -18,7 +18,6 @@ export interface Described {
 declare module "zod" {
   interface _ZodType {
     describe(description: string): this & Described;
-    meta(data: { readonly description: string; readonly [key: string]: unknown }): this & Described;
   }
   interface _ZodString<T> {
     max(maxLength: number, params?: string | z.core.$ZodCheckMaxLengthParams): this & Bounded;

@@ -24,7 +24,9 @@ export function findKcat(env: Environment = process.env): string | undefined {
 }
 
 export function findNats(env: Environment = process.env): string | undefined {
-  return [...searchPath(env), "/usr/sbin"].map((folder) => join(folder, "nats-server")).find((file) => existsSync(file));
+  return [...searchPath(env), "/usr/sbin"]
+    .map((folder) => join(folder, "nats-server"))
+    .find((file) => existsSync(file));
 }
 
 function searchPath(env: Environment): string[] {

@@ -19,8 +19,8 @@ export function kafkaSink(settings: KafkaSinkSettings, format: Format, certifica
     // Who tries again is the follower, with everything that was not acknowledged.
     retries: 0,
     connectTimeout: 5_000,
-    requestTimeout: 20_000,
-    timeout: 15_000,
+    requestTimeout: 10_000,
+    timeout: 8_000,
     ...(secure && { tls: certificates === undefined ? {} : { ca: certificates }, tlsServerName: true }),
     ...(sasl !== undefined && {
       sasl: { mechanism: sasl.mechanism, username: sasl.username, password: sasl.password.reveal() },

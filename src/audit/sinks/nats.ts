@@ -13,7 +13,7 @@ interface NatsFiles {
   readonly creds: Buffer | undefined;
 }
 
-const ACK_MS = 10_000;
+const ACK_MS = 5_000;
 
 /** It counts as sent when the stream has acknowledged it. */
 export async function natsSink(

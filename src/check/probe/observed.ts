@@ -6,6 +6,8 @@ export interface Attempt {
   readonly outcome: "refused" | "taken" | "unclear";
   /** What it answered, in a few words without secrets. */
   readonly said: string;
+  /** It was taken by the look of it; a page that a program fills may look alike. */
+  readonly unsure?: boolean;
 }
 
 /** A document that was looked for, at the first place that has one. */

@@ -27,5 +27,10 @@ export interface ProbeRule {
 
 /** A finding for an attempt that should have been refused and was taken. */
 export function* taken(attempt: Attempt | undefined, where: string, what: string): Generator<ProbeSighting> {
-  if (attempt?.outcome === "taken") yield { where, evidence: `${what}: ${attempt.said}` };
+  if (attempt?.outcome === "taken")
+    yield {
+      where,
+      evidence: `${what}: ${attempt.said}`,
+      ...(attempt.unsure === true && { confidence: "medium" as const }),
+    };
 }
