@@ -157,12 +157,18 @@ export async function replay(options: ReplayOptions): Promise<Replay> {
     listed(record, first, typeof today === "string" ? { ...record.was, roles: [] } : { roles: [], ...today });
   };
 
+  const [from, to] = [options.since, options.until].map((ms) => (ms === undefined ? undefined : new Date(ms).toISOString()));
+  const asksFor = (record: Decided | Unjudged): boolean =>
+    typeof record === "string" ||
+    (record.at >= (from ?? "") &&
+      (to === undefined || record.at < to) &&
+      (options.target === undefined || record.call.name === options.target));
   for await (const { json, sequence } of pages(options)) {
     counts.records++;
     if (counts.records % PAGE === 0) progress?.(counts.records);
     // Most records are of no decision, or can be judged by what is in clear in them.
     const record = json.includes('"decision":{') ? decidedOf(json, options) : undefined;
-    if (record === undefined) continue;
+    if (record === undefined || !asksFor(record)) continue;
     counts.calls++;
     if (typeof record !== "string") await judge(record);
     else skipped(record, idIn(json) ?? String(sequence));
@@ -193,22 +199,28 @@ function remember(examples: string[], id: string): void {
 /** `support.rules.0: may get_*` is of the role `support`. */
 const roleOf = (rule: string | undefined) => rule?.replace(/[.:].*$/s, "");
 
-async function* pages({ log, since, until, target }: ReplayOptions) {
-  const query = { limit: PAGE, since, ...(until !== undefined && { until }), ...(target !== undefined && { target }) };
+/**
+ * All records from the first that is in the span to the last one. By their sequence alone, which every store reads page after page
+ * without looking at the others again.
+ */
+async function* pages({ log, since, until }: ReplayOptions) {
+  const span = { limit: 1, since, ...(until !== undefined && { until }) };
+  const [first] = await log.read(span);
+  if (first === undefined) return;
+  const [end] = await log.read({ ...span, newest: true });
+  const last = end?.sequence ?? first.sequence;
   // The next page is read while this one is judged.
-  let coming = log.read(query);
+  let coming = log.read({ limit: PAGE, after: first.sequence - 1 });
   for (;;) {
     const page = await coming;
-    const last = page.at(-1);
-    if (last === undefined) return;
-    const more = page.length === PAGE;
-    if (more) {
-      coming = log.read({ ...query, after: last.sequence });
+    const read = page.at(-1)?.sequence ?? last;
+    if (read < last) {
+      coming = log.read({ limit: PAGE, after: read });
       // It is awaited in the next round; a failure meanwhile is not unheard.
       coming.catch(() => {});
     }
-    yield* page;
-    if (!more) return;
+    for (const record of page) if (record.sequence <= last) yield record;
+    if (read >= last) return;
   }
 }
 

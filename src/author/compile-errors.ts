@@ -12,6 +12,9 @@ type ShortFormat = "uuid" | "guid" | "date" | "time" | "datetime" | "ipv4" | "ip
 /** What stands around a value and changes nothing of what it is. */
 type Wrapper = "optional" | "nullable" | "default" | "prefault" | "nonoptional" | "readonly";
 
+/** Of an object that takes, or lets out, more than its shape. */
+type IsOpen<Rest> = Rest extends { readonly out: infer Out } ? (string extends keyof Out ? true : false) : false;
+
 // ---- inputs ----
 
 type Unbounded =
@@ -44,9 +47,9 @@ type ScalarProblem<T> =
 type RecordProblem<T> =
   Def<T> extends { readonly type: "object" }
     ? T extends z.ZodObject<infer S, infer Rest>
-      ? Rest extends z.core.$strip | z.core.$strict
-        ? { [Key in keyof S]: ScalarProblem<S[Key]> }[keyof S]
-        : FreeForm
+      ? IsOpen<Rest> extends true
+        ? FreeForm
+        : { [Key in keyof S]: ScalarProblem<S[Key]> }[keyof S]
       : FreeForm
     : Def<T> extends { readonly type: "record"; readonly keyType: infer Key; readonly valueType: infer Value }
       ? Def<Key> extends { readonly type: "enum" | "literal" }
@@ -76,9 +79,9 @@ type InputProblems<S> = {
 
 /** `unknown` for a sound input; otherwise the problems as sentences. */
 export type CheckedInput<I> = [I] extends [z.ZodObject<infer S, infer Rest>]
-  ? Rest extends z.core.$strip | z.core.$strict
-    ? Verdict<InputProblems<S>>
-    : "drawbridge: the input takes fields that nobody declared: write z.object({…}), closed"
+  ? IsOpen<Rest> extends true
+    ? "drawbridge: the input takes fields that nobody declared: write z.object({…})"
+    : Verdict<InputProblems<S>>
   : unknown;
 
 /** A problem, with where it is. */
@@ -93,9 +96,9 @@ type OutputProblem<T> =
     ? OutputProblem<Inner>
     : Def<T> extends { readonly type: "object" }
       ? T extends z.ZodObject<infer S, infer Rest>
-        ? Rest extends z.core.$strip
-          ? { [Key in keyof S]: OutputProblem<S[Key]> }[keyof S]
-          : "may hold fields that nobody declared: write z.object({…}), and what is not in it is dropped"
+        ? IsOpen<Rest> extends true
+          ? "may hold fields that nobody declared: write z.object({…}), and what is not in it is dropped"
+          : { [Key in keyof S]: OutputProblem<S[Key]> }[keyof S]
         : never
       : Def<T> extends { readonly type: "array"; readonly element: infer Element }
         ? OutputProblem<Element>
@@ -110,9 +113,9 @@ type OutputProblems<S> = {
 }[keyof S & string];
 
 export type CheckedOutput<O> = [O] extends [z.ZodObject<infer S, infer Rest>]
-  ? Rest extends z.core.$strip
-    ? Verdict<OutputProblems<S>>
-    : "drawbridge: the output may hold fields that nobody declared: write z.object({…}), and what is not in it is dropped"
+  ? IsOpen<Rest> extends true
+    ? "drawbridge: the output may hold fields that nobody declared: write z.object({…}), and what is not in it is dropped"
+    : Verdict<OutputProblems<S>>
   : unknown;
 
 // ---- what must not be missing ----
@@ -135,22 +138,15 @@ export const DOCUMENTATION = ["does", "useWhen", "notWhen", "returns", "limits"]
 
 type Lacks<D> = Exclude<keyof Documentation, { [K in keyof D]: D[K] extends "" ? never : K }[keyof D]>;
 
-export type CheckedWords<D> = [D] extends [undefined]
-  ? {
-      readonly description: "drawbridge: a description is missing: { does, useWhen, notWhen, returns, limits }";
-    }
+/** What stands for each part that was not written. */
+export type NoTitle = "drawbridge: a title is missing: what people read in place of the name";
+export type NoWords = "drawbridge: a description is missing: { does, useWhen, notWhen, returns, limits }";
+export type NoInput = "drawbridge: an input is missing: z.object({…}), or z.object({}) for none";
+export type NoOutput = "drawbridge: an output is missing: z.object({…}), what of the answer leaves";
+export type NoAccess = 'drawbridge: access is missing: "read", "write" or "destructive"';
+
+export type CheckedWords<D> = D extends string
+  ? unknown
   : [Lacks<D>] extends [never]
     ? unknown
-    : {
-        readonly description: {
-          [K in Lacks<D>]: `drawbridge: the description lacks "${K}": a model that is not told guesses`;
-        };
-      };
-
-export type Present<Value, Name extends string, Message extends string> = [Value] extends [undefined]
-  ? { readonly [K in Name]: Message }
-  : unknown;
-export type HasInput<I> = Present<I, "input", "drawbridge: an input is missing: z.object({…}), or z.object({}) for none">;
-export type HasOutput<O> = Present<O, "output", "drawbridge: an output is missing: z.object({…}), what of the answer leaves">;
-export type HasAccess<A> = Present<A, "access", 'drawbridge: access is missing: "read", "write" or "destructive"'>;
-export type HasTitle<T> = Present<T, "title", "drawbridge: a title is missing: what people read in place of the name">;
+    : { readonly [K in Lacks<D>]: `drawbridge: the description lacks "${K}": a model that is not told guesses` };

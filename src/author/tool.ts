@@ -6,10 +6,11 @@ import type {
   CheckedOutput,
   CheckedWords,
   Documentation,
-  HasAccess,
-  HasInput,
-  HasOutput,
-  HasTitle,
+  NoAccess,
+  NoInput,
+  NoOutput,
+  NoTitle,
+  NoWords,
 } from "./compile-errors.ts";
 import type { Context } from "./context.ts";
 import { declaredAt } from "./declared-at.ts";
@@ -74,31 +75,24 @@ export interface Tool extends ToolOptions {
  * anything, and a missing title, description, access, input or output do not compile; the message says what to do.
  */
 export function tool<
-  const Title extends string | undefined = undefined,
-  const Words extends Partial<Documentation> | undefined = undefined,
-  Input extends z.ZodObject | undefined = undefined,
-  Output extends z.ZodObject | undefined = undefined,
-  const Can extends Access | undefined = undefined,
+  const Title extends string = NoTitle,
+  const Words extends Partial<Documentation> | NoWords = NoWords,
+  Input extends z.ZodObject | NoInput = NoInput,
+  Output extends z.ZodObject | NoOutput = NoOutput,
+  const Can extends Access | NoAccess = NoAccess,
 >(
-  declaration: ToolOptions & {
+  declaration: ToolOptions & { readonly title: Title } & { readonly description: Words & CheckedWords<Words> } & {
+    readonly input: Input & CheckedInput<Input>;
+  } & { readonly output: Output & CheckedOutput<Output> } & { readonly access: Can } & {
     readonly name: string;
-    readonly title?: Title;
-    readonly description?: Words;
-    readonly input?: Input & CheckedInput<Input>;
-    readonly output?: Output & CheckedOutput<Output>;
-    readonly access?: Can;
     /** Gets checked arguments; of what it returns only what `output` declares leaves. */
     readonly handler: (
       args: Input extends z.ZodObject ? z.output<Input> : never,
       context: Context,
     ) => Answer<Output> | Promise<Answer<Output>>;
-  } & HasTitle<Title> &
-    CheckedWords<Words> &
-    HasInput<Input> &
-    HasOutput<Output> &
-    HasAccess<Can>,
+  },
 ): Tool {
   return { ...(declaration as unknown as Omit<Tool, "kind" | "place">), kind: "tool", place: declaredAt() };
 }
 
-type Answer<Output> = Output extends z.ZodObject ? z.input<Output> : never;
+type Answer<Output> = Output extends z.ZodObject ? z.input<Output> : unknown;

@@ -20,3 +20,8 @@ export const b12 = tool({ ...base, description, input: z.object({ q: z.record(z.
 export const b13 = tool({ ...base, description, input: z.object({ id }), output: z.looseObject({ a: z.int() }), handler: () => ({ a: 1 }) });
 export const b14 = tool({ ...base, description, output, handler: () => ({ status: "" }) });
 export const b15 = tool({ name: "a", access: "read", description, input: z.object({ id }), output, handler: () => ({ status: "" }) });
+export const g1 = tool({ ...base, description, input: z.object({ n: z.int().optional().describe("n") }), output, handler: () => ({ status: "" }) });
+export const g2 = tool({ ...base, description, input: z.object({ l: z.array(z.string().max(4)).max(3).describe("l") }), output, handler: () => ({ status: "" }) });
+export const g3 = tool({ ...base, description, input: z.object({ r: z.object({ a: z.int() }).describe("r") }), output, handler: () => ({ status: "" }) });
+export const g4 = tool({ ...base, description, input: z.object({ e: z.enum(["a","b"]).describe("e") }), output, handler: () => ({ status: "" }) });
+export const g5 = tool({ ...base, description, input: z.object({ }), output, handler: () => ({ status: "" }) });

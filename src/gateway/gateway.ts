@@ -71,7 +71,7 @@ import { openServed } from "./served.ts";
 import { openSessions } from "./sessions.ts";
 import { type Changing, callerIn, openStreams } from "./streams.ts";
 import { openTasks, type Tasks } from "./tasks.ts";
-import { openUnfinished } from "./unfinished.ts";
+import { LEASE_MS, openUnfinished } from "./unfinished.ts";
 import { connectedCredentials, upstreamCredentials } from "./upstream-credentials.ts";
 
 export interface ServedServer {
@@ -109,6 +109,8 @@ export interface StartOptions {
   readonly logger?: Logger;
   /** Where log lines go when there is no `logger`, without the secrets of the settings. Default: stderr. */
   readonly logTo?: LogStream;
+  /** How long a gateway that says nothing is believed to be there, until another undoes what its tools with steps began. */
+  readonly leaseMs?: number;
 }
 
 /** Starts a gateway. Resolves when it listens; upstreams may still be starting. Rejects with `DrawbridgeError` and leaves nothing behind. */
@@ -117,6 +119,7 @@ export async function startGateway({
   environment,
   logger,
   logTo = process.stderr,
+  leaseMs = LEASE_MS,
 }: StartOptions): Promise<RunningGateway> {
   const { settings } = loaded;
   const conceal = openConcealer();
@@ -130,7 +133,7 @@ export async function startGateway({
     });
   const undo: (() => Promise<unknown> | unknown)[] = [];
   try {
-    return await start({ loaded, environment, log, conceal, scrubber, undo });
+    return await start({ loaded, environment, log, conceal, scrubber, leaseMs, undo });
   } catch (error) {
     for (const step of undo.toReversed()) {
       try {
@@ -149,11 +152,12 @@ interface Start {
   readonly log: Logger;
   readonly conceal: Concealer;
   readonly scrubber: Scrubber;
+  readonly leaseMs: number;
   /** What to do, last first, when the start fails half-way. */
   readonly undo: (() => Promise<unknown> | unknown)[];
 }
 
-async function start({ loaded, environment, log, conceal, scrubber, undo }: Start): Promise<RunningGateway> {
+async function start({ loaded, environment, log, conceal, scrubber, leaseMs, undo }: Start): Promise<RunningGateway> {
   const { settings, folder } = loaded;
   const version = await ownVersion();
   const replica = newId();
@@ -405,10 +409,12 @@ async function start({ loaded, environment, log, conceal, scrubber, undo }: Star
   });
   tasking = tasks;
   undo.push(() => tasks.close());
+  const encryption = settings.tokens.keyEncryptionSecret;
   const outcomes = openOutcomeTools({
     parts: () => parts,
-    unfinished: openUnfinished({ records: store.records, encryption: settings.tokens.keyEncryptionSecret, log }),
+    unfinished: openUnfinished({ records: store.records, encryption, log, leaseMs }),
     log,
+    everyMs: leaseMs / 2,
   });
   undo.push(() => outcomes.close(AbortSignal.abort()));
   let approvalRules = compileApprovals(settings.approvals);

@@ -9,10 +9,11 @@ import { Secret } from "../core/secret.ts";
 import { compileMasker, type Masked, type Masker, type PutBack, type Shape, type Viewer } from "../mask/masker.ts";
 import { type Action, type MaskSettings, maskSettings } from "../mask/settings.ts";
 import { asksMore } from "../mcp/interaction.ts";
-import { isObject, memberTexts, objectText } from "../mcp/json-text.ts";
+import { isObject } from "../mcp/json-text.ts";
 import type { Records } from "../store/ports.ts";
+import { type Inspection, type ReadAnswer, unread } from "./inspection.ts";
+import { asPromised } from "./masking/as-promised.ts";
 import { withoutEchoes, withoutEchoesInText } from "./masking/echoes.ts";
-import { fitted } from "./masking/fitting.ts";
 import { maskedUri, shapeOfErrorData, shapeOfNotification, shapeOfQuestion, shapeOfResult } from "./masking/shapes.ts";
 
 /** `mask:` as it is written; undefined when it is not. */
@@ -50,6 +51,10 @@ export interface Masking {
 
 /** What one caller may see of one call, and what of it was masked. */
 export interface View {
+  /** What is called, by the name that clients use. */
+  about(name: string): void;
+  /** Looks for instructions in what servers say, before it is masked. */
+  readonly read: ReadAnswer;
   /** Of all that was masked so far. */
   readonly counts: Counts;
   /** The contract of what is called: its fields count, too. */
@@ -66,6 +71,7 @@ export interface View {
   outcome(outcome: Outcome, promised?: JsonObject): Promise<Outcome>;
   /** `params` of a notification, as JSON text. Stand-ins are redacted there. */
   said(params: string): string;
+  /** Throws `upstream_failed` for a question that is withheld. */
   question(question: Question): Question;
   text(text: string): string;
 }
@@ -78,6 +84,8 @@ export interface MaskingOptions {
   readonly rolesOf: (by: Principal) => readonly string[];
   /** Hears of each value that was masked in what leaves. */
   readonly counted: (counts: Counts) => void;
+  /** Looks through what servers say on the way. Default: nothing does. */
+  readonly inspection?: Inspection;
   /** Takes secrets that the gateway knows out of what is written down. */
   readonly conceal?: (text: string) => string;
 }
@@ -106,7 +114,7 @@ interface Current {
 const MAX_DEFINED = 5_000;
 
 export function openMasking(options: MaskingOptions): Masking {
-  const { records, rolesOf, counted, conceal = (text) => text } = options;
+  const { records, rolesOf, counted, inspection, conceal = (text) => text } = options;
   const key = new Secret(options.key.toString("base64url"));
   const viewers = new WeakMap<Principal, Viewer>();
 
@@ -166,7 +174,7 @@ export function openMasking(options: MaskingOptions): Masking {
   };
 
   return {
-    viewOf: (by) => new CallView(viewerOf(by), masksOf, counted),
+    viewOf: (by) => new CallView(viewerOf(by), masksOf, counted, inspection?.read() ?? unread()),
     recorded: (json, contract) => writtenDown(json, contract, () => undefined),
     recordedResult: (json, contract) =>
       writtenDown(json, contract, (value, text) => (isObject(value) ? shapeOfResult(value, text) : undefined)),
@@ -212,6 +220,7 @@ function restoresOf(contract: Contract | undefined): boolean | readonly string[]
 const MAY_HOLD = /@masked\.example|@[a-km-z2-9]{16}\]|\+999|9999|XX\d\d|2[45]\d\.|2001:db8|8\d{15}|\\[u/]/;
 
 class CallView implements View {
+  readonly read: ReadAnswer;
   readonly #viewer: Viewer;
   readonly #masksOf: (contract: Contract | undefined) => Masks;
   readonly #counted: (counts: Counts) => void;
@@ -219,12 +228,21 @@ class CallView implements View {
   #put: readonly PutBack[] = [];
   #counts: Record<string, number> | undefined;
 
-  constructor(viewer: Viewer, masksOf: (contract: Contract | undefined) => Masks, counted: (counts: Counts) => void) {
+  constructor(
+    viewer: Viewer,
+    masksOf: (contract: Contract | undefined) => Masks,
+    counted: (counts: Counts) => void,
+    read: ReadAnswer,
+  ) {
+    this.read = read;
     this.#viewer = viewer;
     this.#masksOf = masksOf;
     this.#counted = counted;
   }
 
+  about(name: string): void {
+    this.read.name = name;
+  }
   get counts(): Counts {
     return this.#counts ?? {};
   }
@@ -259,17 +277,17 @@ class CallView implements View {
     } else {
       const shape = shapeOfResult(outcome.value, text);
       const result = this.#inJson(take(masker.json(outcome.result, this.#viewer, shape)));
-      made = result === outcome.result ? outcome : await asPromised(outcome, result, promised);
+      made = result === outcome.result ? outcome : await asPromised(outcome, result, promised, WITHHELD);
     }
     if (kept.length > 0) await Promise.all(kept);
     return made;
   }
 
   said(params: string): string {
-    return this.#said(params, (value) => shapeOfNotification(value));
+    return this.#said(this.read.said(params), (value) => shapeOfNotification(value));
   }
   question({ method, params }: Question): Question {
-    return { method, params: this.#said(params, (value, text) => shapeOfQuestion(value, text)) };
+    return { method, params: this.#said(this.read.question(params), (value, text) => shapeOfQuestion(value, text)) };
   }
   text(text: string): string {
     const { said } = this.#masksOf(this.#contract);
@@ -302,50 +320,6 @@ class CallView implements View {
     this.#counted(counts);
     return text;
   }
-}
-
-/** A masked result, whose structured content still fits what clients were shown, also where its text repeats it. */
-async function asPromised(
-  { result: original, value }: Outcome & { readonly kind: "result" },
-  result: string,
-  promised: JsonObject | undefined,
-): Promise<Outcome> {
-  const before = promised && value["structuredContent"] !== undefined ? memberTexts(original) : undefined;
-  const members = before && memberTexts(result);
-  const [content, masked] = [before?.get("structuredContent"), members?.get("structuredContent")];
-  if (promised === undefined || content === undefined || masked === undefined || content === masked)
-    return resultOf(result);
-  const fitting = await fitted(promised, content, masked);
-  if (fitting === undefined) {
-    const withheld: JsonObject = { content: [{ type: "text", text: WITHHELD }], isError: true };
-    return { kind: "result", result: JSON.stringify(withheld), value: withheld };
-  }
-  if (fitting === masked) return resultOf(result);
-  members?.set("structuredContent", fitting);
-  const blocks = value["content"];
-  const shown = (JSON.parse(result) as JsonObject)["content"];
-  if (Array.isArray(blocks) && Array.isArray(shown)) {
-    const whole = JSON.stringify(value["structuredContent"]);
-    const repeated = shown.map((block: JsonValue, index) => {
-      const text = (blocks[index] as JsonObject | undefined)?.["text"];
-      return isObject(block) && typeof text === "string" && sameJson(text, whole) ? { ...block, text: fitting } : block;
-    });
-    members?.set("content", JSON.stringify(repeated));
-  }
-  return resultOf(objectText(members ?? new Map()));
-}
-
-function sameJson(text: string, whole: string): boolean {
-  if (!/^\s*[[{]/.test(text)) return false;
-  try {
-    return JSON.stringify(JSON.parse(text)) === whole;
-  } catch {
-    return false;
-  }
-}
-
-function resultOf(result: string): Outcome {
-  return { kind: "result", result, value: JSON.parse(result) as JsonObject };
 }
 
 // ---- settings ----

@@ -72,7 +72,7 @@ interface Stored {
 }
 
 const KIND = "unfinished";
-const LEASE_MS = 30_000;
+export const LEASE_MS = 30_000;
 /** What is added to it, because clocks of replicas differ. */
 const SKEW = 1 / 3;
 const PAGE = 100;

@@ -81,7 +81,7 @@ export async function startNats(authorization = ""): Promise<NatsServer> {
   const start = async () => {
     await writeFile(
       file,
-      `host: "127.0.0.1"\nport: ${port}\njetstream { store_dir: "${folder}/data", sync_interval: "1s" }\n${authorization}\n`,
+      `host: "127.0.0.1"\nport: ${port}\njetstream { store_dir: "${folder}/data" }\n${authorization}\n`,
     );
     child = spawn(findNats() ?? "", ["-c", file], { stdio: ["ignore", "ignore", "pipe"] });
     port = Number(

@@ -30,9 +30,10 @@ async function underLoad(log: SinkLog, during: () => Promise<void>): Promise<voi
   let over = false;
   const writing = (async () => {
     while (!over) {
-      await log.write(20);
-      await other(20);
-      await new Promise((resolve) => setTimeout(resolve, 20));
+      await log.write(4);
+      await other(4);
+      // The cluster of kcat keeps no more than 5 MB of a partition.
+      await new Promise((resolve) => setTimeout(resolve, 60));
     }
   })();
   try {
@@ -121,37 +122,27 @@ describe.skipIf(findKcat() === undefined)("Kafka", () => {
     await expectWhole(log, (await kafka.messages()).map(fromKafka));
   });
 
-  test("that is gone under load is behind until there is another, which the settings name by then", async () => {
+  test("that is gone under load is behind until the settings name another, which has what the first one had not", async () => {
     const log = sinkLog();
-    let sinks: Sinks | undefined;
-    const before = await startKafka();
     const settings = (place: string) => [{ kafka: { brokers: [place], topic: "audit" } }];
-    let got: Message[] = [];
+    const before = await startKafka();
+    const sinks = started(log, settings(before.place));
     await underLoad(log, async () => {
-      sinks = started(log, settings(before.place));
-      await until(() => (sinks?.state()[0]?.sent ?? 0) > 0, "some were sent");
-      before.freeze();
-      await until(() => (sinks?.state()[0]?.failures ?? 0) > 0, "it hangs");
-      before.thaw();
-      got = [...(await before.messages())];
-      const { sequence = 0 } = sinks.state()[0] ?? {};
+      await until(() => (sinks.state()[0]?.sent ?? 0) > 0, "some were sent");
       await before[Symbol.asyncDispose]();
-      await until(() => (sinks?.state()[0]?.behind ?? 0) > 0, "it is behind");
-      expect(sequence).toBeGreaterThan(0);
+      await until(() => (sinks.state()[0]?.failures ?? 0) > 1, "it is gone");
+      await until(() => (sinks.state()[0]?.behind ?? 0) > 0, "it is behind");
     });
-    if (sinks === undefined) throw new Error("no sinks");
+    const { sequence = 0 } = sinks.state()[0] ?? {};
     await using after = await startKafka();
     await sinks.apply(auditExportSettings.parse(settings(after.place)), () => false);
     await caughtUp(log, sinks);
-    const texts = new Set([...got, ...(await after.messages())].map(({ value }) => value));
-    const missing = (await log.texts()).filter((text) => !texts.has(text));
-    // What was taken between the last look and the end is gone with the broker, not with the sink.
-    const known = new Set((await after.messages()).map(({ value }) => value));
-    expect((await log.texts()).slice(-known.size).every((text) => known.has(text))).toBe(true);
-    expect(missing.every((text) => !known.has(text))).toBe(true);
+    const wanted = (await log.texts()).slice(sequence);
+    expect(wanted.length).toBeGreaterThan(0);
+    expect(new Set((await after.messages()).map(({ value }) => value))).toEqual(new Set(wanted));
   });
 
-  test("gets CloudEvents and OCSF as they are called", async () => {
+  test("gets CloudEvents as what they are", async () => {
     await using kafka = await startKafka();
     const log = sinkLog();
     await log.write(2);

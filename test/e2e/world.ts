@@ -36,6 +36,7 @@ export async function world(
     load = (raw) => settleSettings(raw, folder, { env: environment }),
     wait = true,
     logTo,
+    leaseMs,
   }: {
     logger?: Logger;
     /** In place of a logger. */
@@ -46,6 +47,8 @@ export async function world(
     load?: (raw: Record<string, unknown>) => Promise<LoadedSettings>;
     /** False: not until the servers were read. */
     wait?: boolean;
+    /** After which what a dead gateway's tools with steps began is undone. */
+    leaseMs?: number;
   } = {},
 ): Promise<World> {
   const loaded = await load({
@@ -59,6 +62,7 @@ export async function world(
     settings: loaded,
     environment,
     ...(logTo === undefined ? { logger } : { logTo }),
+    ...(leaseMs !== undefined && { leaseMs }),
   });
   const origin = new URL(gateway.url).origin;
   const browser = new CookieBrowser(origin);

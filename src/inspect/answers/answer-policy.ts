@@ -6,7 +6,7 @@ import { readable } from "./encoded.ts";
 import { inspecting, type TextFinding } from "./inspect-text.ts";
 import { mayHide, removals, removing } from "./invisible.ts";
 import { compileLinks, type LinkEdit, type LinkRules } from "./links.ts";
-import { labelled, refused } from "./notice.ts";
+import { refused, withNotice } from "./notice.ts";
 import { triggers } from "./triggers.ts";
 
 /** What kind of thing answered; `error`, `log` and `progress` are the JSON text of an error or of a notification's `params`. */
@@ -18,6 +18,8 @@ export interface AnswerPlace {
   readonly name: string;
   /** Whether structured content, as JSON text, keeps its promise. When it did and does no more, the answer is withheld. */
   readonly stillValid?: (structuredContent: string) => boolean;
+  /** False: what is labelled gets no notice, because whoever asks adds it later (`withNotice`). */
+  readonly notice?: boolean;
 }
 
 export interface AnswerFinding extends TextFinding {
@@ -150,7 +152,7 @@ function* inspected(text: string, place: AnswerPlace, plan: Plan): Generator<voi
   const shown = findings.filter(({ action }) => action === "label");
   if (shown.length > 0) pass.counts["labelled"] = shown.length;
   return {
-    text: shown.length > 0 ? labelled(changed, place, shown) : changed,
+    text: shown.length > 0 && place.notice !== false ? withNotice(changed, place, shown) : changed,
     findings,
     counts: pass.counts,
     withheld: undefined,
@@ -160,6 +162,14 @@ function* inspected(text: string, place: AnswerPlace, plan: Plan): Generator<voi
 function withheld(pass: Pass, place: AnswerPlace, finding: TextFinding | undefined): InspectedAnswer {
   const { text, message } = refused(place, finding);
   return { text, findings: pass.findings, counts: { withheld: 1 }, withheld: message };
+}
+
+/** What the protocol has as an address is no link in a text: a client asks for it by just that name. */
+function isAddress(path: Path | undefined): boolean {
+  if (path?.step !== "uri" && path?.step !== "url") return false;
+  let top: Path = path;
+  while (top.above !== undefined) top = top.above;
+  return top.step !== "structuredContent";
 }
 
 const ENCODED_RUN = /[A-Za-z0-9+/_-]{32}|(?:%[0-9a-f]{2}[\w.~-]{0,3}){4}|(?:[0-9a-f]{2}[ ,:]){12}/i;
@@ -242,7 +252,8 @@ function* stringEdits(
   };
   if (pass.plan.invisible)
     for (const { start, end } of yield* removing(text)) clean({ start, end, text: "" }, "invisible");
-  if (pass.plan.links !== undefined) for (const { kind, ...edit } of yield* pass.plan.links(text)) clean(edit, kind);
+  if (pass.plan.links !== undefined && !(depth === 0 && isAddress(path)))
+    for (const { kind, ...edit } of yield* pass.plan.links(text)) clean(edit, kind);
   // Of those that overlap the longer goes first and stands: what nobody sees within an address goes with the address.
   return edits.length === notes.length
     ? edits

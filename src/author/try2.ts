@@ -1,0 +1,10 @@
+import { z } from "zod";
+import { tool } from "./tool.ts";
+const description = { does: "Shows one order.", useWhen: "x", notWhen: "y", returns: "z", limits: "one" } as const;
+const base = { name: "a", title: "A", access: "read" } as const;
+const output = z.object({ status: z.string() });
+const id = z.string().regex(/^ORD-[0-9]{6}$/).describe("The number.");
+export const g6 = tool({ ...base, description, input: z.object({ items: z.array(z.object({ sku: z.string().max(5), q: z.int() })).max(5).describe("items") }), output, handler: () => ({ status: "" }) });
+export const g7 = tool({ ...base, description, input: z.object({ id, n: z.int().optional().describe("n"), e: z.enum(["a","b"]).describe("e")}), output, handler: () => ({ status: "" }) });
+export const g8 = tool({ ...base, description, input: z.object({ id }), output, handler: ({ id }) => ({ status: id }) });
+export const g9 = tool({ ...base, description, input: z.object({ r: z.record(z.enum(["a","b"]), z.int()).describe("e"), d: z.string().max(4).default("x").describe("d"), m: z.string().max(4).describe("x").nullable(), un: z.union([z.int(), z.boolean()]).describe("u"), dt: z.iso.date().describe("d"), uu: z.uuid().describe("d"), em: z.email().max(50).describe("e") }), output: z.object({ a: z.array(z.object({ b: z.string().nullable() })) }), handler: ({ d }) => ({ a: [{ b: d }] }) });
