@@ -12,6 +12,7 @@ import { type Journal, openJournal } from "./journal.ts";
 import { openPersonalKeys, type PersonalKeys } from "./personal.ts";
 import type { AuditSettings } from "./settings.ts";
 import { type Signer, signerOfPem, signerOfSeed } from "./signing.ts";
+import { openSpill } from "./spill.ts";
 
 export interface EvidenceParts {
   readonly store: Pick<Store, "audit" | "records">;
@@ -25,6 +26,8 @@ export interface EvidenceParts {
   /** Takes out of a record's texts what must be in none. */
   readonly clean?: (text: string) => string;
   /** `one that is known`: a key that no gateway of this store has signed with is refused, since it was made of the wrong secret. */
+  /** Where records go while the store cannot be written, if the settings say so (`whenUnavailable`). */
+  readonly spillFolder?: string;
   readonly signsAs?: "any key" | "one that is known";
   readonly clock?: Clock;
 }
@@ -40,7 +43,14 @@ export interface Evidence {
 export function openEvidence(parts: EvidenceParts): Evidence {
   const { store, settings, logger, replica } = parts;
   const clock = parts.clock ?? systemClock;
-  const keys = personalKeysOf(parts);
+  const spill =
+    settings.whenUnavailable === "spill" && parts.spillFolder !== undefined
+      ? openSpill({ store, folder: parts.spillFolder, maxBytes: settings.spillMaxBytes, logger, clock })
+      : undefined;
+  const keys = personalKeysOf({
+    ...parts,
+    store: { ...store, ...(spill !== undefined && { records: spill.records }) },
+  });
   const signer = once(async () => {
     const made = await signerFor(parts);
     await announce(made, parts);
@@ -48,7 +58,7 @@ export function openEvidence(parts: EvidenceParts): Evidence {
   });
   const chain = openChain({
     signer,
-    log: store.audit,
+    log: spill ?? store.audit,
     keys: settings.erasable ? keys : undefined,
     checkpointRecords: settings.checkpoint.records,
     checkpointMs: settings.checkpoint.seconds * 1000,
@@ -58,7 +68,7 @@ export function openEvidence(parts: EvidenceParts): Evidence {
   const journal = settings.insecureOff
     ? NO_JOURNAL
     : openJournal({
-        log: store.audit,
+        log: spill ?? store.audit,
         chain,
         settings,
         logger,

@@ -25,7 +25,7 @@ export interface Journal extends AsyncDisposable {
 }
 
 export interface JournalParts {
-  readonly log: Pick<AuditLog, "append">;
+  readonly log: Pick<AuditLog, "append"> & { close?(): Promise<void> };
   readonly chain: Chain;
   /** Takes out of a record's texts what must be in none, such as the secrets of the settings. */
   readonly clean?: (text: string) => string;
@@ -187,7 +187,9 @@ export function openJournal(parts: JournalParts): Journal {
     ending.resolve();
     goOn();
     await writing;
-    if (pending === 0) return seal();
+    if (pending === 0) await seal();
+    await log.close?.();
+    if (pending === 0) return;
     events.auditLost(logger, { records: pending, first: waiting[0]?.drafts[0]?.row.id }, failure?.error);
     throw unavailable(`${pending} records could not be written before the end`, failure?.error);
   }

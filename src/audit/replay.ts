@@ -143,7 +143,6 @@ export async function replay(options: ReplayOptions): Promise<Replay> {
       rows.set(key, tally);
     }
     tally.calls++;
-    // Several replicas write into one log, so its order is not that of the clock.
     if (record.at < tally.first) tally.first = record.at;
     if (record.at > tally.last) tally.last = record.at;
     remember(tally.examples, record.id);
@@ -157,18 +156,13 @@ export async function replay(options: ReplayOptions): Promise<Replay> {
     listed(record, first, typeof today === "string" ? { ...record.was, roles: [] } : { roles: [], ...today });
   };
 
-  const [from, to] = [options.since, options.until].map((ms) => (ms === undefined ? undefined : new Date(ms).toISOString()));
-  const asksFor = (record: Decided | Unjudged): boolean =>
-    typeof record === "string" ||
-    (record.at >= (from ?? "") &&
-      (to === undefined || record.at < to) &&
-      (options.target === undefined || record.call.name === options.target));
+  const wanted = wantedBy(options);
   for await (const { json, sequence } of pages(options)) {
     counts.records++;
     if (counts.records % PAGE === 0) progress?.(counts.records);
     // Most records are of no decision, or can be judged by what is in clear in them.
-    const record = json.includes('"decision":{') ? decidedOf(json, options) : undefined;
-    if (record === undefined || !asksFor(record)) continue;
+    const record = json.includes('"decision":{') ? decidedOf(json, options, wanted) : undefined;
+    if (record === undefined) continue;
     counts.calls++;
     if (typeof record !== "string") await judge(record);
     else skipped(record, idIn(json) ?? String(sequence));
@@ -239,8 +233,20 @@ interface Decided {
   readonly facts: Pick<CallFacts, "method" | "scope">;
 }
 
-/** Undefined: no policy decided about it. */
-function decidedOf(json: string, { asked }: ReplayOptions): Decided | Unjudged | undefined {
+/** Several replicas write into one log, so records of the span may have others between them. */
+function wantedBy({ since, until, target }: ReplayOptions): (record: StoredRecord) => boolean {
+  const from = new Date(since).toISOString();
+  const to = until === undefined ? undefined : new Date(until).toISOString();
+  return ({ at, call }) =>
+    at >= from && (to === undefined || at < to) && (target === undefined || call?.name === target);
+}
+
+/** Undefined: no policy decided about it, or it is not `wanted`. */
+function decidedOf(
+  json: string,
+  { asked }: ReplayOptions,
+  wanted: (record: StoredRecord) => boolean,
+): Decided | Unjudged | undefined {
   let record: StoredRecord;
   try {
     record = readRecordNow(json, () => undefined);
@@ -248,7 +254,7 @@ function decidedOf(json: string, { asked }: ReplayOptions): Decided | Unjudged |
     return "unreadable";
   }
   const { id, at, durationMs, kind, principal, call, decision, policy } = record;
-  if (kind !== "call" || decision === undefined) return undefined;
+  if (kind !== "call" || decision === undefined || !wanted(record)) return undefined;
   if (principal === undefined || call === undefined) return "unreadable";
   const facts = asked(call.method);
   if (facts === undefined) return undefined;

@@ -58,6 +58,8 @@ export interface RetentionParts {
   readonly journal: Pick<Journal, "append">;
   readonly replica: string;
   readonly clock: () => number;
+  /** The greatest number of the log that may go; what comes after it is still to be sent somewhere. Default: all of them. */
+  readonly notBeyond?: () => Promise<number>;
 }
 
 const PAGE = 1000;
@@ -80,12 +82,13 @@ interface Remaining {
  * recorded before it goes: what an interrupted run has left is taken by the next one.
  */
 export async function retire(before: number, parts: RetentionParts): Promise<Retirement> {
-  const { log, records, journal, replica, clock } = parts;
+  const { log, records, journal, replica, clock, notBeyond } = parts;
+  const last = (await notBeyond?.()) ?? Number.POSITIVE_INFINITY;
   const inForce = await holds(records);
   const chains = new Map<string, Remaining>();
   const retired: Retired["records"][number][] = [];
   let held = 0;
-  for await (const { sequence, json, record } of oldest(log, before)) {
+  for await (const { sequence, json, record } of oldest(log, before, last)) {
     const link = linkOf(json);
     if (link === undefined) {
       retired.push({ sequence, stub: undefined });
@@ -174,13 +177,13 @@ const DAY_MS = 86_400_000;
 const LOOK_MS = 3_600_000;
 
 /** Records that began before a moment, from the first of the log to the first that did not. Of a stub there is no record. */
-async function* oldest(log: Pick<AuditLog, "read">, before: number) {
+async function* oldest(log: Pick<AuditLog, "read">, before: number, last: number) {
   let after = 0;
   for (let looked = 0; looked < MAX_RECORDS; looked += PAGE) {
     const page = await log.read({ limit: PAGE, after });
     for (const { sequence, json } of page) {
       const record = isStub(json) ? undefined : await readRecord(json);
-      if (record !== undefined && Date.parse(record.at) >= before) return;
+      if (sequence > last || (record !== undefined && Date.parse(record.at) >= before)) return;
       yield { sequence, json, record };
       after = sequence;
     }

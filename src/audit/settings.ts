@@ -24,6 +24,23 @@ export const auditSettings = z
       .max(1_000_000)
       .default(10_000)
       .describe("Records that may wait to be written; beyond that calls are refused."),
+    whenUnavailable: z
+      .enum(["refuse", "spill"])
+      .default("refuse")
+      .describe(
+        "What happens while the log cannot be written. `refuse`: nothing is permitted. `spill`: records go to files, each on disk before its answer leaves, and from there into the log when it can be written; calls are refused when that does not work either.",
+      ),
+    spillFolder: z
+      .string()
+      .min(1)
+      .optional()
+      .describe("Where those files are. Default: beside an SQLite store, or .drawbridge beside the settings file."),
+    spillMaxBytes: z
+      .int()
+      .min(1 << 16)
+      .max(2 ** 40)
+      .default(2 ** 30)
+      .describe("How large those files may be together."),
     insecureOff: z
       .boolean()
       .default(false)

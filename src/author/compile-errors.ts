@@ -2,15 +2,26 @@
  * What the compiler refuses, and in which words. Each problem is a type that is its own message: a declaration that has one is "not
  * assignable to" a sentence that says what to do. What types cannot say is refused at start (`soundness.ts`).
  */
-import type { z } from "zod";
 import type { Bounded, Described } from "./zod-words.ts";
 
-type Def<T> = T extends { readonly _zod: { readonly def: infer D } } ? D : never;
+/** What is no schema has the type of none: `never` would match every row below, and go round for ever. */
+type Def<T> = [T] extends [{ readonly _zod: { readonly def: infer D } }] ? D : { readonly type: "none" };
 
 /** Formats of zod whose values are short by nature. */
 type ShortFormat = "uuid" | "guid" | "date" | "time" | "datetime" | "ipv4" | "ipv6";
 /** What stands around a value and changes nothing of what it is. */
 type Wrapper = "optional" | "nullable" | "default" | "prefault" | "nonoptional" | "readonly";
+
+/**
+ * `z.ZodObject` by what of it counts here: comparing whole classes of zod costs the compiler more than it allows itself for objects
+ * in lists.
+ */
+export interface AnyObject {
+  readonly _zod: { readonly def: { readonly type: "object" }; readonly input: unknown; readonly output: unknown };
+}
+interface ObjectOf<Shape, Rest> {
+  readonly _zod: { readonly def: { readonly shape: Shape }; readonly config: Rest };
+}
 
 /** Of an object that takes, or lets out, more than its shape. */
 type IsOpen<Rest> = Rest extends { readonly out: infer Out } ? (string extends keyof Out ? true : false) : false;
@@ -46,7 +57,7 @@ type ScalarProblem<T> =
 /** The same of a flat record or a primitive. */
 type RecordProblem<T> =
   Def<T> extends { readonly type: "object" }
-    ? T extends z.ZodObject<infer S, infer Rest>
+    ? T extends ObjectOf<infer S, infer Rest>
       ? IsOpen<Rest> extends true
         ? FreeForm
         : { [Key in keyof S]: ScalarProblem<S[Key]> }[keyof S]
@@ -60,7 +71,7 @@ type RecordProblem<T> =
 type InputProblem<T> =
   Def<T> extends { readonly type: Wrapper; readonly innerType: infer Inner }
     ? InputProblem<Inner>
-    : Def<T> extends { readonly type: "array"; readonly element: infer Element }
+    : T extends { readonly element: infer Element; readonly _zod: { readonly def: { readonly type: "array" } } }
       ? RecordProblem<Element> | (T extends Bounded ? never : Unbounded)
       : RecordProblem<T>;
 
@@ -78,7 +89,7 @@ type InputProblems<S> = {
 }[keyof S & string];
 
 /** `unknown` for a sound input; otherwise the problems as sentences. */
-export type CheckedInput<I> = [I] extends [z.ZodObject<infer S, infer Rest>]
+export type CheckedInput<I> = [I] extends [ObjectOf<infer S, infer Rest>]
   ? IsOpen<Rest> extends true
     ? "drawbridge: the input takes fields that nobody declared: write z.object({…})"
     : Verdict<InputProblems<S>>
@@ -95,7 +106,7 @@ type OutputProblem<T> =
   Def<T> extends { readonly type: Wrapper; readonly innerType: infer Inner }
     ? OutputProblem<Inner>
     : Def<T> extends { readonly type: "object" }
-      ? T extends z.ZodObject<infer S, infer Rest>
+      ? T extends ObjectOf<infer S, infer Rest>
         ? IsOpen<Rest> extends true
           ? "may hold fields that nobody declared: write z.object({…}), and what is not in it is dropped"
           : { [Key in keyof S]: OutputProblem<S[Key]> }[keyof S]
@@ -112,7 +123,7 @@ type OutputProblems<S> = {
   [Key in keyof S & string]: Said<`output "${Key}"`, OutputProblem<S[Key]>>;
 }[keyof S & string];
 
-export type CheckedOutput<O> = [O] extends [z.ZodObject<infer S, infer Rest>]
+export type CheckedOutput<O> = [O] extends [ObjectOf<infer S, infer Rest>]
   ? IsOpen<Rest> extends true
     ? "drawbridge: the output may hold fields that nobody declared: write z.object({…}), and what is not in it is dropped"
     : Verdict<OutputProblems<S>>

@@ -2,6 +2,7 @@
 import type { z } from "zod";
 import type { MaskAction } from "../core/mask-actions.ts";
 import type {
+  AnyObject,
   CheckedInput,
   CheckedOutput,
   CheckedWords,
@@ -47,7 +48,7 @@ export interface ToolOptions {
   /** Calling it twice does no more than calling it once. */
   readonly idempotent?: boolean;
   /** A scope that a token needs for it, beside that for calls; asked for when it is first wanted (step-up). */
-  readonly scopes?: readonly string[];
+  readonly scopes?: readonly [string];
   /** What becomes of fields of the answer, by their paths: `{ "customer/email": "token" }`. */
   readonly mask?: Readonly<Record<string, MaskAction>>;
   readonly limits?: Limits;
@@ -77,17 +78,19 @@ export interface Tool extends ToolOptions {
 export function tool<
   const Title extends string = NoTitle,
   const Words extends Partial<Documentation> | NoWords = NoWords,
-  Input extends z.ZodObject | NoInput = NoInput,
-  Output extends z.ZodObject | NoOutput = NoOutput,
+  Input extends AnyObject | NoInput = NoInput,
+  Output extends AnyObject | NoOutput = NoOutput,
   const Can extends Access | NoAccess = NoAccess,
 >(
   declaration: ToolOptions & { readonly title: Title } & { readonly description: Words & CheckedWords<Words> } & {
-    readonly input: Input & CheckedInput<Input>;
-  } & { readonly output: Output & CheckedOutput<Output> } & { readonly access: Can } & {
+    readonly input: Input;
+  } & { readonly input: CheckedInput<Input> } & { readonly output: Output } & {
+    readonly output: CheckedOutput<Output>;
+  } & { readonly access: Can } & {
     readonly name: string;
     /** Gets checked arguments; of what it returns only what `output` declares leaves. */
     readonly handler: (
-      args: Input extends z.ZodObject ? z.output<Input> : never,
+      args: Input extends AnyObject ? Input["_zod"]["output"] : never,
       context: Context,
     ) => Answer<Output> | Promise<Answer<Output>>;
   },
@@ -95,4 +98,4 @@ export function tool<
   return { ...(declaration as unknown as Omit<Tool, "kind" | "place">), kind: "tool", place: declaredAt() };
 }
 
-type Answer<Output> = Output extends z.ZodObject ? z.input<Output> : unknown;
+type Answer<Output> = Output extends AnyObject ? Output["_zod"]["input"] : unknown;

@@ -9,6 +9,7 @@ import { exported, verifyExport } from "../audit/export.ts";
 import type { AuditRecord } from "../audit/record.ts";
 import { holds, liftHold, placeHold, retire } from "../audit/retention.ts";
 import { type Vouchers, vouchersOf } from "../audit/signing.ts";
+import { reachedBy } from "../audit/sinks/sinks.ts";
 import { type Verdict, type VerificationOptions, verification } from "../audit/verify.ts";
 import type { Settings } from "../config/schema.ts";
 import type { JsonObject } from "../core/call.ts";
@@ -194,6 +195,7 @@ function prune(file: string | undefined, options: PruneOptions, terminal: Termin
       journal: recorder,
       replica: "command line",
       clock: Date.now,
+      notBeyond: () => reachedBy(settings?.audit.export ?? [], store.records),
     });
     const kept = held === 0 ? "" : ` ${counted(held, "record")} stayed: they are on hold.`;
     const hashes = stubs === 0 ? "" : ` Of ${stubs} of them a hash is left, for those on hold before them.`;

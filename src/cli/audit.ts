@@ -4,6 +4,7 @@ import type { PersonalKeys } from "../audit/personal.ts";
 import { type FoundRecord, followRecords, searchRecords } from "../audit/search.ts";
 import type { AuditLog, AuditQuery } from "../store/ports.ts";
 import { keepingCommands } from "./audit-keeping.ts";
+import { sinksCommand } from "./audit-sinks.ts";
 import { evidenceOf } from "./evidence.ts";
 import { DEFAULT_FILE, DEFAULT_STORE, withStore } from "./store.ts";
 import { type Painter, painter, printable, type Terminal } from "./terminal.ts";
@@ -90,6 +91,7 @@ export function define(command: Command, terminal: Terminal): void {
     }),
   );
   keepingCommands(command, terminal);
+  sinksCommand(command, terminal);
 }
 
 function reading(

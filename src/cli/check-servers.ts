@@ -12,6 +12,7 @@ import { silentLogger } from "../observe/logger.ts";
 import { compileExpression } from "../policy/expressions.ts";
 import type { ListName, Upstream } from "../upstream/upstream.ts";
 import type { TargetOptions } from "./check-targets.ts";
+import { importedServers, type ServerEntry, setUp } from "./imported-servers.ts";
 import { type Offered, openLook } from "./look.ts";
 import type { Terminal } from "./terminal.ts";
 
@@ -75,41 +76,16 @@ export async function ofClient(
 ): Promise<Target> {
   const { cwd, home, platform, env } = terminal;
   const imported = await importClientSettings(source, { cwd, home, platform, env });
-  const servers: Readonly<Record<string, ServerEntry>> = imported.entries;
-  const written = (server: string) => [
-    ...imported.secrets.filter(({ stoodIn }) => stoodIn.startsWith(`${server} `)).map(({ stoodIn }) => stoodIn),
-    ...imported.notes
-      .filter((note) => note.startsWith(`${server} has a secret`))
-      .map((note) => note.split(",")[0] ?? note),
-  ];
-  const loaded = start ? await settleSettings({ servers: confined(servers) }, cwd, { env }) : undefined;
+  const loaded = start ? await settleSettings({ servers: confined(imported.entries) }, cwd, { env }) : undefined;
   const { offered, unread } = loaded === undefined ? NOTHING : await offeredBy(loaded, terminal);
   return {
     name,
-    servers: Object.entries(servers).map(([server, entry]) => ({
-      ...setUp(server, entry, offered.get(server)?.tools ?? []),
-      literalSecrets: written(server),
-    })),
+    servers: importedServers(imported, (server) => offered.get(server)?.tools ?? []),
     unread,
   };
 }
 
 const NOTHING: Awaited<ReturnType<typeof offeredBy>> = { offered: new Map(), unread: [] };
-
-interface ServerEntry {
-  readonly command?: unknown;
-  readonly url?: unknown;
-}
-
-function setUp(name: string, entry: ServerEntry, tools: readonly JsonObject[]): Target["servers"][number] {
-  const { command, url } = entry;
-  return {
-    name,
-    ...(Array.isArray(command) && { command: command.map((word) => (typeof word === "string" ? word : "")) }),
-    ...(typeof url === "string" && { url }),
-    tools,
-  };
-}
 
 function confined(servers: Readonly<Record<string, ServerEntry>>): Record<string, unknown> {
   return Object.fromEntries(

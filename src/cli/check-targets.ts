@@ -1,12 +1,13 @@
 /** What `drawbridge check` is pointed at: a list of tools, a lockfile, settings of ours or of a client, a command. */
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
-import { isAbsolute, join } from "node:path";
+import { isAbsolute, join, resolve } from "node:path";
 import { readTools, type Target } from "../check/targets.ts";
 import { CLIENTS } from "../config/clients.ts";
 import { isRecord } from "../config/problems.ts";
 import { readLock } from "../contract/lockfile.ts";
 import { DrawbridgeError } from "../core/errors.ts";
+import { Secret } from "../core/secret.ts";
 import type { Terminal } from "./terminal.ts";
 
 export interface TargetOptions {
@@ -15,6 +16,10 @@ export interface TargetOptions {
   /** What a command may read or write of this machine in its sandbox, and whether it gets one. */
   readonly read: readonly string[];
   readonly sandbox: boolean;
+  /** For a URL: the environment variable that holds a token, whether a client may be registered, certificates to trust. */
+  readonly tokenEnv?: string;
+  readonly register?: boolean;
+  readonly ca?: string;
 }
 
 /** Loaded only where servers are started: a list of tools needs no gateway. */
@@ -35,7 +40,10 @@ export async function readTarget(
     return (await servers()).ofCommand(rest, options, terminal);
   }
   if (given === undefined)
-    throw usage("What is to be checked? A file, the name of a client (claude, cursor, …), or a command after --.");
+    throw usage(
+      "What is to be checked? A URL, a file, the name of a client (claude, cursor, …), or a command after --.",
+    );
+  if (/^https?:\/\//i.test(given)) return ofUrl(given, options, terminal);
   if (given === "-") return readTools(await piped(terminal), "Standard input");
   const file = isAbsolute(given) ? given : join(terminal.cwd, given);
   if (!existsSync(file) && Object.hasOwn(CLIENTS, given))
@@ -55,6 +63,20 @@ export async function readTarget(
       return (await servers()).ofClient(file, given, options, terminal);
   }
   return readTools(text, given);
+}
+
+/** A running server, asked. */
+async function ofUrl(url: string, { tokenEnv, register, ca }: TargetOptions, terminal: Terminal): Promise<Target> {
+  if (!URL.canParse(url)) throw usage(`${url} is no URL.`);
+  const token = tokenEnv === undefined ? undefined : (terminal.env[tokenEnv] ?? "");
+  if (token !== undefined && !/^[\x21-\x7e]+$/.test(token))
+    throw usage(`The environment has no token in ${tokenEnv}. Put the access token there.`);
+  const { probe } = await import("./check-probe/probe.ts");
+  return probe(url, {
+    token: token === undefined ? undefined : new Secret(token),
+    register,
+    trustedCertificates: ca === undefined ? undefined : await textOf(resolve(terminal.cwd, ca), ca),
+  });
 }
 
 /** Definitions as they were pinned. Whose signature it bears is for `verify` to say. */

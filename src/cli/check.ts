@@ -17,15 +17,18 @@ import { painter, type Terminal } from "./terminal.ts";
 
 const HELP = `
 Judges every tool (block, review or clean) and grades the server from A to F by the five principles. Offline, without an account.
-It takes the answer to tools/list as a file, {"tools": […]}; a command after --, which is started in a sandbox without network; a
+It takes the URL of a running server, which is asked a hundred small questions at most; the answer to tools/list as a file, {"tools": […]}; a command after --, which is started in a sandbox without network; a
 drawbridge.yaml, of which it grades what is served; the settings of a client (mcp.json, or claude, cursor, vscode, …); a lockfile.
 docs/check.md explains grades and formats, docs/detection.md how often verdicts are right, docs/rules/ what each rule finds.
+
+At a server on this machine a client is registered for the probe, and taken back; elsewhere only with --register.
 
 Exit codes: 0 nothing at or above --fail-on, 1 something is, or a server could not be read, 2 wrong usage or an unreadable file.
 
 Examples:
   $ drawbridge check tools.json
   $ drawbridge check -- node server.js
+  $ drawbridge check https://mcp.example.com/mcp --token-env TOKEN
   $ drawbridge check --fail-on C drawbridge.yaml
   $ drawbridge check --format sarif mcp.json > check.sarif
   $ drawbridge check --write-baseline accepted.json --reason "reviewed in June" tools.json
@@ -43,6 +46,9 @@ interface CheckCommandOptions {
   readonly start: boolean;
   readonly read: readonly string[];
   readonly sandbox: boolean;
+  readonly tokenEnv?: string;
+  readonly register?: boolean;
+  readonly ca?: string;
 }
 
 /** Which verdicts make the command fail. */
@@ -63,7 +69,7 @@ const DAY_MS = 86_400_000;
 
 export function define(command: Command, terminal: Terminal, rest: readonly string[] | undefined): void {
   command
-    .argument("[target]", "a file, or the name of a client; - reads a list of tools from standard input")
+    .argument("[target]", "a URL, a file, or the name of a client; - reads a list of tools from standard input")
     .addOption(
       new Option("--format <format>", "how the report is written").choices(Object.keys(REPORTS)).default("text"),
     )
@@ -80,6 +86,10 @@ export function define(command: Command, terminal: Terminal, rest: readonly stri
     .option("--start", "start the servers of a client's settings, in a sandbox, and judge their tools", false)
     .option("--read <path...>", "what a command after -- may read beside its own program", [])
     .option("--no-sandbox", "start a command after -- as you, with your network and files")
+    .option("--token-env <name>", "for a URL: environment variable that holds a token; the tools are judged, too")
+    .option("--register", "for a URL: register a client for the probe (RFC 7591)")
+    .option("--no-register", "for a URL: register none, also at a server on this machine")
+    .option("--ca <file>", "for a URL: PEM certificates to trust beside the system's")
     .addHelpText("after", HELP)
     .action((target: string | undefined, options: CheckCommandOptions) => run(target, rest, options, terminal));
 }

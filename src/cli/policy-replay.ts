@@ -3,13 +3,15 @@ import { resolve } from "node:path";
 import type { Command } from "commander";
 import { type Replay, type ReplayedPolicy, type ReplayRow, replay, UNJUDGED } from "../audit/replay.ts";
 import { loadSettings } from "../config/load.ts";
-import { isSettingsFile, readPolicyFile } from "../config/policy-file.ts";
+import { readBesidePolicy, readPolicyFile } from "../config/policy-file.ts";
 import type { Settings } from "../config/schema.ts";
 import { nameOfServed, servesAll, sourceOf } from "../contract/contract.ts";
 import { compileUriTemplate } from "../contract/uri-template.ts";
 import type { Access } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import { compileGlob } from "../core/glob.ts";
+import { compilePolicy } from "../policy/engine.ts";
+import { stepUpSettings } from "../policy/limit-settings.ts";
 import { shadowPolicySettings } from "../policy/settings.ts";
 import { moment } from "./audit.ts";
 import { evidenceOf } from "./evidence.ts";
@@ -112,21 +114,33 @@ export const ASKED: Readonly<Record<string, { readonly method: string; readonly 
 
 async function asked(file: string, present: Settings, terminal: Terminal): Promise<ReplayedPolicy> {
   try {
-    if (await isSettingsFile(file)) {
+    const { servers, stepUp } = await readBesidePolicy(file);
+    if (servers !== undefined) {
       const settings = await settingsIn(file, terminal);
       return { settings, served: servedBy(settings) };
     }
-    const read = shadowPolicySettings.safeParse(await readPolicyFile(file));
-    if (!read.success) {
-      const [issue] = read.error.issues;
-      throw new Error(`${issue?.path.join(".") ?? ""}: ${issue?.message ?? "it is wrong"}`);
-    }
-    return { settings: { ...read.data, stepUp: present.stepUp }, served: servedBy(present) };
+    const { roles, assign } = valid(shadowPolicySettings.safeParse(await readPolicyFile(file)));
+    const scopes = stepUp === undefined ? present.stepUp : valid(stepUpSettings.safeParse(stepUp));
+    compilePolicy(roles, assign, { stepUp: scopes });
+    return { settings: { roles, assign, stepUp: scopes }, served: servedBy(present) };
   } catch (thrown) {
     if (thrown instanceof DrawbridgeError) throw thrown;
     const message = `The policy cannot be used: ${(thrown as Error).message}.`;
     throw new DrawbridgeError("settings_invalid", message, { cause: thrown });
   }
+}
+
+type Parsed<T> =
+  | { readonly success: true; readonly data: T }
+  | {
+      readonly success: false;
+      readonly error: { readonly issues: readonly { path: PropertyKey[]; message: string }[] };
+    };
+
+function valid<T>(parsed: Parsed<T>): T {
+  if (parsed.success) return parsed.data;
+  const [issue] = parsed.error.issues;
+  throw new Error(`${issue?.path.join(".") ?? ""}: ${issue?.message ?? "it is wrong"}`);
 }
 
 async function settingsIn(file: string, terminal: Terminal): Promise<Settings> {

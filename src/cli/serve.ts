@@ -84,7 +84,9 @@ async function serve(
     if (terminal.stderr.isTTY === true) terminal.stderr.write(paintError("dim", "Reading what the servers offer …\n"));
     const started = await Promise.race([gateway.ready.then(() => true), stopped.then(() => false)]);
     if (started) {
-      terminal.stdout.write(await welcome(gateway, settings, terminal));
+      // Records and nothing else, where they are collected from there.
+      const records = settings.settings.audit.export.some(({ stdout }) => stdout !== undefined);
+      (records ? terminal.stderr : terminal.stdout).write(await welcome(gateway, settings, terminal));
       await stopped;
     }
     terminal.stderr.write("\nStopping: letting calls in flight finish. Once more ends at once.\n");

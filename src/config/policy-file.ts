@@ -22,9 +22,10 @@ export async function readPolicyFile(file: string): Promise<unknown> {
   return { roles, ...(assign !== undefined && { assign }) };
 }
 
-/** Whether it is a whole settings file and not a policy alone. Throws an `Error` where it cannot be read. */
-export async function isSettingsFile(file: string): Promise<boolean> {
-  return Object.hasOwn(await readWhole(file), "servers");
+/** What the file has beside a policy that matters for one. Throws an `Error` where it cannot be read. */
+export async function readBesidePolicy(file: string): Promise<{ readonly servers: unknown; readonly stepUp: unknown }> {
+  const { servers, stepUp } = await readWhole(file);
+  return { servers, stepUp };
 }
 
 async function readWhole(file: string): Promise<Readonly<Record<string, unknown>>> {

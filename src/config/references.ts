@@ -51,11 +51,11 @@ export async function resolveReferences(text: string, env: Environment, readSecr
         problems.push(
           `environment variable ${variable[1]} is not set; set it or write \${env:${variable[1]}:-default}`,
         );
-      out += found ?? "";
+      out += found ?? UNKNOWN;
     } else if (named !== null) {
       const name = named[1] ?? "";
       const found = await readSecret(name).catch((thrown: unknown) => DrawbridgeError.from(thrown, "settings_invalid"));
-      const text = typeof found === "string" ? found : "";
+      const text = typeof found === "string" && found !== "" ? found : UNKNOWN;
       if (found === undefined)
         problems.push(
           `secret ${name} is not provided; put it in the file secrets/${name} beside the settings, in $CREDENTIALS_DIRECTORY/${name} or in the environment variable ${secretVariable(name)}`,
@@ -73,6 +73,9 @@ export async function resolveReferences(text: string, env: Environment, readSecr
   out += text.slice(end);
   return { value: secrets.length > 0 ? new Secret(out) : out, fromEnvironment, whole, problems, secrets };
 }
+
+/** In place of what could not be had, which is reported: the rest of the settings is checked all the same. */
+const UNKNOWN = "unknown";
 
 /** The environment variable that provides a secret: `DRAWBRIDGE_SECRET_GITHUB_TOKEN` for `github-token`. */
 export function secretVariable(name: string): string {

@@ -4,8 +4,9 @@ import { auditSettings } from "../audit/settings.ts";
 import { lockSettings } from "../contract/lock-settings.ts";
 import { promptsSettings, resourcesSettings, toolsSettings } from "../contract/settings.ts";
 import { controlSettings, interactionSettings, listenSettings, tlsSettings } from "../gateway/settings.ts";
-import { authorizationSettings, clientsSettings, signInSettings, tokensSettings } from "../oauth/settings.ts";
+import { answerSettings } from "../inspect/answer-settings.ts";
 import { gatewayMaskSettings } from "../mask/settings.ts";
+import { authorizationSettings, clientsSettings, signInSettings, tokensSettings } from "../oauth/settings.ts";
 import { logSettings, telemetrySettings } from "../observe/settings.ts";
 import { approvalsSettings } from "../policy/approval-settings.ts";
 import { limitsSettings, stepUpSettings } from "../policy/limit-settings.ts";
@@ -59,6 +60,9 @@ export const settingsSchema = z.strictObject({
   limits: limitsSettings,
   interaction: interactionSettings,
   mask: gatewayMaskSettings,
+  answers: answerSettings.describe(
+    "What is done about instructions to the model, hidden characters and links in what servers answer, say on the way and ask.",
+  ),
   audit: auditSettings,
   control: controlSettings,
   telemetry: telemetrySettings,

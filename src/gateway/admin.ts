@@ -5,6 +5,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { userInfo } from "node:os";
 import { z } from "zod";
+import type { SinkState } from "../audit/sinks/sinks.ts";
 import type { Authenticated } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import type { Trials } from "../policy/live.ts";
@@ -27,6 +28,8 @@ export interface Administered {
   readonly trials: Trials;
   /** Where people decide about calls that wait for them; who may, it knows itself. */
   readonly approvals: Office;
+  /** Where records are sent, and how far that is. */
+  readonly sinks: () => readonly SinkState[];
   readonly conceal: Concealer;
   /** The public URL, without a slash at its end: what proofs of bound tokens name. */
   readonly publicUrl: string;
@@ -114,6 +117,10 @@ async function perform(administered: Administered, ask: Ask): Promise<object> {
     return { changes: (await reload.reload(ask.by)) satisfies readonly Change[] };
   }
   if (resource === "approvals" && more.length === 0) return decideOn(administered.approvals, ask, name, verb);
+  if (resource === "audit" && name === "sinks" && verb === undefined) {
+    mustBe("GET", ask);
+    return { sinks: administered.sinks() };
+  }
   if (resource === "policy" && name === "shadow" && more.length === 0) return tryOut(administered, ask, verb);
   if (resource !== "servers" || more.length > 0) throw notFound(ask.path);
   if (name === undefined) {

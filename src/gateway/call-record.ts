@@ -44,6 +44,8 @@ export interface RecordedQuestion {
   answer?: JsonObject;
 }
 
+const MAX_WHERE = 300;
+
 /** Opens the record of a request whose caller is known. */
 export function openRecord(parts: Parts, by: Authenticated, request: IncomingMessage): CallRecord {
   return new CallRecord(parts, by, request);
@@ -86,6 +88,7 @@ export class CallRecord {
   }
   aimed(target: Target): void {
     this.#target = target;
+    this.view.about(target.name);
     const name =
       target.kind === "tool"
         ? "gen_ai.tool.name"
@@ -246,6 +249,10 @@ export class CallRecord {
     const record = this.#recordOf(outcome, error);
     for (const [type, count] of Object.entries(this.#view?.counts ?? {}))
       this.#span?.set(`drawbridge.masked.${type}`, count);
+    for (const [action, count] of Object.entries(this.#view?.read.counts ?? {}))
+      this.#span?.set(`drawbridge.inspected.${action}`, count);
+    if (this.#view !== undefined)
+      this.#parts.flow?.heard(this.#by, this.#session?.id, this.#view, outcome === "permitted");
     this.#span?.end(error?.code ?? (isError ? "tool_error" : undefined));
     telemetry.call({
       method: inbound?.method ?? "invalid",
@@ -304,6 +311,22 @@ export class CallRecord {
     return typeof id === "string" ? this.#parts.masking.recordedText(id) : String(id);
   }
 
+  /** What was found in the answer and done about it, without a word of it. */
+  #inspected(): JsonObject | undefined {
+    const { findings = [], counts = {} } = this.#view?.read ?? {};
+    if (findings.length === 0 && Object.keys(counts).length === 0) return undefined;
+    const { masking } = this.#parts;
+    return {
+      counts: { ...counts },
+      findings: findings.map(({ rule, confidence, action, where }) => ({
+        rule,
+        confidence,
+        action,
+        where: masking.recordedText(where.slice(0, MAX_WHERE)),
+      })),
+    };
+  }
+
   #recordOf(outcome: RecordOutcome, error: AuditRecord["error"]): AuditRecord {
     const { replica } = this.#parts;
     const inbound = this.#inbound;
@@ -311,6 +334,7 @@ export class CallRecord {
     const trace = this.trace;
     const asks = this.#link !== undefined || this.#questions !== undefined;
     const masked = Object.keys(this.#view?.counts ?? {}).length > 0;
+    const inspected = this.#inspected();
     const args = inbound === undefined ? undefined : this.#argumentsOf(inbound);
     return {
       id: newId(this.#at),
@@ -346,7 +370,12 @@ export class CallRecord {
       trace: { traceId: trace.traceId, spanId: trace.spanId },
       ...(this.#source !== undefined && { source: this.#source }),
       replica,
-      ...((asks || masked || this.#task !== undefined || this.#steps !== undefined || this.#approval !== undefined) && {
+      ...((asks ||
+        masked ||
+        inspected !== undefined ||
+        this.#task !== undefined ||
+        this.#steps !== undefined ||
+        this.#approval !== undefined) && {
         details: {
           ...this.#steps,
           ...(asks && {
@@ -355,6 +384,7 @@ export class CallRecord {
           ...(this.#task !== undefined && { task: this.#task }),
           ...(this.#approval !== undefined && { approval: this.#approval }),
           ...(masked && { masked: { ...this.#view?.counts } }),
+          ...(inspected !== undefined && { inspected }),
         } as JsonObject,
       }),
     };

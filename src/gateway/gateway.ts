@@ -1,7 +1,7 @@
 /** The composition root: settings in, a running gateway out. Nothing else knows every part. */
 import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
-import { openEvidence } from "../audit/evidence.ts";
+import { openEvidence, personalKeysOf } from "../audit/evidence.ts";
 import type { Journal } from "../audit/journal.ts";
 import { keepFor, type RetentionParts } from "../audit/retention.ts";
 import type { LoadedSettings } from "../config/load.ts";
@@ -42,6 +42,7 @@ import type { ReadUserSecret } from "../upstream/user-values.ts";
 import { type Administered, answerAdmin, answerControl } from "./admin.ts";
 import { openApprovals } from "./approvals/approvals.ts";
 import { needsOfSettings } from "./approvals/needs.ts";
+import { openAuditExport, spillFolderOf } from "./audit-export.ts";
 import { type Catalogue, openCatalogue, type Withheld } from "./catalogue.ts";
 import { type Concealer, openConcealer } from "./conceal.ts";
 import { withoutPersonal } from "./connect-first.ts";
@@ -49,9 +50,11 @@ import { type Connections, openConnections } from "./connections.ts";
 import { openContracts } from "./contracts.ts";
 import { controlSocketOf, openControl } from "./control.ts";
 import { type Actor, openDeeds } from "./deeds.ts";
+import { openFlow } from "./flow.ts";
 import { openForwarding } from "./forwarding.ts";
 import { handleMcp } from "./handle-mcp.ts";
 import { openIdentities } from "./identities.ts";
+import { openInspection } from "./inspection.ts";
 import { type Interaction, openInteraction } from "./interaction.ts";
 import { openLimits } from "./limits/limits.ts";
 import { listen } from "./listener.ts";
@@ -206,12 +209,17 @@ async function start({ loaded, environment, log, conceal, scrubber, leaseMs, und
   // Its files must be there before a server is confined: what is not there cannot be hidden.
   const store = await openStore(settings.store, { baseDirectory: folder, warn: (message) => log.warn({}, message) });
   undo.push(() => store.close());
+  const inspection = openInspection({
+    settings: settings.answers,
+    counted: (action, rule, count) => telemetry.inspected(action, rule, count),
+  });
   const masking = openMasking({
     settings: settings.mask,
     key: await sharedKey(store.records, "mask", "drawbridge mask 1", settings.tokens.keyEncryptionSecret),
     records: store.records,
     rolesOf: (by) => policy.roles(by),
     counted: (counts) => telemetry.masked(counts),
+    inspection,
     conceal: conceal.text,
   });
   const said = (by: Authenticated, params: string) => masking.viewOf(by).said(params);
@@ -270,15 +278,29 @@ async function start({ loaded, environment, log, conceal, scrubber, leaseMs, und
     logger: log,
     // What servers say may have secrets of the settings in it; the record of it must not.
     clean: conceal.text,
+    spillFolder: spillFolderOf(settings, folder),
   });
   undo.push(() => journal.close());
-  const endRetention = retention(settings.audit, { log: store.audit, records: store.records, journal, replica }, log);
+  const auditExport = openAuditExport(settings.audit, store.records);
+  const kept = { log: store.audit, records: store.records, journal, replica, notBeyond: auditExport.reached };
+  const endRetention = retention(settings.audit, kept, log);
   undo.push(endRetention);
 
   // The port is bound first: with port 0 the public URL, which every token and document names, is known only then.
   const listener = await listen(settings.listen, settings.tls, log);
   undo.push(() => listener.close(0));
   const publicUrl = new URL(settings.publicUrl ?? listener.url);
+  auditExport.begin({
+    log: store.audit,
+    records: store.records,
+    keys: personalKeysOf({ store, encryption: settings.tokens.keyEncryptionSecret }),
+    replica,
+    source: publicUrl.href,
+    folder,
+    conceal: conceal.text,
+    logger: log,
+  });
+  undo.push(() => auditExport.close());
   const sourceOf = sourceBehind(settings.listen.trustedProxies);
   const resource = placeOf(publicUrl).resource;
   const trails = openTrails({ records: store.records, replica, sourceOf, resource, log });
@@ -380,12 +402,14 @@ async function start({ loaded, environment, log, conceal, scrubber, leaseMs, und
   });
   asking = interaction;
   undo.push(() => interaction.close());
+  const flow = openFlow(settings.answers.toxicFlow);
   const sessions = await openSessions({
     records: store.records,
     changes: shared && changes,
     encryption: settings.tokens.keyEncryptionSecret,
     limits: settings.listen,
     onEnd(session) {
+      flow.sessionEnded(session.by, session.id);
       interaction.sessionEnded(session);
       streams.sessionEnded(session);
       resumption.sessionEnded(session);
@@ -422,7 +446,7 @@ async function start({ loaded, environment, log, conceal, scrubber, leaseMs, und
     records: store.records,
     seals,
     // Whoever else knows a reason to have a call approved is a line here.
-    sources: [needsOfSettings(() => approvalRules)],
+    sources: [needsOfSettings(() => approvalRules), flow.needs],
     version: () => approvalRules.version,
     answerSeconds: settings.interaction.answerSeconds,
     parts: () => parts,
@@ -448,6 +472,7 @@ async function start({ loaded, environment, log, conceal, scrubber, leaseMs, und
     interaction,
     outcomes: outcomes.over,
     masking,
+    flow,
     approvals,
     tasks,
     journal,
@@ -479,6 +504,7 @@ async function start({ loaded, environment, log, conceal, scrubber, leaseMs, und
   telemetry.observeSessions(() => sessions.size);
   telemetry.observeQuestions(() => interaction.open());
   telemetry.observeJournal(() => journal.pending);
+  telemetry.observeSinks(auditExport.state);
   telemetry.observeLimits(() => limits.together);
 
   const policyChange = policyChanges(policy, (before, now) => {
@@ -514,6 +540,7 @@ async function start({ loaded, environment, log, conceal, scrubber, leaseMs, und
         };
       },
       secrets: () => NOTHING_TO_DO,
+      audit: auditExport.applier,
       approvals(wanted) {
         const compiled = compileApprovals(wanted);
         return {
@@ -546,6 +573,17 @@ async function start({ loaded, environment, log, conceal, scrubber, leaseMs, und
           },
         };
       },
+      answers(wanted) {
+        const take = inspection.prepare(wanted);
+        return {
+          ...NOTHING_TO_DO,
+          async commit() {
+            take();
+            flow.set(wanted.toxicFlow);
+            return [{ setting: "answers", change: "changed" }];
+          },
+        };
+      },
       shadowPolicy: (_, all) => policyChange("shadowPolicy", all),
       limits: (_, all) =>
         withLimits({ ...NOTHING_TO_DO, commit: async () => [{ setting: "limits", change: "changed" }] }, all),
@@ -563,6 +601,7 @@ async function start({ loaded, environment, log, conceal, scrubber, leaseMs, und
     deeds,
     trials: policy.trials,
     approvals: approvals.office,
+    sinks: auditExport.state,
     conceal,
     publicUrl: publicUrl.href.replace(/\/$/, ""),
   };
@@ -664,6 +703,7 @@ async function start({ loaded, environment, log, conceal, scrubber, leaseMs, und
         try {
           await journal.close();
         } finally {
+          await auditExport.close();
           await telemetry.close();
           await store.close();
         }

@@ -179,7 +179,10 @@ class Reading implements ReadAnswer {
 
   async #error(outcome: Outcome & { readonly kind: "error" }): Promise<Outcome> {
     const { message, data } = outcome;
-    const given = new Map([["message", JSON.stringify(message)], ...(data === undefined ? [] : [["data", data] as const])]);
+    const given = new Map([
+      ["message", JSON.stringify(message)],
+      ...(data === undefined ? [] : [["data", data] as const]),
+    ]);
     const text = objectText(given);
     const read = await this.#read(text, "error");
     if (read.withheld !== undefined)
@@ -243,7 +246,10 @@ const PLAIN: ReadonlySet<string> = new Set([
   "pollIntervalMs",
 ]);
 
-const pair = (members: ReadonlyMap<string, string> | undefined, name: string): readonly (readonly [string, string])[] => {
+const pair = (
+  members: ReadonlyMap<string, string> | undefined,
+  name: string,
+): readonly (readonly [string, string])[] => {
   const text = members?.get(name);
   return text === undefined ? [] : [[name, text]];
 };

@@ -67,7 +67,17 @@ export interface InteractionOptions {
 }
 
 export function openInteraction(options: InteractionOptions): Interaction {
-  const { settings, seals, streams, telemetry, identities, replica, shared, log, said = (_, params) => params } = options;
+  const {
+    settings,
+    seals,
+    streams,
+    telemetry,
+    identities,
+    replica,
+    shared,
+    log,
+    said = (_, params) => params,
+  } = options;
   const deliver = (letter: unknown) => {
     const known = letter as AnswerLetter | RoundTripLetter;
     if (known.kind === "answer") requests.received(known);

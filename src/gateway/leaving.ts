@@ -1,4 +1,7 @@
-/** The one place that an answer passes on its way out: what its contract lets through, then as its caller may see it. */
+/**
+ * The one place that an answer passes on its way out: what its contract lets through, of that what gives no orders to the model, and
+ * of that what its caller may see.
+ */
 import type { Contract } from "../contract/contract.ts";
 import type { JsonObject, Outcome } from "../core/call.ts";
 import { isObject } from "../mcp/json-text.ts";
@@ -18,12 +21,31 @@ export interface Terms {
  */
 export async function leaving(parts: Parts, asked: Asked, terms: Terms, came: Outcome): Promise<Outcome> {
   const { contract, promised } = terms;
-  const own = contract?.composition !== undefined || parts.approvals?.wrote(came) === true;
+  const wrote = parts.approvals?.wrote(came) === true;
+  const own = contract?.composition !== undefined || wrote;
+  const { inbound, record } = asked;
+  const { method } = inbound;
+  const { view } = record;
   const shaped = contract === undefined || own ? came : underContract(parts, asked, contract, came);
-  const masked = await asked.record.view.outcome(shaped, promised);
+  const read = wrote ? shaped : await view.read.outcome(shaped, method, promised);
+  if (!wrote) suspicious(parts, asked);
+  const masked = await view.outcome(read, promised);
   // What stands in place of something may be longer than that, and budgets hold all the same.
   const larger = masked !== shaped && contract?.projection?.bounded === true && sizeOf(masked) > sizeOf(shaped);
-  return larger && !own ? underContract(parts, asked, contract, masked) : masked;
+  const fitting = larger && !own ? underContract(parts, asked, contract, masked) : masked;
+  // The notice is ours: no contract shapes it away, and no budget is too small for it.
+  return wrote ? fitting : view.read.labelled(fitting, method, parts.masking.recordedText);
+}
+
+function suspicious({ log }: Parts, { record, by }: Asked): void {
+  const { findings, name } = record.view.read;
+  if (findings.length === 0) return;
+  const rules = [...new Set(findings.map(({ rule }) => rule))];
+  const actions = [...new Set(findings.map(({ action }) => action))];
+  log.warn(
+    { name, subject: by.subject, client: by.client, rules, actions, traceId: record.trace.traceId },
+    "an answer gives orders to the model that reads it",
+  );
 }
 
 function underContract({ log }: Parts, { inbound }: Asked, contract: Contract, came: Outcome): Outcome {

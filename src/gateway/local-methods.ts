@@ -169,7 +169,10 @@ function capabilitiesOf(
 }
 
 /** They speak of the tools that the servers have; where those are under contract there are others, with words of their own. */
-function instructionsOf({ catalogue, masking }: Parts, identities: ReadonlyMap<string, UpstreamIdentity>): string | undefined {
+function instructionsOf(
+  { catalogue, masking }: Parts,
+  identities: ReadonlyMap<string, UpstreamIdentity>,
+): string | undefined {
   if (catalogue.contracted("tool")) return undefined;
   const texts = [...identities].flatMap(([name, { instructions }]) =>
     instructions === undefined ? [] : [{ name, instructions: masking.words(instructions) }],

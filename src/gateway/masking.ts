@@ -57,6 +57,8 @@ export interface View {
   readonly read: ReadAnswer;
   /** Of all that was masked so far. */
   readonly counts: Counts;
+  /** The caller was shown something private that others would not be. */
+  readonly shown: boolean;
   /** The contract of what is called: its fields count, too. */
   readonly contract: Contract | undefined;
   under(contract: Contract | undefined): void;
@@ -227,6 +229,7 @@ class CallView implements View {
   #contract: Contract | undefined;
   #put: readonly PutBack[] = [];
   #counts: Record<string, number> | undefined;
+  #shown = false;
 
   constructor(
     viewer: Viewer,
@@ -245,6 +248,9 @@ class CallView implements View {
   }
   get counts(): Counts {
     return this.#counts ?? {};
+  }
+  get shown(): boolean {
+    return this.#shown;
   }
   get contract(): Contract | undefined {
     return this.#contract;
@@ -312,7 +318,8 @@ class CallView implements View {
     return this.#put.length === 0 ? text : withoutEchoesInText(text, this.#put);
   }
 
-  #take({ text, counts }: Masked): string {
+  #take({ text, counts, shown }: Masked): string {
+    if (shown) this.#shown = true;
     const types = Object.keys(counts);
     if (types.length === 0) return text;
     this.#counts ??= {};

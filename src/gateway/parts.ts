@@ -18,6 +18,7 @@ import type { Approvals } from "./approvals/approvals.ts";
 import type { CallRecord } from "./call-record.ts";
 import type { Catalogue } from "./catalogue.ts";
 import type { Answering } from "./exchange.ts";
+import type { Flow } from "./flow.ts";
 import type { Forwarding } from "./forwarding.ts";
 import type { Interaction } from "./interaction.ts";
 import type { Admission, Limits } from "./limits/limits.ts";
@@ -48,6 +49,8 @@ export interface Parts {
   readonly outcomes?: (asked: Asked, contract: Contract) => Upstream;
   /** Holds calls until a person has approved them. */
   readonly approvals?: Pick<Approvals, "over" | "wrote">;
+  /** Keeps in mind what callers have read, for calls that send something outside. */
+  readonly flow?: Pick<Flow, "heard">;
   /** What of answers, records and arguments is private. */
   readonly masking: Masking;
   /** What calls have made of themselves to be fetched later. */

@@ -31,9 +31,11 @@ const allow = z
   .array(host)
   .max(1000)
   .describe('Hosts whose addresses stay as they are, e.g. `[docs.example.com, "*.example.com"]`.');
-const images = link.describe(
-  "For images, frames and whatever else a client loads by itself, and for `javascript:` and `data:` addresses. `defuse`: the address stays readable, `hxxps://host[.]example`. `remove`: it goes.",
-);
+const images = z
+  .enum(["risky", "defuse", "keep", "remove"])
+  .describe(
+    "For images, frames and whatever else a client loads by itself, and for `javascript:` and `data:` addresses. `defuse`: the address stays readable, `hxxps://host[.]example`. `remove`: it goes. `risky`: pictures stay whose address has no room for data; all else is defused.",
+  );
 const others = link.describe("For links, which somebody must follow.");
 
 /** What one tool may have of its own. */
@@ -48,8 +50,14 @@ export const answerSettings = z
     instructions: z.strictObject({ high: high.default("neutralise"), medium: medium.default("label") }).prefault({}),
     invisible: invisible.default("remove"),
     links: z
-      .strictObject({ allow: allow.default([]), images: images.default("defuse"), others: others.default("keep") })
+      .strictObject({ allow: allow.default([]), images: images.default("risky"), others: others.default("keep") })
       .prefault({}),
+    toxicFlow: z
+      .enum(["approve", "off"])
+      .default("approve")
+      .describe(
+        "Once a user's client has read private data and text of strangers, tools that send something outside or destroy need the user's approval (`approve`). Only contracts say which tools these are (`openWorld: true`, `access: destructive`); without any nothing is asked.",
+      ),
     tools: z
       .record(z.string().min(1).max(300), override)
       .default({})

@@ -32,6 +32,8 @@ export interface Masked {
   readonly counts: Readonly<Record<string, number>>;
   /** Where in the original something was private, in order. */
   readonly parts: readonly PrivatePart[];
+  /** Something private was found that this viewer sees all the same, by `see` or by `keep`. */
+  readonly shown: boolean;
   /**
    * Resolves when the stand-ins that `text` shows are stored; undefined when there are none to store. Await it before the text
    * leaves. It rejects when they could not be stored: the text must not leave then.
@@ -102,9 +104,9 @@ export function compileMasker(settings: MaskSettings, parts?: MaskerParts, clock
       if (plan.idle) return unchanged(text);
       const pass = new Pass(plan, viewer.subject, shared);
       const edits = edit(pass);
-      if (edits.length === 0) return unchanged(text);
+      if (edits.length === 0) return unchanged(text, pass.shown);
       const kept = pass.pending.length === 0 ? undefined : marks?.standIns.keep(pass.pending);
-      return { text: applied(text, edits), counts: pass.counts, parts: edits, kept };
+      return { text: applied(text, edits), counts: pass.counts, parts: edits, shown: pass.shown, kept };
     };
     const text = (given: string, viewer: Viewer) => masked(viewer, (pass) => pass.text(given, 0), given);
     const putBack: Masker["putBack"] = async (args, viewer, types) => {
@@ -140,8 +142,8 @@ export function compileMasker(settings: MaskSettings, parts?: MaskerParts, clock
 }
 
 /** A text in which nothing is masked. */
-export function unchanged(text: string): Masked {
-  return { text, counts: NONE, parts: NO_PARTS, kept: undefined };
+export function unchanged(text: string, shown = false): Masked {
+  return { text, counts: NONE, parts: NO_PARTS, shown, kept: undefined };
 }
 
 /** JSON text with every string and number put through `restore`. */

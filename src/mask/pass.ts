@@ -50,6 +50,8 @@ export interface Exception {
 export class Pass {
   readonly counts: Record<string, number> = {};
   readonly pending: Pending[] = [];
+  /** Something private stays as it is. */
+  shown = false;
   readonly #plan: Plan;
   readonly #subject: string;
   readonly #shared: Shared;
@@ -136,7 +138,10 @@ export class Pass {
       const within = spans.slice(first, next);
       if (kind === "key") label = text.slice(Math.max(start, end - 40), end);
       const action = kind === "key" ? undefined : field?.action;
-      if (action === "keep") return;
+      if (action === "keep") {
+        if (within.length > 0) this.shown = true;
+        return;
+      }
       if (action !== undefined) this.#field(text, token, within, action, edits);
       else if (kind === "string" || kind === "key")
         this.#string(text, token, within, label, scanned.escaped, nesting, edits);
@@ -248,7 +253,10 @@ export class Pass {
   /** What stands in place of a hit; undefined: it stays. */
   #shown(detector: Detector, value: string, number: boolean): string | undefined {
     const action = this.#plan.actions.get(detector.type) ?? "redact";
-    if (action === "keep") return undefined;
+    if (action === "keep") {
+      this.shown = true;
+      return undefined;
+    }
     this.#count(detector.type);
     return this.#replacement(action, detector, value, number);
   }

@@ -100,7 +100,7 @@ export function maskStream({ whole: maskWhole, scan, replace }: StreamParts): Ma
   };
 }
 
-const NOTHING: Masked = { text: "", counts: {}, parts: [], kept: undefined };
+const NOTHING: Masked = { text: "", counts: {}, parts: [], shown: false, kept: undefined };
 
 /** Whether a text begins like JSON; undefined when too little of it is there to tell. */
 function begins(text: string): boolean | undefined {

@@ -168,6 +168,12 @@ export function auditFailing(logger: Logger, fields: { pending: number; retryMs:
 export function auditRecovered(logger: Logger, fields: { written: number; failedForMs: number }): void {
   logger.info(fields, "audit log is written again");
 }
+export function auditSpilling(logger: Logger, fields: { folder: string }, error: unknown): void {
+  logger.error({ ...fields, error }, "audit log cannot be written, records go to files until it can");
+}
+export function auditUnspilled(logger: Logger, fields: { written: number; spilledForMs: number }): void {
+  logger.info(fields, "audit records that had gone to files are in the log");
+}
 export function auditLost(
   logger: Logger,
   fields: { records: number; first: string | undefined },

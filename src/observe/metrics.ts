@@ -56,6 +56,20 @@ export type QuestionEnd =
   /** By its server, or because its call or its session ended. */
   | "withdrawn";
 
+/** One place that audit records are sent to. */
+export interface MeasuredSink {
+  readonly name: string;
+  readonly kind: string;
+  /** This replica sends to it. */
+  readonly sending: boolean;
+  readonly behind: number;
+  readonly sent: number;
+  readonly failures: number;
+  readonly refused: number;
+  /** ISO 8601. */
+  readonly lastSent?: string;
+}
+
 /** What the clients of one server's calls are asked, now. */
 export interface MeasuredQuestions {
   readonly server: string;
@@ -74,11 +88,14 @@ export interface Metrics {
   refused(code: ErrorCode): void;
   /** Private values in what left, by their type. */
   masked(counts: Readonly<Record<string, number>>): void;
+  /** What was done about instructions (with their rule), hidden characters and links in answers. */
+  inspected(action: string, rule: string | undefined, count: number): void;
   /** What is read when somebody asks; a later function takes the place of an earlier one. */
   observeUpstreams(read: () => readonly MeasuredUpstream[]): void;
   observeSessions(read: () => number): void;
   observeQuestions(read: () => readonly MeasuredQuestions[]): void;
   observeJournal(read: () => number): void;
+  observeSinks(read: () => readonly MeasuredSink[]): void;
   /** Whether replicas count limits together; undefined where they have nothing to do so. */
   observeLimits(read: () => boolean | undefined): void;
   /** Prometheus text exposition format 0.0.4. */
@@ -105,12 +122,14 @@ export function createMetrics(serviceName: string, droppedSpans?: () => number):
   const calls = new Map<string, Series>();
   const refusals = new Map<ErrorCode, number>();
   const masked = new Map<string, number>();
+  const inspected = new Map<string, { readonly attributes: Attributes; count: number }>();
   const questionEnds = new Map<string, { readonly attributes: Attributes; count: number }>();
   const differences = new Map<string, { readonly attributes: Attributes; count: number }>();
   let upstreams: () => readonly MeasuredUpstream[] = () => [];
   let sessions: (() => number) | undefined;
   let questions: () => readonly MeasuredQuestions[] = () => [];
   let journal: (() => number) | undefined;
+  let sinks: () => readonly MeasuredSink[] = () => [];
   let limits: () => boolean | undefined = () => undefined;
 
   function seriesOf(call: MeasuredCall): Series {
@@ -139,6 +158,11 @@ export function createMetrics(serviceName: string, droppedSpans?: () => number):
         const its = asked.find(({ server }) => server === name);
         return [{ "drawbridge.server": name }, its === undefined ? 0 : value(its)];
       });
+    const perSink = (value: (sink: MeasuredSink) => number | undefined) =>
+      safely(sinks, []).flatMap((sink): Point[] => {
+        const n = sink.sending ? value(sink) : undefined;
+        return n === undefined ? [] : [[{ "drawbridge.sink": sink.name, kind: sink.kind }, n]];
+      });
     const { cpuUser, cpuSystem, rss, heap } = processNumbers();
     return [
       kinds.histogram(
@@ -155,6 +179,11 @@ export function createMetrics(serviceName: string, droppedSpans?: () => number):
         "drawbridge.masked.values",
         "Private values that were masked in what left, by their type.",
         [...masked].map(([type, n]): Point => [{ type }, n]),
+      ),
+      kinds.counter(
+        "drawbridge.answers.inspected",
+        "What was done about instructions, hidden characters and links in answers, by action and rule.",
+        [...inspected.values()].map(({ attributes, count }): Point => [attributes, count]),
       ),
       kinds.gauge(
         "drawbridge.upstream.ready",
@@ -239,6 +268,31 @@ export function createMetrics(serviceName: string, droppedSpans?: () => number):
         ),
       ),
       kinds.gauge("drawbridge.audit.pending", "Audit records not on disk yet.", one(journal)),
+      kinds.gauge(
+        "drawbridge.audit.sink.behind",
+        "Audit records that the sink has not got yet. Of several replicas the one that sends says so.",
+        perSink(({ behind }) => behind),
+      ),
+      kinds.counter(
+        "drawbridge.audit.sink.sent",
+        "Audit records that the sink has got.",
+        perSink(({ sent }) => sent),
+      ),
+      kinds.counter(
+        "drawbridge.audit.sink.failures",
+        "Batches of audit records that the sink did not take.",
+        perSink(({ failures }) => failures),
+      ),
+      kinds.counter(
+        "drawbridge.audit.sink.refused",
+        "Audit records that the sink has refused for good.",
+        perSink(({ refused }) => refused),
+      ),
+      kinds.gauge(
+        "drawbridge.audit.sink.last_sent.seconds",
+        "When the sink got something last, seconds since the epoch.",
+        perSink(({ lastSent }) => (lastSent === undefined ? undefined : Date.parse(lastSent) / 1000)),
+      ),
       kinds.counter("drawbridge.spans.dropped", "Spans that did not reach the collector.", one(droppedSpans)),
       kinds.counter("process.cpu.time.seconds", "CPU time of this process.", [
         [{ "cpu.mode": "user" }, cpuUser],
@@ -282,6 +336,12 @@ export function createMetrics(serviceName: string, droppedSpans?: () => number):
     masked(counts) {
       for (const [type, n] of Object.entries(counts)) masked.set(type, (masked.get(type) ?? 0) + n);
     },
+    inspected(action, rule, count) {
+      const key = `${action}\n${rule ?? ""}`;
+      const known = inspected.get(key);
+      if (known !== undefined) known.count += count;
+      else inspected.set(key, { attributes: rule === undefined ? { action } : { action, rule }, count });
+    },
     observeUpstreams(read) {
       upstreams = read;
     },
@@ -290,6 +350,9 @@ export function createMetrics(serviceName: string, droppedSpans?: () => number):
     },
     observeQuestions(read) {
       questions = read;
+    },
+    observeSinks(read) {
+      sinks = read;
     },
     observeJournal(read) {
       journal = read;

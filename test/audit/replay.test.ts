@@ -56,8 +56,15 @@ function written(
 let count = 0;
 
 const logOf = (records: readonly string[]): ReplayOptions["log"] => ({
-  read: async ({ after = 0, limit }) =>
-    records.slice(after, after + limit).map((json, at) => ({ sequence: after + at + 1, json })),
+  read: async ({ after = 0, limit, since = 0, until = Number.POSITIVE_INFINITY, newest }) => {
+    const all = records
+      .map((json, at) => ({ sequence: at + 1, json }))
+      .filter(({ sequence, json }) => {
+        const at = Date.parse(/"at":"([^"]*)"/.exec(json)?.[1] ?? "2026-01-01");
+        return sequence > after && at >= since && at < until;
+      });
+    return newest === true ? all.slice(-limit) : all.slice(0, limit);
+  },
 });
 interface More extends Partial<Omit<ReplayOptions, "now" | "next">> {
   readonly now?: Rules;
@@ -268,18 +275,24 @@ test("policies are asked about the methods that the gateway asks them about, wit
     expect(ASKED[name]?.scope).toBe(name === "resources/subscribe" ? undefined : scope);
 });
 
-test("a page is read while the one before it is judged, and none is read twice", async () => {
+test("each page is read once, by its place alone, from the first record of the span to the last", async () => {
   const everybody: Rules = { roles: { all: { may: ["*"], deny: [] } }, assign: [{ role: "all", when: "true" }] };
-  const call = { method: "tools/call", args: {}, scope: "mcp:call", at: AT };
-  const records = Array.from({ length: 2500 }, () => written(everybody, { who: principal(), what: target("x"), call }));
-  const asked: (number | undefined)[] = [];
+  const call = (second: number) => ({ method: "tools/call", args: {}, scope: "mcp:call", at: AT + second * 1000 });
+  const past = (second: number) => ({ who: principal(), what: target("x"), call: call(second) });
+  const records = Array.from({ length: 2500 }, (_, second) => written(everybody, past(second)));
+  const asked: unknown[] = [];
   const { read } = logOf(records);
   const log: ReplayOptions["log"] = {
     read: (query) => {
-      asked.push(query.after);
+      asked.push(query);
       return read(query);
     },
   };
-  expect(await replayed(records, everybody, { log })).toMatchObject({ records: 2500, calls: 2500, flips: 0 });
-  expect(asked).toEqual([undefined, 1000, 2000]);
+  const all = await replayed(records, everybody, { log, target: "x" });
+  expect(all).toMatchObject({ records: 2500, calls: 2500, flips: 0 });
+  expect(asked.slice(2)).toEqual([0, 1000, 2000].map((after) => ({ limit: 1000, after })));
+  const some = { since: AT + 100_000, until: AT + 200_000 };
+  expect(await replayed(records, everybody, some)).toMatchObject({ records: 100, calls: 100 });
+  expect(await replayed(records, everybody, { since: AT + 1e9 })).toMatchObject({ records: 0, calls: 0 });
+  expect(await replayed(records, everybody, { target: "y" })).toMatchObject({ records: 2500, calls: 0 });
 });

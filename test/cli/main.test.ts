@@ -263,7 +263,7 @@ describe("import", () => {
 });
 
 describe("audit show", () => {
-  test("prints the newest records of the store that the settings name, as lines or to the byte", async () => {
+  test("prints the newest records of the store that the settings name, as lines or as JSON", async () => {
     const file = join(folder, "audit.db");
     const store = sqliteStore(file);
     const json = (n: number, outcome: string) =>
@@ -297,7 +297,7 @@ describe("audit show", () => {
       ["audit", "show", "--store", "sqlite:audit.db", "--outcome", "refused", "--format", "json"],
       { cwd: folder },
     );
-    expect(refused.stdout).toBe(`${json(2, "refused")}\n`);
+    expect(refused.stdout).toBe(`{"sequence":2,${json(2, "refused").slice(1)}\n`);
   });
 
   test.each([

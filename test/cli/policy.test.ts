@@ -29,9 +29,9 @@ function words(line: string): string[] {
   return [...line.matchAll(/'([^']*)'|(\S+)/g)].map(([, quoted, plain]) => quoted ?? plain ?? "");
 }
 
-// What it shows of `policy shadow` needs a running gateway: test/policy/trial.test.ts.
+// What it shows of `policy shadow` and `policy replay` needs a gateway: test/policy/trial.test.ts, policy-replay.test.ts.
 describe("what docs/policy.md shows", () => {
-  const shown = [...DOCUMENT.matchAll(/```console\n\$ drawbridge (?!policy shadow)(.*)\n([\s\S]*?)```/g)].map(
+  const shown = [...DOCUMENT.matchAll(/```console\n\$ drawbridge (?!policy (?:shadow|replay))(.*)\n([\s\S]*?)```/g)].map(
     ([, command = "", output = ""]) => [command, output] as const,
   );
   test("is there", () => {

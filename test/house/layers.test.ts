@@ -46,6 +46,7 @@ const LAYERS: Readonly<Record<string, Layer>> = {
       "store",
       "contract",
       "policy",
+      "inspect",
       "mask",
       "mcp",
       "audit",

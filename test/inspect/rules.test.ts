@@ -2,6 +2,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { rulePages } from "../../scripts/rules.ts";
+import { judgeProbe, PROBE_RULES } from "../../src/check/probe/judge.ts";
 import { OWASP, pointsOf } from "../../src/inspect/finding.ts";
 import { inspectDefinition } from "../../src/inspect/inspect.ts";
 import { HYGIENE, RULES } from "../../src/inspect/rules/index.ts";
@@ -91,6 +92,40 @@ describe.each(SET_RULES.map((rule) => [rule.id, rule] as const))("%s", (id, { ba
     }
     for (const servers of good) expect(found(servers), JSON.stringify(servers)).toEqual([]);
   });
+});
+
+describe.each(PROBE_RULES.map((rule) => [rule.id, rule] as const))("%s", (id, { bad, good, owasp, why, fix }) => {
+  test("finds its bad examples, leaves its good ones alone, and says why", () => {
+    expect(id).toMatch(/^[a-z]+(?:-[a-z]+)*$/);
+    expect(Object.keys(OWASP)).toContain(owasp);
+    expect(why.length).toBeGreaterThan(40);
+    expect(fix.length).toBeGreaterThan(20);
+    const seen = { url: "https://mcp.example.com/mcp", local: false };
+    const found = (more: (typeof bad)[number]) =>
+      judgeProbe({ ...seen, ...more }, "mcp.example.com").filter(({ rule }) => rule === id);
+    for (const one of bad) {
+      const findings = found(one);
+      expect(findings.length, JSON.stringify(one)).toBeGreaterThan(0);
+      for (const { evidence, where } of findings) {
+        expect(evidence).not.toBe("");
+        expect(where).toMatch(/^\//);
+      }
+    }
+    for (const one of good) expect(found(one), JSON.stringify(one)).toEqual([]);
+  });
+});
+
+test("no rule has the name of another", () => {
+  const ids = [...RULES, ...HYGIENE, ...SET_RULES, ...PROBE_RULES].map(({ id }) => id);
+  expect(new Set(ids).size).toBe(ids.length);
+});
+
+test("what a server says cannot steer a terminal", () => {
+  const [finding] = judgeProbe(
+    { url: "https://a.example/mcp", local: false, anonymous: { outcome: "taken", said: "\u001b[2J\u202e" } },
+    "a.example",
+  );
+  expect(finding?.evidence).not.toMatch(/[\u001b\u202e]/);
 });
 
 /** Whether a JSON pointer leads somewhere: to a value, or to a key for a finding about a name. */

@@ -310,13 +310,10 @@ test("two clients of one id, or one that exchanges tokens for the gateway itself
   ).rejects.toMatchObject({ code: "settings_invalid" });
 });
 
-test("settings with a private key, an unknown scope or a service that does not authenticate are refused", () => {
+test("settings with a private key or a service that does not authenticate are refused", () => {
   const problem = (client: Record<string, unknown>) =>
     clientsSettings.safeParse({ preregistered: [{ id: "a", name: "A", ...client }] }).error?.issues[0]?.path.join(".");
   expect(problem({ jwks: { keys: [{ kty: "EC", d: "x" }] }, service: {} })).toBe("preregistered.0.jwks");
-  expect(problem({ secret: new Secret(SECRET), service: { scopes: ["mcp:reed"] } })).toBe(
-    "preregistered.0.service.scopes.0",
-  );
   expect(problem({ service: {} })).toBe("preregistered.0.secret");
   expect(problem({ jwks: { keys: [{ kty: "EC" }] }, service: {} })).toBeUndefined();
 });

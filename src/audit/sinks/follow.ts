@@ -65,6 +65,7 @@ const FIRST_RETRY_MS = 250;
 const LAST_RETRY_MS = 30_000;
 const MAX_RETRY_AFTER_MS = 300_000;
 const SEND_MS = 60_000;
+const CLOSE_MS = 3000;
 const MAX_PROBLEM = 500;
 
 export function follow(parts: FollowerParts): Follower {
@@ -112,7 +113,8 @@ export function follow(parts: FollowerParts): Follower {
         if (!more) await pause(LOOK_MS);
       } catch (thrown) {
         if (ending.signal.aborted) return;
-        await sink?.close().catch(() => {});
+        // A connection that hangs may hang in its end, too.
+        void sink?.close().catch(() => {});
         sink = undefined;
         if (thrown instanceof Lost) continue;
         failed(thrown);
@@ -239,8 +241,9 @@ export function follow(parts: FollowerParts): Follower {
       clearTimeout(late);
       ending.abort();
       clearInterval(beat);
-      await sink?.close().catch(() => {});
-      await cursor.release().catch(() => {});
+      // Neither the other side nor the store may hold up the end.
+      const bye = Promise.allSettled([sink?.close(), cursor.release()]);
+      await Promise.race([bye, sleep(CLOSE_MS, undefined, { ref: false })]);
     },
   };
 }

@@ -21,7 +21,7 @@ export function kafkaSink(settings: KafkaSinkSettings, format: Format, certifica
     connectTimeout: 5_000,
     requestTimeout: 10_000,
     timeout: 8_000,
-    ...(secure && { tls: certificates === undefined ? {} : { ca: certificates }, tlsServerName: true }),
+    ...(secure && { tls: certificates === undefined ? {} : { ca: certificates } }),
     ...(sasl !== undefined && {
       sasl: { mechanism: sasl.mechanism, username: sasl.username, password: sasl.password.reveal() },
     }),

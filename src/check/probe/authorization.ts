@@ -12,7 +12,7 @@ export const authorizationRules: readonly ProbeRule[] = [
     owasp: "MCP07",
     principle: 5,
     severity: "high",
-    confidence: "medium",
+    confidence: "high",
     why: "An attacker leaves the challenge out, and a code that is caught or smuggled in can be redeemed. What is offered and not required protects nobody.",
     fix: "Answer invalid_request to every authorization request without code_challenge.",
     bad: [right({ withoutPkce: TAKEN })],

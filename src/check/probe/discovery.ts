@@ -156,7 +156,7 @@ export const discoveryRules: readonly ProbeRule[] = [
     severity: "medium",
     confidence: "high",
     why: "With `plain` the challenge is the secret: who sees the request can redeem the code (OAuth 2.1 §7.5).",
-    fix: "Take S256 alone.",
+    fix: "Take S256 alone, and answer invalid_request to any other method.",
     bad: [
       server({ code_challenge_methods_supported: ["plain", "S256"] }),
       { authorization: { right: { outcome: "taken", said: "200" }, plainPkce: { outcome: "taken", said: "200" } } },

@@ -105,7 +105,7 @@ function careless(tools: readonly CheckedTool[], paint: Paint): readonly string[
 function summary({ tools, waivers }: Report): string {
   const count = (verdict: CheckedTool["verdict"]) => tools.filter((tool) => tool.verdict === verdict).length;
   const waived = waivers.used === 0 ? "" : `; ${waivers.used} findings waived`;
-  if (tools.length === 0) return `No tools were read: grades speak of the settings alone${waived}`;
+  if (tools.length === 0) return `No tools were read: grades say nothing of them${waived}`;
   return `${tools.length} tools: ${count("block")} to block, ${count("review")} to review, ${count("clean")} clean${waived}`;
 }
 

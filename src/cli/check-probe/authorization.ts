@@ -206,7 +206,9 @@ function attemptAt(visited: Visit | undefined, rightOne: Visit | undefined): Att
   }
   if (status >= 500) return { outcome: "unclear", said: `${status}` };
   const same = status < 300 && path === rightOne?.path && rightOne.away === undefined;
-  return same ? { outcome: "taken", said: `${status}, on to the sign-in`, unsure: true } : { outcome: "refused", said: `${status}` };
+  return same
+    ? { outcome: "taken", said: `${status}, on to the sign-in`, unsure: true }
+    : { outcome: "refused", said: `${status}` };
 }
 
 function toAttacker({ away }: Visit): boolean {
@@ -214,7 +216,9 @@ function toAttacker({ away }: Visit): boolean {
 }
 
 function codeOf(visited: Visit | undefined): string | undefined {
-  return visited?.away?.href.startsWith(OWN) === true ? (visited.away.searchParams.get("code") ?? undefined) : undefined;
+  return visited?.away?.href.startsWith(OWN) === true
+    ? (visited.away.searchParams.get("code") ?? undefined)
+    : undefined;
 }
 
 async function unsafeRedirects(asking: Asking, endpoint: string): Promise<Record<string, Attempt>> {
@@ -276,7 +280,8 @@ async function giveBack(
   answer: Answer | undefined,
 ): Promise<void> {
   const token = parsed(answer?.text ?? "")?.["access_token"];
-  if (endpoint !== undefined && typeof token === "string") await asking.ask(endpoint, form({ token, client_id: client }));
+  if (endpoint !== undefined && typeof token === "string")
+    await asking.ask(endpoint, form({ token, client_id: client }));
 }
 
 function authorizeUrl(endpoint: string, client: string, params: Record<string, string | undefined>): URL {

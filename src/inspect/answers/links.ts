@@ -3,12 +3,14 @@ import { compileGlob } from "../../core/glob.ts";
 
 /** What is done with an address. `defuse`: it stays readable, and no client takes it for a link. */
 export type LinkAction = "defuse" | "keep" | "remove";
+/** `risky`: of pictures those alone are defused whose address could carry something away; of all else everything. */
+export type ImageAction = LinkAction | "risky";
 
 export interface LinkRules {
   /** Hosts whose addresses stay, `*.example.com` for all below one. */
   readonly allow: readonly string[];
   /** What loads or runs by itself or when it is clicked: images, frames, styles, `javascript:` and `data:` addresses. */
-  readonly images: LinkAction;
+  readonly images: ImageAction;
   /** What must be clicked. */
   readonly others: LinkAction;
 }
@@ -47,8 +49,9 @@ export function compileLinks(rules: LinkRules): (text: string) => Generator<void
   const editOf = (
     text: string,
     start: number,
-    kind: "image" | "link",
-    end = urlEnd(text, start),
+    kind: "picture" | "image" | "link",
+    end: number,
+    spared: Spared,
   ): LinkEdit | undefined => {
     const written = text.slice(start, end);
     const target = targetOf(written);
@@ -60,15 +63,26 @@ export function compileLinks(rules: LinkRules): (text: string) => Generator<void
         : { start, end, text: `blocked:${action === "remove" ? "" : harmless(written)}`, kind: "script" };
     }
     if (lists(target.host)) return undefined;
-    const action = kind === "image" ? rules.images : rules.others;
+    const action = kind === "link" ? rules.others : rules.images;
     if (action === "keep") return undefined;
-    return { start, end, text: action === "remove" ? "blocked:" : defused(target), kind };
+    const edit: LinkEdit = {
+      start,
+      end,
+      text: action === "remove" ? "blocked:" : defused(target),
+      kind: kind === "link" ? "link" : "image",
+    };
+    if (action !== "risky" || kind !== "picture" || mayCarry(target)) return edit;
+    const others = spared.get(target.host);
+    if (others === undefined) spared.set(target.host, [edit]);
+    else others.push(edit);
+    return undefined;
   };
 
   return function* (text) {
     if (idle || !MAY_LINK.test(text)) return [];
-    const edits: LinkEdit[] = [];
+    let edits: LinkEdit[] = [];
     const images = imagesOf(text);
+    const spared: Spared = new Map();
     let done = 0;
     let looked = 0;
     const add = (edit: LinkEdit | undefined) => {
@@ -86,27 +100,73 @@ export function compileLinks(rules: LinkRules): (text: string) => Generator<void
         if (at < done) continue;
         if (++looked % TURN === 0) yield;
         const [, inline, reference, source, , style, imported, refresh] = match;
-        const loads =
+        const picture =
           (inline !== undefined && images.closings.has(from + match.index)) ||
-          source !== undefined ||
-          style !== undefined ||
-          imported !== undefined ||
-          refresh !== undefined ||
+          (source !== undefined && inPicture(text, from + match.index)) ||
           (reference !== undefined && images.names.has(reference.toLowerCase()));
+        const loads = source !== undefined || style !== undefined || imported !== undefined || refresh !== undefined;
+        const kind = picture ? "picture" : loads ? "image" : "link";
         if (source?.toLowerCase() === "srcset")
-          for (const one of sources(text, at)) add(editOf(text, one.start, "image", one.end));
-        else add(editOf(text, at, loads ? "image" : "link"));
+          for (const one of sources(text, at)) add(editOf(text, one.start, kind, one.end, spared));
+        else add(editOf(text, at, kind, urlEnd(text, at), spared));
       }
     }
-    return rules.others === "keep" ? edits : yield* withBare(text, edits, editOf);
+    const alphabets = [...spared.values()].filter((of) => of.length > MAX_PICTURES);
+    if (alphabets.length > 0) edits = inOrder([...edits, ...alphabets.flat()]);
+    return rules.others === "keep"
+      ? edits
+      : yield* withBare(text, edits, (start, end) => editOf(text, start, "link", end, spared));
   };
+}
+
+/** Pictures that stay as they are, by host. */
+type Spared = Map<string, LinkEdit[]>;
+
+/**
+ * An alphabet of pictures spells without any query: which of them are shown, and in what order, is the message (a leak of this kind
+ * was made of GitHub's own picture proxy in 2025). So many of one host in one text are none that a page needs.
+ */
+const MAX_PICTURES = 24;
+/** Longer than names of pictures and of versions are. */
+const MAX_SEGMENT = 48;
+const MAX_PATH = 160;
+const MAX_LABEL = 32;
+const PLACEHOLDER = /[{}<>$[\]*]|%(?:7b|3c|5b|24|2a)/i;
+
+/** Whether a model could write something into the address, or somebody has. */
+function mayCarry({ url, host }: { readonly url: URL; readonly host: string }): boolean {
+  const { pathname, search, username, password } = url;
+  return (
+    search !== "" ||
+    username !== "" ||
+    password !== "" ||
+    pathname.length > MAX_PATH ||
+    PLACEHOLDER.test(pathname) ||
+    pathname.endsWith("/") ||
+    pathname.split("/").some((segment) => segment.length > MAX_SEGMENT) ||
+    host.split(".").some((label) => label.length > MAX_LABEL)
+  );
+}
+
+const PICTURE_TAG = /^<\s{0,8}(?:img|image|source|picture|video|audio)\b/i;
+const MAX_TAG = 2048;
+
+/** What loads here is shown and does nothing else. */
+function inPicture(text: string, at: number): boolean {
+  const before = text.slice(Math.max(0, at - MAX_TAG), at);
+  return PICTURE_TAG.test(before.slice(Math.max(0, before.lastIndexOf("<"))));
+}
+
+function inOrder(edits: readonly LinkEdit[]): LinkEdit[] {
+  const sorted = edits.toSorted((one, other) => one.start - other.start);
+  return sorted.filter(({ start }, index) => index === 0 || start >= (sorted[index - 1]?.end ?? 0));
 }
 
 /** Adds addresses that stand alone in prose. */
 function* withBare(
   text: string,
   edits: readonly LinkEdit[],
-  editOf: (text: string, start: number, kind: "link", end: number) => LinkEdit | undefined,
+  editOf: (start: number, end: number) => LinkEdit | undefined,
 ): Generator<void, readonly LinkEdit[]> {
   const all: LinkEdit[] = [];
   let next = 0;
@@ -116,7 +176,7 @@ function* withBare(
     const end = match.index + match[0].replace(/[.,;:!?*_~]{1,8}$/, "").length;
     while ((edits[next]?.end ?? Number.POSITIVE_INFINITY) <= match.index) all.push(edits[next++] as LinkEdit);
     if ((edits[next]?.start ?? Number.POSITIVE_INFINITY) < end) continue;
-    const edit = editOf(text, match.index, "link", end);
+    const edit = editOf(match.index, end);
     if (edit !== undefined) all.push(edit);
   }
   return [...all, ...edits.slice(next)];

