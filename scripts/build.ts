@@ -44,6 +44,7 @@ function publishedManifest(dist: string): Record<string, unknown> {
     // Without an index there is no public module yet, only the command: "." is refused instead of resolving to a stray file.
     exports: {
       ...(hasIndex ? { ".": { types: "./index.d.ts", default: "./index.js" } } : {}),
+      "./author": { types: "./author/index.d.ts", default: "./author/index.js" },
       "./schema/config.schema.json": "./schema/config.schema.json",
       "./package.json": "./package.json",
     },

@@ -47,10 +47,10 @@ export function openEvidence(parts: EvidenceParts): Evidence {
     settings.whenUnavailable === "spill" && parts.spillFolder !== undefined
       ? openSpill({ store, folder: parts.spillFolder, maxBytes: settings.spillMaxBytes, logger, clock })
       : undefined;
-  const keys = personalKeysOf({
-    ...parts,
-    store: { ...store, ...(spill !== undefined && { records: spill.records }) },
-  });
+  const master = once(() => sharedKeyOf(parts, "audit persons"));
+  // Who is to go on without a store needs it before that is away.
+  if (spill !== undefined) master().catch(() => {});
+  const keys = openPersonalKeys(spill?.records ?? store.records, master);
   const signer = once(async () => {
     const made = await signerFor(parts);
     await announce(made, parts);

@@ -3,7 +3,7 @@
  * disk before anybody is answered. When the store is back they are written into it first, in their order. Lines may be written again
  * and again, by whoever finds them: the store keeps one row of each id. So nothing is lost or doubled by a crash at any moment.
  */
-import { mkdirSync, readdirSync, statSync } from "node:fs";
+import { constants, mkdirSync, readdirSync, statSync } from "node:fs";
 import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { type Clock, systemClock } from "../core/clock.ts";
@@ -37,6 +37,7 @@ type Line =
 
 /** By the time of their making, so in their order by name; the second part is new each time somebody takes the file. */
 const NAME = /^audit-spill-[0-9a-f-]{36}-[0-9a-f-]{36}\.jsonl$/;
+const ORDER_CHARACTERS = "audit-spill-".length + 36;
 const FIRST_RETRY_MS = 250;
 const LAST_RETRY_MS = 5000;
 
@@ -49,6 +50,8 @@ export function openSpill(parts: SpillParts): Spill {
   let bytes = leftIn(folder);
   let pending = bytes > 0;
   let file: string | undefined;
+  /** Lines that are in the store, of files that are not there as a whole: a store that fails often gets on nevertheless. */
+  const passed = new Map<string, number>();
   let retryMs = 0;
   let retryAt = 0;
   let since = 0;
@@ -109,14 +112,23 @@ export function openSpill(parts: SpillParts): Spill {
   async function drain(): Promise<void> {
     if (!pending) return;
     let written = 0;
+    // Whatever comes now goes to a file behind those.
+    file = undefined;
     const sizes = await headSizes();
     for (let names = await spillsIn(folder); names.length > 0; names = await spillsIn(folder))
       for (const name of names) {
-        const taken = join(folder, `${name.slice(0, -"-.jsonl".length - 36)}-${newId()}.jsonl`);
+        const taken = join(folder, `${name.slice(0, ORDER_CHARACTERS)}-${newId()}.jsonl`);
         // Whoever has it can add nothing to it unseen from now on.
         if (!(await renamed(join(folder, name), taken))) continue;
-        for await (const line of linesOf(taken)) written += await write(line, sizes);
+        const order = name.slice(0, ORDER_CHARACTERS);
+        let at = 0;
+        for await (const line of linesOf(taken)) {
+          if (at++ < (passed.get(order) ?? 0)) continue;
+          written += await write(line, sizes);
+          passed.set(order, at);
+        }
         await rm(taken, { force: true });
+        passed.delete(order);
         await syncFolder(folder);
       }
     pending = false;
@@ -152,11 +164,12 @@ export function openSpill(parts: SpillParts): Spill {
       throw new DrawbridgeError("audit_unavailable", "The audit log cannot be written, and its spill files are full.");
     // Another process has taken the file when it is not there any more: nobody knows whether that has seen this line.
     for (let tries = 0; tries < MAX_TRIES; tries++) {
-      file ??= join(folder, `audit-spill-${newId()}-${newId()}.jsonl`);
-      const path = file;
+      const path = file ?? join(folder, `audit-spill-${newId()}-${newId()}.jsonl`);
+      const flags =
+        constants.O_WRONLY | constants.O_APPEND | (file === undefined ? constants.O_CREAT | constants.O_EXCL : 0);
       // A line that was cut off is the last one of its file.
       file = undefined;
-      const there = await appended(path, text);
+      const there = await appended(path, flags, text);
       bytes += text.length;
       if (!there) continue;
       file = path;
@@ -228,8 +241,12 @@ async function renamed(from: string, to: string): Promise<boolean> {
 }
 
 /** Appends and waits for the disk. False: the name is not this file's any more. */
-async function appended(path: string, text: Buffer): Promise<boolean> {
-  const handle = await open(path, "a", 0o600);
+async function appended(path: string, flags: number, text: Buffer): Promise<boolean> {
+  const handle = await open(path, flags, 0o600).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT" && (flags & constants.O_CREAT) === 0) return undefined;
+    throw error;
+  });
+  if (handle === undefined) return false;
   try {
     const { ino, size } = await handle.stat();
     await handle.appendFile(text);

@@ -14,7 +14,10 @@ export function aloneWith(server: Server, log: Logger): (call: ModuleCall) => Pr
   const tools = new Map(server.declared.tools.map((tool) => [tool.name, tool]));
   const counted = server.declared.tools.filter(({ limits }) => limits !== undefined).map(({ name }) => name);
   if (counted.length > 0)
-    log.warn({ tools: counted }, "limits are kept by a gateway; over stdio alone there is one user and nothing is counted");
+    log.warn(
+      { tools: counted },
+      "limits are kept by a gateway; over stdio alone there is one user and nothing is counted",
+    );
   return async (call) => {
     const tool = call.method === "tools/call" ? tools.get(String(call.params["name"])) : undefined;
     if (tool === undefined) return server.call(call);
@@ -31,8 +34,7 @@ async function unapproved({ title, approval, input }: Tool, call: ModuleCall): P
   const terms = typeof approval === "string" ? {} : approval;
   if (terms.by !== undefined || terms.fourEyes === true)
     return `${title} needs the approval of another person, which a gateway asks for. Serve this server by one.`;
-  if (call.ask === undefined)
-    return `${title} needs the approval of a person, and the client cannot ask for one.`;
+  if (call.ask === undefined) return `${title} needs the approval of a person, and the client cannot ask for one.`;
   const args = JSON.stringify(call.params["arguments"] ?? {}).slice(0, 1000);
   const answer = await call.ask(
     {

@@ -1,5 +1,5 @@
 /** One call of a declared tool, resource or prompt: its arguments checked, its handler run, and of what it says only what is declared. */
-import { z } from "zod";
+import type { z } from "zod";
 import type { JsonObject, Outcome } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import { isObject } from "../mcp/json-text.ts";
@@ -16,7 +16,11 @@ const MAX_TOLD = 10;
 
 export function openCalls({ tools, resources = [], prompts = [] }: Declared): (call: ModuleCall) => Promise<Outcome> {
   const byName = new Map(tools.map((tool) => [tool.name, { tool, input: tool.input.strict() }]));
-  const readers = resources.map((resource) => ({ resource, match: matcherOf(resource.uri), input: resource.input.strict() }));
+  const readers = resources.map((resource) => ({
+    resource,
+    match: matcherOf(resource.uri),
+    input: resource.input.strict(),
+  }));
   const promptsByName = new Map(prompts.map((prompt) => [prompt.name, { prompt, input: prompt.input.strict() }]));
 
   const callTool = async (call: ModuleCall): Promise<Outcome> => {
@@ -105,7 +109,9 @@ function declaredPart({ name, output }: Tool | Resource, value: unknown, call: M
   const read = output.safeParse(value);
   if (read.success && isObject(read.data)) return read.data;
   // Paths and kinds of mistakes; what the handler returned stays here.
-  const problems = read.success ? ["it is no object"] : read.error.issues.map(({ path, code }) => `${path.join("/")}: ${code}`);
+  const problems = read.success
+    ? ["it is no object"]
+    : read.error.issues.map(({ path, code }) => `${path.join("/")}: ${code}`);
   call.log.error({ tool: name, problems: problems.slice(0, MAX_TOLD) }, "an answer is not what was declared");
   return undefined;
 }

@@ -31,7 +31,8 @@ type IsOpen<Rest> = Rest extends { readonly out: infer Out } ? (string extends k
 type Unbounded =
   `needs a bound: a string .max(n), .length(n), an anchored .regex(/^…$/) or z.enum([…]); a list .max(n)`;
 type FreeForm = `is free-form: give it a type of its own, or declare its fields as inputs`;
-type Nested = `is nested: an input is a primitive, an enum, a list of them, or a flat record (an object of primitives); make its inner fields inputs of their own`;
+type Nested =
+  `is nested: an input is a primitive, an enum, a list of them, or a flat record (an object of primitives); make its inner fields inputs of their own`;
 type Undescribed = `needs .describe("…") as its last part: what it means, with an example`;
 
 /** The problem of something that must be a primitive or an enum; never when there is none. */
@@ -145,7 +146,13 @@ export interface Documentation {
   readonly limits: string;
 }
 
-export const DOCUMENTATION = ["does", "useWhen", "notWhen", "returns", "limits"] as const satisfies readonly (keyof Documentation)[];
+export const DOCUMENTATION = [
+  "does",
+  "useWhen",
+  "notWhen",
+  "returns",
+  "limits",
+] as const satisfies readonly (keyof Documentation)[];
 
 type Lacks<D> = Exclude<keyof Documentation, { [K in keyof D]: D[K] extends "" ? never : K }[keyof D]>;
 

@@ -24,7 +24,11 @@ export interface Context {
    */
   upstreamToken(): Promise<string>;
   /** Does `work` as a span of its own in the trace of the call. */
-  span<T>(name: string, work: () => T | Promise<T>, attributes?: Readonly<Record<string, string | number | boolean>>): Promise<T>;
+  span<T>(
+    name: string,
+    work: () => T | Promise<T>,
+    attributes?: Readonly<Record<string, string | number | boolean>>,
+  ): Promise<T>;
   /** W3C `traceparent` for requests to others; undefined where the call has none. */
   readonly traceparent: string | undefined;
 }

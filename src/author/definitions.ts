@@ -1,7 +1,7 @@
 /** What clients see of declarations, and what a gateway enforces of them. */
 import type { JsonObject, JsonValue } from "../core/call.ts";
-import type { ModuleContracts } from "../mcp/module-server.ts";
 import type { ListKey } from "../mcp/methods.ts";
+import type { ModuleContracts } from "../mcp/module-server.ts";
 import type { Documentation } from "./compile-errors.ts";
 import type { Prompt, Resource } from "./resource.ts";
 import type { Declared } from "./server.ts";
@@ -9,7 +9,11 @@ import { flatSchema, outputSchema } from "./soundness.ts";
 import type { Tool } from "./tool.ts";
 
 /** The lists of the protocol, as they are answered. */
-export function definitionsOf({ tools, resources = [], prompts = [] }: Declared): Readonly<Record<ListKey, readonly JsonObject[]>> {
+export function definitionsOf({
+  tools,
+  resources = [],
+  prompts = [],
+}: Declared): Readonly<Record<ListKey, readonly JsonObject[]>> {
   const [templates, plain] = [true, false].map((wanted) =>
     resources.filter(({ uri }) => variablesOf(uri).length > 0 === wanted),
   );
@@ -44,13 +48,7 @@ function toolDefinition(tool: Tool): JsonObject {
 
 /** The five parts as one text, in the order in which a model needs them. */
 export function describe({ does, useWhen, notWhen, returns, limits }: Documentation): string {
-  return [
-    does,
-    `Use it ${useWhen}`,
-    `Do not use it ${notWhen}`,
-    `Returns ${returns}`,
-    `Limits: ${limits}`,
-  ]
+  return [does, `Use it ${useWhen}`, `Do not use it ${notWhen}`, `Returns ${returns}`, `Limits: ${limits}`]
     .map((part) => part.trim().replace(/[.;,\s]*$/, "."))
     .join(" ");
 }
@@ -79,8 +77,8 @@ function promptDefinition({ name, title, description, input }: Prompt): JsonObje
 export function contractsOf({ tools, resources = [], prompts = [] }: Declared, as: string): ModuleContracts {
   return {
     tools: Object.fromEntries(tools.map((tool) => [tool.name, toolContract(tool, as)])),
-    resources: Object.fromEntries(resources.map(({ uri }) => [uri, { from: `${as}/${uri}` }])),
-    prompts: Object.fromEntries(prompts.map(({ name }) => [name, { from: `${as}/${name}` }])),
+    resources: Object.fromEntries(resources.map(({ uri, title, description }) => [uri, { from: `${as}/${uri}`, title, description }])),
+    prompts: Object.fromEntries(prompts.map((prompt) => [prompt.name, promptContract(prompt, as)])),
     limits: Object.fromEntries(
       tools.flatMap(({ name, limits }) => (limits === undefined ? [] : [[`tool:${name}`, plain(limits)]])),
     ),
@@ -90,9 +88,27 @@ export function contractsOf({ tools, resources = [], prompts = [] }: Declared, a
   };
 }
 
-function toolContract({ name, access, openWorld = false, idempotent, mask, approval }: Tool, as: string): JsonObject {
+function promptContract(prompt: Prompt, as: string): JsonObject {
+  const { title, description, arguments: args = [] } = promptDefinition(prompt) as {
+    title: string;
+    description: string;
+    arguments?: readonly { readonly name: string; readonly description: string }[];
+  };
+  const input = Object.fromEntries(args.map((one) => [one.name, { description: one.description }]));
+  return { from: `${as}/${prompt.name}`, title, description, input };
+}
+
+/** Words go along: of what a contract does not say, clients are not told the server's words. */
+function toolContract(tool: Tool, as: string): JsonObject {
+  const { name, title, access, openWorld = false, idempotent, mask, approval } = tool;
+  const { properties = {} } = flatSchema(tool.input) as { properties?: Readonly<Record<string, JsonObject>> };
   return {
     from: `${as}/${name}`,
+    title,
+    description: describe(tool.description),
+    input: Object.fromEntries(
+      Object.entries(properties).map(([argument, { description = "" }]) => [argument, { description }]),
+    ),
     access,
     openWorld,
     ...(idempotent !== undefined && { idempotent }),

@@ -57,7 +57,11 @@ export function openRounds(waitMs = WAIT_MS): Rounds {
 
   return {
     async take({ method, params }, cancelled, begin) {
-      const about = hash("sha256", JSON.stringify([method, params["name"], params["uri"], params["arguments"] ?? {}]), "hex");
+      const about = hash(
+        "sha256",
+        JSON.stringify([method, params["name"], params["uri"], params["arguments"] ?? {}]),
+        "hex",
+      );
       const given = params["requestState"];
       if (typeof given === "string") {
         const call = waiting.get(given);
@@ -90,9 +94,13 @@ export function openRounds(waitMs = WAIT_MS): Rounds {
         const { promise, resolve, reject } = Promise.withResolvers<QuestionAnswer>();
         const key = keyFor(question, call.open);
         call.open.set(key, { question, settle: resolve });
-        withdrawn.addEventListener("abort", () => reject(new DrawbridgeError("cancelled", "The question was withdrawn.")), {
-          once: true,
-        });
+        withdrawn.addEventListener(
+          "abort",
+          () => reject(new DrawbridgeError("cancelled", "The question was withdrawn.")),
+          {
+            once: true,
+          },
+        );
         // Questions of one turn of the handler go out together.
         setImmediate(() => {
           if (call.open.size === 0 || call.ended.signal.aborted) return;

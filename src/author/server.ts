@@ -75,7 +75,9 @@ function problemsOf({ name, version, tools, resources = [], prompts = [] }: Decl
       seen.set(`${one.kind} ${called}`, one.place);
       return [
         ...(other === undefined ? [] : [`is declared twice, also at ${other}`]),
-        ...(/^[A-Za-z0-9_.-]{1,128}$/.test(one.name) ? [] : ["has a name of other characters than letters, digits, _ - ."]),
+        ...(/^[A-Za-z0-9_.-]{1,128}$/.test(one.name)
+          ? []
+          : ["has a name of other characters than letters, digits, _ - ."]),
         ...PROBLEMS[one.kind](one as never),
       ].map((problem) => `${one.place} ${one.kind} ${called}: ${problem}`);
     }),
@@ -110,10 +112,7 @@ const PROBLEMS = {
     ...outputProblems(resource.output),
     ...unequal(variablesOf(resource.uri), Object.keys(resource.input.shape)),
   ],
-  prompt: (prompt: Prompt) => [
-    ...wordless(prompt, ["title", "description"]),
-    ...inputProblems(prompt.input),
-  ],
+  prompt: (prompt: Prompt) => [...wordless(prompt, ["title", "description"]), ...inputProblems(prompt.input)],
 } as const;
 
 function wordless<T extends Declaration>(one: T, parts: readonly (keyof T & string)[]): readonly string[] {
@@ -122,7 +121,9 @@ function wordless<T extends Declaration>(one: T, parts: readonly (keyof T & stri
 
 function unequal(variables: readonly string[], fields: readonly string[]): readonly string[] {
   return [
-    ...variables.filter((name) => !fields.includes(name)).map((name) => `the variable {${name}} of its URI is no input`),
+    ...variables
+      .filter((name) => !fields.includes(name))
+      .map((name) => `the variable {${name}} of its URI is no input`),
     ...fields.filter((name) => !variables.includes(name)).map((name) => `input "${name}" is no variable of its URI`),
   ];
 }

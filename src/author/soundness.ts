@@ -6,9 +6,10 @@ import { z } from "zod";
 import type { JsonObject, JsonValue } from "../core/call.ts";
 
 /** A schema of zod as data. */
-type Def = { readonly type: string; readonly checks?: readonly { readonly _zod: { readonly def: CheckDef } }[] } & Readonly<
-  Record<string, unknown>
->;
+type Def = {
+  readonly type: string;
+  readonly checks?: readonly { readonly _zod: { readonly def: CheckDef } }[];
+} & Readonly<Record<string, unknown>>;
 interface CheckDef {
   readonly check: string;
   readonly maximum?: number;
@@ -20,7 +21,14 @@ interface Schema {
   readonly _zod: { readonly def: Def };
 }
 
-const WRAPPERS: ReadonlySet<string> = new Set(["optional", "nullable", "default", "prefault", "nonoptional", "readonly"]);
+const WRAPPERS: ReadonlySet<string> = new Set([
+  "optional",
+  "nullable",
+  "default",
+  "prefault",
+  "nonoptional",
+  "readonly",
+]);
 const PLAIN: ReadonlySet<string> = new Set(["number", "boolean", "enum", "literal", "null"]);
 const SHORT_FORMATS: ReadonlySet<string> = new Set(["uuid", "guid", "date", "time", "datetime", "ipv4", "ipv6"]);
 
@@ -90,8 +98,12 @@ function stringProblems(def: Def): readonly string[] {
     SHORT_FORMATS.has(String(def["format"])) ||
     patterns.some(({ source }) => endsSomewhere(source));
   return [
-    ...(ends ? [] : ["is a string without a bound: add .max(n), .length(n), an anchored .regex(/^…$/), or take z.enum([…])"]),
-    ...flags.map(({ source, flags }) => `has the pattern /${source}/${flags}, whose flags no schema can say: write it without`),
+    ...(ends
+      ? []
+      : ["is a string without a bound: add .max(n), .length(n), an anchored .regex(/^…$/), or take z.enum([…])"]),
+    ...flags.map(
+      ({ source, flags }) => `has the pattern /${source}/${flags}, whose flags no schema can say: write it without`,
+    ),
   ];
 }
 
@@ -155,8 +167,7 @@ export function leadsSomewhere(output: z.ZodObject, path: string): boolean {
     const def = defOf(schema);
     if (WRAPPERS.has(def.type)) return reach(def["innerType"], key === undefined ? [] : [key, ...rest]);
     if (key === undefined) return true;
-    if (def.type === "union")
-      return (def["options"] as readonly unknown[]).some((one) => reach(one, [key, ...rest]));
+    if (def.type === "union") return (def["options"] as readonly unknown[]).some((one) => reach(one, [key, ...rest]));
     if (def.type === "array") return key === "*" && reach(def["element"], rest);
     if (def.type === "record") return reach(def["valueType"], rest);
     if (def.type !== "object") return false;
@@ -203,7 +214,10 @@ function closed(schema: JsonValue): JsonValue {
     LITERAL.has(key)
       ? ([key, value] as const)
       : key === "properties"
-        ? ([key, Object.fromEntries(Object.entries(value as JsonObject).map(([name, one]) => [name, closed(one)]))] as const)
+        ? ([
+            key,
+            Object.fromEntries(Object.entries(value as JsonObject).map(([name, one]) => [name, closed(one)])),
+          ] as const)
         : ([key, closed(value)] as const),
   );
   const made = Object.fromEntries(entries) as Record<string, JsonValue>;

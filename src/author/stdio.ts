@@ -4,9 +4,9 @@
  */
 import { createInterface } from "node:readline";
 import {
+  type JsonObject,
   LEGACY_REVISIONS,
   MODERN_REVISION,
-  type JsonObject,
   type Outcome,
   type Principal,
   type QuestionAnswer,

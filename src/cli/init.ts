@@ -114,6 +114,7 @@ function entryOf({ settings, file }: LoadedSettings, name: string, folder: strin
     value instanceof Secret ? `\${secret:${name}-${where.toLowerCase()}}` : value;
   const plainly = (values: Readonly<Record<string, string | Secret>>): JsonObject =>
     Object.fromEntries(Object.entries(values).map(([key, value]) => [key, plain(value, key)]));
+  if ("module" in server) return { module: relative(folder, resolve(dirname(file ?? cwd), server.module)) };
   if (!("command" in server))
     return { url: server.url, ...(Object.keys(server.headers).length > 0 && { headers: plainly(server.headers) }) };
   const place = relative(folder, file === undefined ? cwd : (server.cwd ?? cwd));

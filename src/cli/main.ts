@@ -36,6 +36,10 @@ const COMMANDS: Readonly<Record<string, CommandRow>> = {
   },
   import: { summary: "write a settings file from the settings of an MCP client", load: () => import("./import.ts") },
   check: { summary: "judge the tools of a server before it is served", load: () => import("./check.ts") },
+  discover: {
+    summary: "which MCP servers the clients on this machine run, and whether somebody approved them",
+    load: () => import("./discover.ts"),
+  },
   pin: {
     summary: "write the lockfile: every definition as it is now, signed",
     load: async () => ({ define: (await import("./lock.ts")).definePin }),

@@ -1,13 +1,17 @@
 /** `drawbridge tools`: what of the servers' tools a role sees, and what a model pays for reading it, before and after contracts. */
+import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import type { Command } from "commander";
 import { type LoadedSettings, loadSettings } from "../config/load.ts";
+import { type Lock, lockKey } from "../contract/lockfile.ts";
 import { estimateTokens } from "../contract/tokens.ts";
 import type { Principal } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import { type Catalogue, type Entry, openCatalogue, type Withheld } from "../gateway/catalogue.ts";
 import { type ContractSections, openContracts } from "../gateway/contracts.ts";
-import type { Pins } from "../gateway/pins.ts";
+import { lockPath, readLockFile } from "../gateway/lock.ts";
+import type { Pins, Verdict } from "../gateway/pins.ts";
+import { suspicionOf } from "../gateway/suspicion.ts";
 import { silentLogger } from "../observe/logger.ts";
 import { compilePolicy, DEFAULT_ROLES } from "../policy/engine.ts";
 import { compileExpression } from "../policy/expressions.ts";
@@ -27,7 +31,8 @@ const HELP = `
 A model reads the list of tools with every request, and the longer it is the worse it chooses. This opens the servers of the
 settings file, as the gateway would, and counts the tools and the tokens of the answer to tools/list: as the servers offer it, and
 as clients get it under the contracts. Tokens are an estimate that errs on the high side. Nothing is called, and nothing is stored;
-definitions that the gateway withholds because they changed are counted as if they had not.
+definitions that the gateway withholds because they changed are counted as if they had not, but those that read like an attack are
+withheld here as there (lock.inspect), unless they are in the lockfile as they are.
 
 Examples:
   $ drawbridge tools
@@ -69,7 +74,11 @@ async function tools(options: ToolsOptions, terminal: Terminal): Promise<void> {
   const sees = visibility(loaded, options.as);
   await using look = openLook(loaded, terminal);
   const { offered, unread } = await allOffered(look, Object.keys(loaded.settings.servers));
-  const [plain, contracted] = await Promise.all([catalogueOf(offered, {}), catalogueOf(offered, loaded.settings)]);
+  const pins = loaded.settings.lock.inspect === "hold" ? suspecting(await lockOf(loaded)) : TRUSTING;
+  const [plain, contracted] = await Promise.all([
+    catalogueOf(offered, {}, TRUSTING),
+    catalogueOf(offered, loaded.settings, pins),
+  ]);
   const report: Report = {
     role: options.as,
     before: listing(plain.now("tools")),
@@ -124,26 +133,52 @@ async function allOffered(
 }
 
 /** The gateway's own catalogue of what the servers have just said. */
-async function catalogueOf(offered: ReadonlyMap<string, Offered>, sections: ContractSections): Promise<Catalogue> {
+async function catalogueOf(
+  offered: ReadonlyMap<string, Offered>,
+  sections: ContractSections,
+  pins: Pins,
+): Promise<Catalogue> {
   const upstreams = [...offered].map(([name, lists]) => {
     const list = async (wanted: ListName) => lists[wanted].map((entry) => JSON.stringify(entry));
     return { name, list } as Partial<Upstream> as Upstream;
   });
   const contracts = openContracts(sections, silentLogger, compileExpression);
-  const catalogue = openCatalogue(upstreams, { pins: TRUSTING, contracts, log: silentLogger, onChange() {} });
+  const catalogue = openCatalogue(upstreams, { pins, contracts, log: silentLogger, onChange() {} });
   await catalogue.ready;
   return catalogue;
 }
 
+const SERVED: Verdict = { held: undefined, stops: false, reviewed: true };
+
 const TRUSTING: Pins = {
-  check: async (_server, _kind, all) => ({
-    verdicts: all.map(() => ({ held: undefined, stops: false, reviewed: true })),
-    gone: undefined,
-  }),
-  screened: async (_server, identity) => ({ identity, verdict: { held: undefined, stops: false, reviewed: true } }),
+  check: async (_server, _kind, all) => ({ verdicts: all.map(() => SERVED), gone: undefined }),
+  screened: async (_server, identity) => ({ identity, verdict: SERVED }),
   list: async () => [],
   accept: async () => false,
 };
+
+/** Withholds what the inspection finds something in, as a gateway does until somebody approves it. Whoever signs a lockfile has. */
+function suspecting(lock: Lock | undefined): Pins {
+  return {
+    ...TRUSTING,
+    async check(server, kind, all) {
+      const locked = lock?.get(server);
+      const verdicts: Verdict[] = [];
+      for (const { name, value, pin } of all) {
+        const approved = locked?.get(lockKey(kind, name))?.pin === pin;
+        const found = approved ? undefined : await suspicionOf(server, kind, value);
+        verdicts.push(found === undefined ? SERVED : { ...SERVED, held: `it has ${found}, unless it was approved` });
+      }
+      return { verdicts, gone: undefined };
+    },
+  };
+}
+
+async function lockOf({ settings: { lock: settings }, folder, file }: LoadedSettings): Promise<Lock | undefined> {
+  const place = { settings, folder, beside: file !== undefined };
+  const path = lockPath(place);
+  return path !== undefined && existsSync(path) ? readLockFile(place) : undefined;
+}
 
 function listing(entries: readonly Entry[]): Listing {
   const found = entries.map(({ target, served }) => ({

@@ -107,6 +107,7 @@ function serverFindings({ servers, authorization }: SoundParts): Finding[] {
         ...userValueFindings(name, server.isolation, "userHeaders", server.userHeaders, server.headers),
       ];
     }
+    if ("module" in server) return [];
     if (server.processes.min > server.processes.max) {
       return [
         {

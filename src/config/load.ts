@@ -18,6 +18,7 @@ import { DrawbridgeError } from "../core/errors.ts";
 import { Secret, secretField } from "../core/secret.ts";
 import { crossCheck, insecureOptions, type SoundParts } from "./checks.ts";
 import { contractWarnings } from "./contracts.ts";
+import { withModules } from "./modules.ts";
 import { readPolicyFile } from "./policy-file.ts";
 import {
   type Finding,
@@ -167,6 +168,8 @@ async function settle(
   const parts = parsed.success ? absolute(parsed.data, folder) : soundParts(without(raw, findings), folder);
   findings.push(...crossCheck(parts, raw));
 
+  const brought = parsed.success && findings.length === 0 ? await withModules(parts as Settings, folder) : undefined;
+  findings.push(...(brought?.findings ?? []));
   const located = findings.map(({ path, message, suggestion, atKey }): SettingsProblem => {
     const option = overridden.find(([, one]) => samePath(one.path, path))?.[0];
     const place = option === undefined ? source.locate(path, atKey ?? false) : { ...nowhere, file: `option ${option}` };
@@ -175,7 +178,7 @@ async function settle(
   const problems = [...source.problems, ...unique(located)];
   if (problems.length > 0 || !parsed.success) throw new SettingsProblems(problems);
   // Nothing is absent from `parts` when the whole was parsed.
-  const settings = parts as Settings;
+  const settings = brought?.settings ?? (parts as Settings);
   if (file !== undefined) places.set(settings, source.locate);
   return {
     settings,
@@ -185,6 +188,7 @@ async function settle(
       ...insecureOptions(settings, settingsSchema),
       ...contractWarnings(settings),
       ...secretArguments(settings),
+      ...(brought?.warnings ?? []),
       ...new Set(warnings),
     ],
     known: [...known.values()],

@@ -13,7 +13,7 @@ import type {
   UpstreamCredential,
 } from "../core/call.ts";
 import type { Decision } from "../core/decision.ts";
-import { DrawbridgeError } from "../core/errors.ts";
+import { DrawbridgeError, ERRORS, type ErrorCode } from "../core/errors.ts";
 import { newId } from "../core/ids.ts";
 import { oneLine } from "../core/one-line.ts";
 import type { InboundRequest } from "../mcp/inbound.ts";
@@ -46,15 +46,18 @@ export interface RecordedQuestion {
 
 const MAX_WHERE = 300;
 
-/** Opens the record of a request whose caller is known. */
-export function openRecord(parts: Parts, by: Authenticated, request: IncomingMessage): CallRecord {
-  return new CallRecord(parts, by, request);
+/** Opens the record of a request whose caller is known. `received`: when it came, as `performance.now()` has it. */
+export function openRecord(parts: Parts, by: Authenticated, request: IncomingMessage, received: number): CallRecord {
+  return new CallRecord(parts, by, request, received);
 }
 
 export class CallRecord {
   readonly #parts: Parts;
   readonly #by: Authenticated;
+  /** In the trace and in the metrics, too: one id finds all three. */
+  readonly #id: string;
   readonly #at: number;
+  readonly #received: number;
   readonly #started = performance.now();
   readonly #source: string | undefined;
   #span: Span | undefined;
@@ -72,10 +75,12 @@ export class CallRecord {
   #view: View | undefined;
   #closed = false;
 
-  constructor(parts: Parts, by: Authenticated, request: IncomingMessage) {
+  constructor(parts: Parts, by: Authenticated, request: IncomingMessage, received: number) {
     this.#parts = parts;
     this.#by = by;
     this.#at = parts.clock();
+    this.#id = newId(this.#at);
+    this.#received = received;
     this.#policy = parts.policy.version;
     this.#source = parts.sourceOf(request) || undefined;
   }
@@ -85,6 +90,11 @@ export class CallRecord {
     this.#inbound = inbound;
     this.#session = session;
     this.#begin();
+    this.step("decode");
+  }
+  /** A step of the pipeline is done. */
+  step(name: "decode" | "authorize" | "admit" | "limits" | "approval" | "upstream" | "mask" | "record"): void {
+    if (this.#span?.recording === true) this.#span.step(name);
   }
   aimed(target: Target): void {
     this.#target = target;
@@ -96,6 +106,10 @@ export class CallRecord {
           ? "gen_ai.prompt.name"
           : "mcp.resource.uri";
     this.#span?.set(name, this.#nameOf(target));
+    if (target.kind === "tool") this.#span?.set("gen_ai.operation.name", "execute_tool");
+    // What a client made up is no name of a span, and neither is the address of a resource.
+    if (target.kind !== "resource" && target.server !== "")
+      this.#span?.rename(`${this.#inbound?.method ?? ""} ${target.name}`);
   }
   /** What the caller may see of it all. What is written down here nobody sees: it is masked for nobody. */
   get view(): View {
@@ -106,6 +120,11 @@ export class CallRecord {
   decided(decision: Decision): void {
     this.#decision = decision;
     this.#policy = this.#parts.policy.version;
+    const span = this.#span;
+    if (span?.recording !== true) return;
+    span.step("authorize");
+    span.set("drawbridge.decision", decision.effect);
+    if (decision.effect !== "step-up" && decision.rule !== undefined) span.set("drawbridge.rule", decision.rule);
   }
   /** What the call carries to the upstream; of several the last counts. */
   sentWith(credential: UpstreamCredential): void {
@@ -130,6 +149,7 @@ export class CallRecord {
   }
   /** The approval that the call needs, and what became of it. */
   approval(approval: JsonObject): void {
+    this.step("approval");
     const masked = this.#parts.masking.recorded(JSON.stringify(approval), this.#view?.contract);
     this.#approval = masked === undefined ? {} : (JSON.parse(masked) as JsonObject);
   }
@@ -205,7 +225,8 @@ export class CallRecord {
       return { method: question.method, ...(mode !== undefined && { mode }), key };
     });
     const record = this.#recordOf("abandoned", this.#toldOf(error));
-    return this.#parts.journal.append({ ...record, details: { interaction: { ...after, questions } } });
+    const id = newId(this.#at);
+    return this.#parts.journal.append({ ...record, id, details: { interaction: { ...after, questions } } });
   }
 
   get #argumentsMode() {
@@ -224,13 +245,23 @@ export class CallRecord {
       ...(inbound?.traceparent !== undefined && { traceparent: inbound.traceparent }),
       ...(inbound?.tracestate !== undefined && { tracestate: inbound.tracestate }),
     };
-    const span = this.#parts.telemetry.begin(name, "server", parent, {
-      ...(inbound !== undefined && {
-        "mcp.method.name": inbound.method,
-        "jsonrpc.request.id": this.#requestId(inbound),
-        "mcp.protocol.version": this.#session?.revision ?? inbound.revision,
-      }),
-    });
+    const span = this.#parts.telemetry.begin(
+      name,
+      "server",
+      parent,
+      {
+        ...(inbound !== undefined && {
+          "mcp.method.name": inbound.method,
+          "jsonrpc.request.id": this.#requestId(inbound),
+          "mcp.protocol.version": this.#session?.revision ?? inbound.revision,
+        }),
+        "network.transport": "tcp",
+        "network.protocol.name": "http",
+        "drawbridge.audit.record": this.#id,
+      },
+      this.#received,
+    );
+    span.step("authenticate", this.#started);
     this.#span = span;
     return span;
   }
@@ -253,7 +284,10 @@ export class CallRecord {
       this.#span?.set(`drawbridge.inspected.${action}`, count);
     if (this.#view !== undefined)
       this.#parts.flow?.heard(this.#by, this.#session?.id, this.#view, outcome === "permitted");
-    this.#span?.end(error?.code ?? (isError ? "tool_error" : undefined));
+    const { traceId, spanId, sampled } = this.trace;
+    const type = error?.code ?? (isError ? "tool_error" : undefined);
+    const status = statusOf(error?.code);
+    if (status !== undefined) this.#span?.set("rpc.response.status_code", status);
     telemetry.call({
       method: inbound?.method ?? "invalid",
       outcome,
@@ -261,15 +295,37 @@ export class CallRecord {
       server: target?.server ?? "",
       ...(target?.kind === "tool" && target.server !== "" && { tool: target.name }),
       ...(target?.kind === "prompt" && target.server !== "" && { prompt: target.name }),
-      ...(error !== undefined ? { errorType: error.code } : isError ? { errorType: "tool_error" } : {}),
+      ...(type !== undefined && { errorType: type }),
+      ...(sampled && { exemplar: { traceId, spanId, record: record.id } }),
     });
     // Health checks of clients are no calls: they touch nothing and would bury what does.
-    if (inbound?.method === "ping") return Promise.resolve();
-    if (result === undefined) return journal.append(record);
-    return journal.append({
-      ...record,
-      result: { ...this.#field(result, auditFields.results, "recordedResult"), isError },
-    });
+    if (inbound?.method === "ping") {
+      this.#span?.end(type);
+      return Promise.resolve();
+    }
+    const written = journal.append(
+      result === undefined
+        ? record
+        : { ...record, result: { ...this.#field(result, auditFields.results, "recordedResult"), isError } },
+    );
+    this.#endWith(written, type);
+    return written;
+  }
+
+  /** The span ends when the record is as safe as the settings ask, or could not be written. */
+  #endWith(written: Promise<void>, type: string | undefined): void {
+    const span = this.#span;
+    if (span?.recording !== true) {
+      span?.end(type);
+      return;
+    }
+    written.then(
+      () => {
+        span.step("record");
+        span.end(type);
+      },
+      () => span.end("audit_unavailable"),
+    );
   }
 
   #argumentsOf({ method, paramTexts, params }: InboundRequest): string | undefined {
@@ -337,7 +393,7 @@ export class CallRecord {
     const inspected = this.#inspected();
     const args = inbound === undefined ? undefined : this.#argumentsOf(inbound);
     return {
-      id: newId(this.#at),
+      id: this.#id,
       kind: "call",
       at: this.#at,
       durationMs: performance.now() - this.#started,
@@ -389,4 +445,11 @@ export class CallRecord {
       }),
     };
   }
+}
+
+/** `rpc.response.status_code` of the MCP semantic conventions: the JSON-RPC code, as the server said it or as we do. */
+function statusOf(code: string | undefined): string | undefined {
+  if (code === undefined || /^-?\d+$/.test(code)) return code;
+  const rpc = Object.hasOwn(ERRORS, code) ? ERRORS[code as ErrorCode].rpc : undefined;
+  return rpc === undefined ? undefined : String(rpc);
 }

@@ -635,7 +635,7 @@ async function start({ loaded, environment, log, conceal, scrubber, leaseMs, und
         },
       };
     },
-    metrics: () => telemetry.metricsText(),
+    metrics: (openMetrics) => telemetry.metricsText(openMetrics),
     admin: (request, response, path) => answerAdmin(administered, request, response, path),
   });
   listener.answer(async (request, response, path) => {

@@ -67,7 +67,9 @@ export async function handleCall(parts: Parts, asked: Asked, row: CallRow): Prom
     if (problems !== undefined) return refuseArguments(asked, target, revision, problems);
   }
   // When nothing of ours refuses it any more; a round of a call was counted with the call.
+  record.step("admit");
   await asked.admission.call({ target, args, rule: decision.rule }, roundOf(inbound));
+  record.step("limits");
   const completed = contract && completedHere(contract, inbound);
   if (completed !== undefined) return answerHere(asked, revision, completed);
   const sent = contract
@@ -87,7 +89,10 @@ export async function handleCall(parts: Parts, asked: Asked, row: CallRow): Prom
     {
       "mcp.method.name": inbound.method,
       "server.address": target.server,
-      ...(target.kind === "tool" && { "gen_ai.tool.name": target.upstreamName }),
+      ...(target.kind === "tool" && {
+        "gen_ai.tool.name": target.upstreamName,
+        "gen_ai.operation.name": "execute_tool",
+      }),
       ...(target.kind === "prompt" && { "gen_ai.prompt.name": target.upstreamName }),
     },
   );
@@ -146,6 +151,7 @@ export async function performed(
   const promised = promisedBy(contract === undefined ? entry?.definition.value : contract.served);
   const came = await sent(parts, asked, span, deed);
   if (came === undefined) return;
+  record.step("upstream");
   let outcome: Outcome;
   try {
     outcome = await leaving(parts, asked, { contract, promised }, came);
@@ -156,6 +162,7 @@ export async function performed(
     else answering.refuse(told, inbound.id);
     return;
   }
+  record.step("mask");
   // A client that left its stream may come back for the answer; until then nothing was answered.
   if (!(await answering.attended())) {
     await record.fail(new DrawbridgeError("cancelled", "The client went away."), true);

@@ -29,11 +29,12 @@ import { eventText, type Lost, resumeOn } from "./resume.ts";
 
 /** Answers one request to the MCP endpoint. Never throws. */
 export async function handleMcp(parts: Parts, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  const received = performance.now();
   let by: Authenticated | undefined;
   try {
     const known = authenticate(parts, request);
     by = known instanceof Promise ? await known : known;
-    if (request.method === "POST") await post(parts, by, request, response);
+    if (request.method === "POST") await post(parts, by, request, response, received);
     else if (request.method === "GET") await openSessionStream(parts, by, request, response);
     else if (request.method === "DELETE") await endSession(parts, by, request, response);
     else
@@ -106,12 +107,13 @@ async function post(
   by: Authenticated,
   request: IncomingMessage,
   response: ServerResponse,
+  received: number,
 ): Promise<void> {
   const { listen } = parts;
   if (!isJson(request.headers["content-type"])) {
     throw new DrawbridgeError("unsupported_media_type", "Content-Type must be application/json.");
   }
-  const posted: Posted = { by, request, response, accepts: readAccept(request) };
+  const posted: Posted = { by, request, response, accepts: readAccept(request), received };
   const whole = new Answering(response, posted.accepts);
   let batch: Batch | undefined;
   await recorded(parts, posted, whole, async (record, admission) => {
@@ -151,6 +153,8 @@ interface Posted {
   readonly request: IncomingMessage;
   readonly response: ServerResponse;
   readonly accepts: Accepts;
+  /** When it came, as `performance.now()` has it. */
+  readonly received: number;
 }
 
 /** Several messages in one body. */
@@ -201,11 +205,11 @@ async function answerRequest(
 /** Handles one message within its caller's limits; what is thrown is recorded and told. */
 async function recorded(
   parts: Parts,
-  { by, request }: Posted,
+  { by, request, received }: Posted,
   answering: Answering,
   handle: (record: CallRecord, admission: Admission) => Promise<void>,
 ): Promise<void> {
-  const record = openRecord(parts, by, request);
+  const record = openRecord(parts, by, request, received);
   let admission: Admission | undefined;
   try {
     admission = parts.limits.enter(by);

@@ -1,6 +1,7 @@
 /** The HTTP edge: who may talk to us at all (Host, Origin), and which part answers which path. */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { DrawbridgeError } from "../core/errors.ts";
+import { OPEN_METRICS, wantsOpenMetrics } from "../observe/exposition.ts";
 import { sendError } from "./exchange.ts";
 import type { ListenSettings } from "./settings.ts";
 
@@ -14,7 +15,7 @@ export interface Routes {
   readonly resourceMetadata: () => object;
   readonly health: () => object;
   readonly ready: () => { readonly ok: boolean; readonly body: object };
-  readonly metrics: () => Promise<string>;
+  readonly metrics: (openMetrics: boolean) => Promise<string>;
   readonly admin: Answer;
 }
 
@@ -80,7 +81,7 @@ export function createRoutes(publicUrl: URL, settings: ListenSettings, routes: R
         path === "/metrics" &&
         (settings.metrics === "open" || (isLocal(request) && (isLoopback(host) || hostAllowed(host))))
       )
-        return sendText(response, await routes.metrics());
+        return await sendMetrics(request, response, routes.metrics);
       if (!hostAllowed(host))
         throw new DrawbridgeError("wrong_host", "This host name is not served here. Use the gateway's public URL.");
       if (pathname === mcpPath || pathname === `${mcpPath}/`) {
@@ -173,9 +174,15 @@ function sendJson(
   response.end(request.method === "HEAD" ? undefined : text);
 }
 
-function sendText(response: ServerResponse, text: string): void {
+async function sendMetrics(
+  request: IncomingMessage,
+  response: ServerResponse,
+  metrics: (openMetrics: boolean) => Promise<string>,
+): Promise<void> {
+  const open = wantsOpenMetrics(request.headers.accept);
+  const text = await metrics(open);
   response.writeHead(200, {
-    "content-type": "text/plain; version=0.0.4; charset=utf-8",
+    "content-type": open ? OPEN_METRICS : "text/plain; version=0.0.4; charset=utf-8",
     "content-length": Buffer.byteLength(text),
     "cache-control": "no-store",
   });

@@ -20,9 +20,12 @@ export function upstreamCredentials(
   settings: ServerSettings,
   authority: () => Exchanger | undefined,
 ): UpstreamCredentials | undefined {
-  if (!("url" in settings) || settings.credentials === undefined) return undefined;
+  if ("command" in settings || settings.credentials === undefined) return undefined;
   if (settings.credentials !== "exchange" && "oauth" in settings.credentials) return undefined;
-  const target = exchangeTarget(settings.url, settings.credentials);
+  const target =
+    "module" in settings
+      ? { scopes: undefined, ...settings.credentials.exchange }
+      : exchangeTarget(settings.url, settings.credentials);
   // The authority remembers tokens, so the same one comes back for many calls.
   const made = new WeakMap<Secret, UpstreamCredential>();
   const tokens = new WeakMap<UpstreamCredential, Secret>();

@@ -50,7 +50,7 @@ export const answerSettings = z
     instructions: z.strictObject({ high: high.default("neutralise"), medium: medium.default("label") }).prefault({}),
     invisible: invisible.default("remove"),
     links: z
-      .strictObject({ allow: allow.default([]), images: images.default("risky"), others: others.default("keep") })
+      .strictObject({ allow: allow.default([]), images: images.default("defuse"), others: others.default("keep") })
       .prefault({}),
     toxicFlow: z
       .enum(["approve", "off"])

@@ -41,10 +41,14 @@ export interface ModuleCall {
   readonly trace?: TraceContext | undefined;
   readonly log: ModuleLog;
   /** Begins a span below that of the call; absent where nobody traces. */
-  readonly span?: ((name: string, attributes: Readonly<Record<string, string | number | boolean>>) => ModuleSpan) | undefined;
+  readonly span?:
+    | ((name: string, attributes: Readonly<Record<string, string | number | boolean>>) => ModuleSpan)
+    | undefined;
 }
 
-export type ModuleLog = Readonly<Record<"debug" | "info" | "warn" | "error", (fields: object, message: string) => void>>;
+export type ModuleLog = Readonly<
+  Record<"debug" | "info" | "warn" | "error", (fields: object, message: string) => void>
+>;
 
 export interface ModuleSpan {
   readonly context: TraceContext;

@@ -3,8 +3,9 @@
  * some 50 ms to load, is loaded when somebody first asks for the text.
  */
 import type { Attributes } from "@opentelemetry/api";
-import type { MetricData } from "@opentelemetry/sdk-metrics";
+import { type Clock, systemClock } from "../core/clock.ts";
 import type { ErrorCode } from "../core/errors.ts";
+import { type Family, openMetricsText, type Point, prometheusWriter, type Series } from "./exposition.ts";
 
 /** One finished call. Names come from the catalogue, never from the client: each distinct value is a series for ever. */
 export interface MeasuredCall {
@@ -18,6 +19,8 @@ export interface MeasuredCall {
   /** JSON-RPC code, or `tool_error`. */
   readonly errorType?: string | undefined;
   readonly seconds: number;
+  /** Of a call whose trace is exported: what a number leads to. */
+  readonly exemplar?: { readonly traceId: string; readonly spanId: string; readonly record: string } | undefined;
 }
 
 /** One upstream, now; the members of `UpstreamState` with its name. */
@@ -98,8 +101,8 @@ export interface Metrics {
   observeSinks(read: () => readonly MeasuredSink[]): void;
   /** Whether replicas count limits together; undefined where they have nothing to do so. */
   observeLimits(read: () => boolean | undefined): void;
-  /** Prometheus text exposition format 0.0.4. */
-  metricsText(): Promise<string>;
+  /** Prometheus text exposition format 0.0.4; OpenMetrics 1.0 with exemplars when that is asked for. */
+  metricsText(openMetrics?: boolean): Promise<string>;
 }
 
 /** Seconds. From half a millisecond, because that is what the gateway itself adds, to the longest call. */
@@ -110,15 +113,8 @@ const MAX_SERIES = 2000;
 /** `UpstreamState.state`. */
 const UPSTREAM_STATES = ["starting", "ready", "degraded", "stopped"] as const;
 
-interface Series {
-  readonly attributes: Attributes;
-  readonly counts: number[];
-  count: number;
-  sum: number;
-}
-
 /** `droppedSpans` is read when somebody asks. */
-export function createMetrics(serviceName: string, droppedSpans?: () => number): Metrics {
+export function createMetrics(serviceName: string, droppedSpans?: () => number, clock: Clock = systemClock): Metrics {
   const calls = new Map<string, Series>();
   const refusals = new Map<ErrorCode, number>();
   const masked = new Map<string, number>();
@@ -143,12 +139,13 @@ export function createMetrics(serviceName: string, droppedSpans?: () => number):
       counts: new Array<number>(BUCKETS.length + 1).fill(0),
       count: 0,
       sum: 0,
+      exemplars: [],
     };
     calls.set(key, series);
     return series;
   }
 
-  function collect(kinds: Kinds): MetricData[] {
+  function collect(): Family[] {
     const up = safely(upstreams, []);
     const perUpstream = (value: (upstream: MeasuredUpstream) => number) =>
       up.map((each): Point => [{ "drawbridge.server": each.name }, value(each)]);
@@ -300,10 +297,10 @@ export function createMetrics(serviceName: string, droppedSpans?: () => number):
       ]),
       kinds.gauge("process.memory.usage.bytes", "Resident memory of this process.", [[{}, rss]]),
       kinds.gauge("v8js.memory.heap.used.bytes", "Used heap of this process.", [[{}, heap]]),
-    ].filter(({ dataPoints }) => dataPoints.length > 0);
+    ].filter((family) => (family.kind === "histogram" ? family.series : family.points).length > 0);
   }
 
-  let writer: Promise<(metrics: (kinds: Kinds) => MetricData[]) => string> | undefined;
+  let writer: ReturnType<typeof prometheusWriter> | undefined;
   return {
     call(call) {
       const series = seriesOf(call);
@@ -312,6 +309,8 @@ export function createMetrics(serviceName: string, droppedSpans?: () => number):
       series.counts[bucket] = (series.counts[bucket] ?? 0) + 1;
       series.count++;
       series.sum += call.seconds;
+      if (call.exemplar !== undefined)
+        series.exemplars[bucket] = { ...call.exemplar, value: call.seconds, at: clock() };
     },
     questionEnded(server, end) {
       const key = `${server}\n${end}`;
@@ -360,9 +359,10 @@ export function createMetrics(serviceName: string, droppedSpans?: () => number):
     observeLimits(read) {
       limits = read;
     },
-    async metricsText() {
+    async metricsText(openMetrics = false) {
+      if (openMetrics) return openMetricsText(serviceName, collect());
       writer ??= prometheusWriter(serviceName);
-      return (await writer)(collect);
+      return (await writer)(collect());
     },
   };
 }
@@ -378,7 +378,6 @@ function callAttributes({ method, tool, prompt, server, outcome, errorType }: Me
   };
 }
 
-type Point = readonly [attributes: Attributes, value: number];
 const one = (read: (() => number) | undefined): readonly Point[] =>
   read === undefined ? [] : [[{}, safely(read, Number.NaN)]];
 
@@ -397,51 +396,24 @@ function processNumbers(): { cpuUser: number; cpuSystem: number; rss: number; he
   return { cpuUser: user / 1e6, cpuSystem: system / 1e6, rss, heap: heapUsed };
 }
 
-/** Makes OpenTelemetry's form of each kind of metric. */
-interface Kinds {
-  histogram(name: string, description: string, series: Iterable<Series>): MetricData;
-  counter(name: string, description: string, points: readonly Point[]): MetricData;
-  gauge(name: string, description: string, points: readonly Point[]): MetricData;
-}
-
-async function prometheusWriter(serviceName: string): Promise<(metrics: (kinds: Kinds) => MetricData[]) => string> {
-  const [{ PrometheusSerializer }, sdk, { resourceFromAttributes }, { ValueType }] = await Promise.all([
-    import("@opentelemetry/exporter-prometheus"),
-    import("@opentelemetry/sdk-metrics"),
-    import("@opentelemetry/resources"),
-    import("@opentelemetry/api"),
-  ]);
-  const common = (name: string, description: string) => ({
-    descriptor: { name, description, unit: "", valueType: ValueType.DOUBLE },
-    aggregationTemporality: sdk.AggregationTemporality.CUMULATIVE,
-  });
-  const point = <T>(attributes: Attributes, value: T) => {
-    const never: [number, number] = [0, 0]; // No timestamps are written.
-    return { attributes, value, startTime: never, endTime: never };
-  };
-  const points = (all: readonly Point[]) => all.map(([attributes, value]) => point(attributes, value));
-  const kinds: Kinds = {
-    histogram: (name, description, series) => ({
-      ...common(name, description),
-      dataPointType: sdk.DataPointType.HISTOGRAM,
-      dataPoints: [...series].map(({ attributes, counts, count, sum }) =>
-        point(attributes, { buckets: { boundaries: BUCKETS, counts }, count, sum }),
-      ),
-    }),
-    counter: (name, description, all) => ({
-      ...common(name, description),
-      dataPointType: sdk.DataPointType.SUM,
-      isMonotonic: true,
-      dataPoints: points(all),
-    }),
-    gauge: (name, description, all) => ({
-      ...common(name, description),
-      dataPointType: sdk.DataPointType.GAUGE,
-      dataPoints: points(all),
-    }),
-  };
-  const serializer = new PrometheusSerializer(undefined, false, undefined, false, true);
-  const resource = resourceFromAttributes({ "service.name": serviceName });
-  const scope = { name: "drawbridge" };
-  return (metrics) => `${serializer.serialize({ resource, scopeMetrics: [{ scope, metrics: metrics(kinds) }] })}\n`;
-}
+const kinds = {
+  histogram: (name: string, description: string, series: Iterable<Series>): Family => ({
+    kind: "histogram",
+    name,
+    description,
+    series: [...series],
+    buckets: BUCKETS,
+  }),
+  counter: (name: string, description: string, points: readonly Point[]): Family => ({
+    kind: "counter",
+    name,
+    description,
+    points,
+  }),
+  gauge: (name: string, description: string, points: readonly Point[]): Family => ({
+    kind: "gauge",
+    name,
+    description,
+    points,
+  }),
+};

@@ -16,6 +16,12 @@ export const telemetrySettings = z
       .max(1)
       .default(1)
       .describe("Share of new traces that is exported. A sampled parent is always followed."),
+    alwaysFailed: z
+      .boolean()
+      .default(true)
+      .describe(
+        "Of traces that `sampleRatio` leaves out, the span of a request that failed or was refused is exported all the same. What a client asks not to trace never is.",
+      ),
     serviceName: z.string().default("drawbridge"),
   })
   .prefault({});

@@ -7,6 +7,13 @@ import type { TraceContext } from "../core/call.ts";
 export type SpanKind = "server" | "client";
 export type SpanAttributes = Readonly<Record<string, string | number | boolean | undefined>>;
 
+/** A moment within a span. */
+export interface SpanEvent {
+  readonly name: string;
+  /** Milliseconds since the epoch, with fractions. */
+  readonly at: number;
+}
+
 export interface FinishedSpan {
   readonly name: string;
   readonly kind: SpanKind;
@@ -16,6 +23,8 @@ export interface FinishedSpan {
   readonly startedAt: number;
   readonly endedAt: number;
   readonly attributes: SpanAttributes;
+  /** What happened meanwhile, in order. */
+  readonly events?: readonly SpanEvent[];
   /** Undefined: it went well. */
   readonly error: { readonly description: string | undefined } | undefined;
 }
@@ -41,7 +50,13 @@ export function spanJson(span: FinishedSpan): string {
   text += `,"endTimeUnixNano":"${nanoseconds(Math.max(span.startedAt, span.endedAt))}"`;
   const said = error?.description === undefined ? "" : `,"message":${quoted(error.description)}`;
   const status = error === undefined ? STATUS_UNSET : `{"code":${STATUS_ERROR}${said}}`;
-  return `${text},"attributes":${attributesJson(span.attributes)},"status":${status}}`;
+  return `${text},"attributes":${attributesJson(span.attributes)}${eventsJson(span.events)},"status":${status}}`;
+}
+
+function eventsJson(events: readonly SpanEvent[] = []): string {
+  if (events.length === 0) return "";
+  const all = events.map(({ name, at }) => `{"timeUnixNano":"${nanoseconds(at)}","name":${quoted(name)}}`);
+  return `,"events":[${all.join()}]`;
 }
 
 /** A list of `KeyValue`. Absent values are left out, long texts cut, and no more than 64 are written. */

@@ -14,7 +14,13 @@ export { traceparent } from "./trace-context.ts";
 export interface Span {
   /** What the next hop is told: `traceparent(span.context)`. */
   readonly context: TraceContext;
+  /** Whether it is going to be exported, unless it is one that is exported only when it fails. */
+  readonly recording: boolean;
   set(key: string, value: string | number | boolean): void;
+  /** Gives it another name. */
+  rename(name: string): void;
+  /** Notes that a step of the work is done. The names are ours, and say nothing of anybody. `at`: as `performance.now()` has it. */
+  step(name: string, at?: number): void;
   /** Ends the span; once. With `error` (MCP's `error.type`: the JSON-RPC code, or `tool_error`) it counts as failed. */
   end(error?: string, description?: string): void;
 }
@@ -29,6 +35,8 @@ export interface Telemetry extends Metrics, AsyncDisposable {
     kind: SpanKind,
     parent: TraceHeaders | TraceContext | undefined,
     attributes: SpanAttributes,
+    /** When it began, as `performance.now()` has it. Default: now. */
+    startedAt?: number,
   ): Span;
   /** Sends what is still to be sent, for five seconds at most. */
   close(): Promise<void>;
@@ -50,7 +58,7 @@ export async function createTelemetry(
   const { otlpEndpoint: endpoint, otlpHeaders, serviceName } = settings;
   if (endpoint === undefined) {
     const spans = idsOnly(settings);
-    return { ...createMetrics(serviceName), ...spans, [Symbol.asyncDispose]: spans.close };
+    return { ...createMetrics(serviceName, undefined, clock), ...spans, [Symbol.asyncDispose]: spans.close };
   }
   const exporter = openOtlp({
     endpoint,
@@ -59,7 +67,7 @@ export async function createTelemetry(
     logger,
     clock,
   });
-  const metrics = createMetrics(serviceName, () => exporter.dropped);
+  const metrics = createMetrics(serviceName, () => exporter.dropped, clock);
   const spans = exporting(settings, exporter, clock);
   return { ...metrics, ...spans, [Symbol.asyncDispose]: spans.close };
 }
@@ -84,33 +92,37 @@ function idsOnly({ sampleRatio }: TelemetrySettings): Spans {
   return {
     begin: (_name, _kind, parent) => ({
       context: childContext(contextOf(parent), sampleRatio),
-      set: ignore,
-      end: ignore,
+      ...NOT_RECORDED,
     }),
     close: async () => {},
   };
 }
 
 const ignore = () => {};
+const NOT_RECORDED = { recording: false, set: ignore, rename: ignore, step: ignore, end: ignore };
 
 function contextOf(parent: TraceHeaders | TraceContext | undefined): TraceContext | undefined {
   return parent === undefined || "traceId" in parent ? parent : parseTrace(parent);
 }
 
-function exporting({ sampleRatio }: TelemetrySettings, exporter: SpanExporter, clock: Clock): Spans {
+function exporting({ sampleRatio, alwaysFailed }: TelemetrySettings, exporter: SpanExporter, clock: Clock): Spans {
   const originAt = fineClock(clock);
   return {
-    begin(name, kind, parent, attributes) {
+    begin(name, kind, parent, attributes, startedAt = performance.now()) {
       const from = contextOf(parent);
       const context = childContext(from, sampleRatio);
-      if (!context.sampled) return { context, set: ignore, end: ignore };
+      // What a client does not want traced is not; what only the ratio left out is, when it fails.
+      const onlyFailed = !context.sampled && from === undefined && alwaysFailed;
+      if (!context.sampled && !onlyFailed) return { context, ...NOT_RECORDED };
       const under = from === undefined ? undefined : { spanId: from.spanId, remote: from !== parent };
-      return new RecordedSpan(exporter, originAt(performance.now()), name, kind, context, under, attributes);
+      const origin = originAt(performance.now());
+      return new RecordedSpan(exporter, { origin, startedAt, onlyFailed }, name, kind, context, under, attributes);
     },
     close: exporter.close,
   };
 }
 
+const MAX_STEPS = 32;
 const COMPARE_EVERY_MS = 1000;
 const MAX_DRIFT_MS = 20;
 
@@ -131,18 +143,20 @@ function fineClock(clock: Clock): (now: number) => number {
 class RecordedSpan implements Span {
   readonly context: TraceContext;
   readonly #exporter: SpanExporter;
-  readonly #name: string;
+  #name: string;
   readonly #kind: SpanKind;
   readonly #parent: FinishedSpan["parent"];
   readonly #attributes: Record<string, string | number | boolean | undefined>;
   /** Kept until the end, because the clock may be set meanwhile. */
   readonly #origin: number;
-  readonly #started = performance.now();
+  readonly #started: number;
+  readonly #onlyFailed: boolean;
+  #steps: { readonly name: string; readonly at: number }[] | undefined;
   #ended = false;
 
   constructor(
     exporter: SpanExporter,
-    origin: number,
+    { origin, startedAt, onlyFailed }: { origin: number; startedAt: number; onlyFailed: boolean },
     name: string,
     kind: SpanKind,
     context: TraceContext,
@@ -151,6 +165,8 @@ class RecordedSpan implements Span {
   ) {
     this.#exporter = exporter;
     this.#origin = origin;
+    this.#started = startedAt;
+    this.#onlyFailed = onlyFailed;
     this.#name = name;
     this.#kind = kind;
     this.context = context;
@@ -158,13 +174,24 @@ class RecordedSpan implements Span {
     this.#attributes = { ...attributes };
   }
 
+  get recording(): boolean {
+    return !this.#onlyFailed;
+  }
   set(key: string, value: string | number | boolean): void {
     this.#attributes[key] = value;
+  }
+  rename(name: string): void {
+    this.#name = name;
+  }
+  step(name: string, at = performance.now()): void {
+    this.#steps ??= [];
+    if (this.#steps.length < MAX_STEPS) this.#steps.push({ name, at: this.#origin + at });
   }
 
   end(error?: string, description?: string): void {
     if (this.#ended) return;
     this.#ended = true;
+    if (error === undefined && this.#onlyFailed) return;
     if (error !== undefined) this.#attributes["error.type"] = error;
     this.#exporter.add(
       spanJson({
@@ -175,6 +202,7 @@ class RecordedSpan implements Span {
         startedAt: this.#origin + this.#started,
         endedAt: this.#origin + performance.now(),
         attributes: this.#attributes,
+        ...(this.#steps !== undefined && { events: this.#steps }),
         error: error === undefined ? undefined : { description },
       }),
     );

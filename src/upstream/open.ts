@@ -2,6 +2,7 @@
 import type { UpstreamCredentials } from "./credentials.ts";
 import { httpUpstream } from "./http.ts";
 import { isolatedUpstream } from "./isolated.ts";
+import { type ModuleDeps, moduleUpstream } from "./module.ts";
 import type { ServerSettings } from "./settings.ts";
 import { eitherUpstream, sseUpstream } from "./sse-upstream.ts";
 import { type StdioDeps, stdioUpstream } from "./stdio.ts";
@@ -13,12 +14,15 @@ export type { UpstreamCredentials } from "./credentials.ts";
 export interface OpenDeps extends StdioDeps {
   /** For a server whose settings ask for `credentials`. */
   readonly credentials?: UpstreamCredentials | undefined;
+  /** For servers that are modules: spans of their handlers. Default: none. */
+  readonly beginSpan?: ModuleDeps["beginSpan"];
   /** For servers with values that are different for each user. Default: nobody has a secret. */
   readonly readUserSecret?: ReadUserSecret;
 }
 
 /** Throws `settings_invalid` when the entry cannot be used safely. A server that is down is no error here: `state` tells. */
 export function openUpstream(name: string, settings: ServerSettings, deps: OpenDeps): Upstream {
+  if ("module" in settings) return moduleUpstream(name, settings, deps);
   if (!("command" in settings)) return OVER_HTTP[settings.transport](name, settings, deps);
   if (settings.isolation === "shared") return stdioUpstream(name, settings, deps);
   return isolatedUpstream(name, settings, { readUserSecret: async () => undefined, ...deps });

@@ -283,12 +283,36 @@ export const httpServer = z.strictObject({
   ...common,
 });
 
+export const moduleServer = z.strictObject({
+  module: z
+    .string()
+    .min(1)
+    .describe(
+      "A file that exports a server of `drawbridge-mcp/author`, relative to the settings file. It runs inside the gateway, with no hop and with the gateway's own rights; what its tools declare (access, masks, limits, scopes, approvals) is enforced as if it stood under `tools:`, and what stands there counts first.",
+    ),
+  credentials: z
+    .strictObject({
+      exchange: z.strictObject({
+        audience: z.url().describe("The resource identifier of the API behind the server."),
+        scopes: z
+          .union([z.array(z.string().min(1)), z.record(z.string().min(1), z.array(z.string().min(1)))])
+          .optional()
+          .describe("That API's scopes: a list, or for each of ours those it stands for. Default: the same names."),
+      }),
+    })
+    .optional()
+    .describe(
+      "What `context.upstreamToken()` of a handler gives: a token for this API and the calling user (RFC 8693), never the caller's own.",
+    ),
+  ...common,
+});
+
 export const serverName = z
   .string()
   .regex(/^[a-z][a-z0-9-]{0,39}$/, "expected lower-case letters, digits and hyphens, starting with a letter");
 
 export const serversSettings = z
-  .record(serverName, z.union([stdioServer, httpServer]))
+  .record(serverName, z.union([stdioServer, httpServer, moduleServer]))
   .refine((servers) => Object.keys(servers).length > 0, "at least one server is needed");
 
 export type SandboxSettings = z.infer<typeof sandboxSettings>;
@@ -301,7 +325,8 @@ export type HttpServerSettings = z.infer<typeof httpServer>;
 export type OAuthServerSettings = HttpServerSettings & {
   readonly credentials: { readonly oauth: UpstreamOAuthSettings };
 };
-export type ServerSettings = StdioServerSettings | HttpServerSettings;
+export type ModuleServerSettings = z.infer<typeof moduleServer>;
+export type ServerSettings = StdioServerSettings | HttpServerSettings | ModuleServerSettings;
 
 export function hasOAuth(server: ServerSettings): server is OAuthServerSettings {
   return "url" in server && typeof server.credentials === "object" && "oauth" in server.credentials;

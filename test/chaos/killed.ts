@@ -62,6 +62,7 @@ export async function killAgainAndAgain(
         said += String(chunk);
       });
       await waitFor(() => said.includes("listens") || child?.exitCode !== null, 60_000);
+      if (!said.includes("listens")) throw new Error(`the gateway did not start after kill ${kill - 1}`);
       let over = false;
       const callers = Array.from({ length: CALLERS }, async (_, caller) => {
         for (let n = 0; !over; n++) {

@@ -3,6 +3,7 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type Fixture, fixtureCommand, startFixture } from "../fixtures/processes.ts";
+import { legacySession } from "./legacy-client.ts";
 import { modernRequest, type World, world } from "./world.ts";
 
 const EMAIL = "anna.bell@shop-customers.test";
@@ -132,6 +133,34 @@ function countIn(metrics: string, type: string): number {
     new RegExp(`^drawbridge_masked_values_total\\{[^}]*type="${type}"[^}]*\\} (\\d+)`, "m").exec(metrics)?.[1] ?? 0,
   );
 }
+
+test("nothing private is in a stream that its client left at any event and came back to", async () => {
+  const session = await legacySession(one.url, token);
+  await session.ask("logging/setLevel", { level: "debug" });
+  const params = {
+    name: "remote_everywhere",
+    arguments: { say: SAID, document: DOCUMENT },
+    _meta: { progressToken: 7 },
+  };
+  const begin = (cutAfter?: number) =>
+    session.post(
+      { jsonrpc: "2.0", id: `at-${cutAfter}`, method: "tools/call", params },
+      cutAfter === undefined ? {} : { cutAfter },
+    );
+  const whole = await begin();
+  await whole.ended;
+  expect(whole.events.length).toBeGreaterThan(2);
+  for (let cutAfter = 1; cutAfter < whole.events.length; cutAfter++) {
+    const first = await begin(cutAfter);
+    await first.ended;
+    const rest = await session.get(first.lastId());
+    await rest.ended;
+    const said = [...first.events, ...rest.events].map(({ data }) => data).join("\n");
+    expect(said).toContain("[email]");
+    expect(rest.messages().at(-1)).toHaveProperty("result.structuredContent");
+    expect(leaks(said)).toEqual([]);
+  }
+});
 
 describe("an HTTP server whose stream is cut anywhere", () => {
   test.each(ERAS)("lets nothing private through to a client of %s", async (era) => {
