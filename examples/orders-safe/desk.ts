@@ -8,16 +8,26 @@ import { z } from "zod";
 
 type Row = Readonly<Record<string, SQLInputValue>>;
 
-const orderId = z.string().regex(/^ORD-[0-9]{6}$/).describe("The order's number, e.g. ORD-100007.");
+const orderId = z
+  .string()
+  .regex(/^ORD-[0-9]{6}$/)
+  .describe("The order's number, e.g. ORD-100007.");
 const date = z.string();
 const orderLine = z.object({ id: z.string(), status: z.string(), total_pence: z.int(), placed_at: date });
 
 /** `database`: opened when the first call needs it. `now`: for what is written. */
 export function orderDesk(database: () => DatabaseSync, now: () => Date = () => new Date()): Server {
-  const all = (sql: string, ...values: SQLInputValue[]) => database().prepare(sql).all(...values) as Row[];
+  const all = (sql: string, ...values: SQLInputValue[]) =>
+    database()
+      .prepare(sql)
+      .all(...values) as Row[];
   const one = (sql: string, ...values: SQLInputValue[]) => all(sql, ...values)[0];
-  const run = (sql: string, ...values: SQLInputValue[]) => void database().prepare(sql).run(...values);
-  const orderOf = (id: string): Row => one("SELECT * FROM orders WHERE id = ?", id) ?? refuse(`There is no order ${id}.`);
+  const run = (sql: string, ...values: SQLInputValue[]) =>
+    void database()
+      .prepare(sql)
+      .run(...values);
+  const orderOf = (id: string): Row =>
+    one("SELECT * FROM orders WHERE id = ?", id) ?? refuse(`There is no order ${id}.`);
   const nextId = (table: "orders" | "shipments" | "refunds", prefix: string, digits: number): string => {
     const last = one(`SELECT max(CAST(substr(id, 5) AS INTEGER)) AS last FROM ${table}`)?.["last"] ?? 0;
     return prefix + String(Number(last) + 1).padStart(digits, "0");
@@ -52,7 +62,13 @@ export function orderDesk(database: () => DatabaseSync, now: () => Date = () => 
       items: z.array(z.object({ sku: z.string(), name: z.string(), quantity: z.int(), unit_pence: z.int() })).max(50),
       shipments: z
         .array(
-          z.object({ id: z.string(), status: z.string(), carrier: z.string(), tracking_number: z.string(), dispatched_at: date }),
+          z.object({
+            id: z.string(),
+            status: z.string(),
+            carrier: z.string(),
+            tracking_number: z.string(),
+            dispatched_at: date,
+          }),
         )
         .max(50),
       refunds: z.array(z.object({ id: z.string(), amount_pence: z.int(), status: z.string() })).max(50),
@@ -88,7 +104,10 @@ export function orderDesk(database: () => DatabaseSync, now: () => Date = () => 
     access: "read",
     handler({ email }) {
       const customer = one("SELECT id FROM customers WHERE email = ?", email) ?? refuse("Nobody has this address.");
-      const orders = all("SELECT * FROM orders WHERE customer_id = ? ORDER BY placed_at DESC LIMIT 20", customer["id"] ?? "");
+      const orders = all(
+        "SELECT * FROM orders WHERE customer_id = ? ORDER BY placed_at DESC LIMIT 20",
+        customer["id"] ?? "",
+      );
       return { customer_id: String(customer["id"]), orders: orders as never };
     },
   });
@@ -100,7 +119,8 @@ export function orderDesk(database: () => DatabaseSync, now: () => Date = () => 
       does: "Shows what waits for somebody (orders to pack and to ship, refunds to decide), or what the shop sells.",
       useWhen: "to plan the day, or when somebody asks what there is and what it costs",
       notWhen: "for one order; look_up_order has that",
-      returns: "lists with numbers, amounts in pence and dates; of products number (sku), name, price and pieces in stock",
+      returns:
+        "lists with numbers, amounts in pence and dates; of products number (sku), name, price and pieces in stock",
       limits: "at most 50 of each, the oldest first",
     },
     input: z.object({ show: z.enum(["open_work", "products"]).describe("What waits, or what there is to buy.") }),
@@ -112,7 +132,9 @@ export function orderDesk(database: () => DatabaseSync, now: () => Date = () => 
         .max(50)
         .optional(),
       products: z
-        .array(z.object({ sku: z.string(), name: z.string(), category: z.string(), price_pence: z.int(), stock: z.int() }))
+        .array(
+          z.object({ sku: z.string(), name: z.string(), category: z.string(), price_pence: z.int(), stock: z.int() }),
+        )
         .max(100)
         .optional(),
     }),
@@ -124,7 +146,9 @@ export function orderDesk(database: () => DatabaseSync, now: () => Date = () => 
       return {
         to_pack: orders("paid"),
         to_ship: orders("packed"),
-        refunds_to_decide: all("SELECT * FROM refunds WHERE status = 'requested' ORDER BY created_at LIMIT 50") as never,
+        refunds_to_decide: all(
+          "SELECT * FROM refunds WHERE status = 'requested' ORDER BY created_at LIMIT 50",
+        ) as never,
       };
     },
   });
@@ -140,7 +164,10 @@ export function orderDesk(database: () => DatabaseSync, now: () => Date = () => 
       limits: "all of it or nothing; 1 to 10 products, 1 to 20 pieces of each, only while there are enough",
     },
     input: z.object({
-      customer_id: z.string().regex(/^CUS-[0-9]{4}$/).describe("The customer's number, e.g. CUS-0001; find_orders tells it."),
+      customer_id: z
+        .string()
+        .regex(/^CUS-[0-9]{4}$/)
+        .describe("The customer's number, e.g. CUS-0001; find_orders tells it."),
       items: z
         .array(z.object({ sku: z.string().regex(/^[A-Z]{3}-[0-9]{2}$/), quantity: z.int().min(1).max(20) }))
         .min(1)
@@ -152,7 +179,8 @@ export function orderDesk(database: () => DatabaseSync, now: () => Date = () => 
     limits: { perMinute: 30 },
     handler: ({ customer_id, items }) =>
       together(() => {
-        if (one("SELECT id FROM customers WHERE id = ?", customer_id) === undefined) refuse(`There is no customer ${customer_id}.`);
+        if (one("SELECT id FROM customers WHERE id = ?", customer_id) === undefined)
+          refuse(`There is no customer ${customer_id}.`);
         const id = nextId("orders", "ORD-", 6);
         let total = 0;
         run(
@@ -194,15 +222,20 @@ export function orderDesk(database: () => DatabaseSync, now: () => Date = () => 
     input: z.object({
       order_id: orderId,
       carrier: z.enum(["Parcelline", "Northway", "Swift Post"]).describe("Who has the parcel."),
-      tracking_number: z.string().regex(/^GB[0-9]{9}TR$/).describe("As it stands on the label, e.g. GB123456789TR."),
+      tracking_number: z
+        .string()
+        .regex(/^GB[0-9]{9}TR$/)
+        .describe("As it stands on the label, e.g. GB123456789TR."),
     }),
     output: z.object({ id: z.string(), order_id: z.string(), status: z.string() }),
     access: "write",
     handler: ({ order_id, carrier, tracking_number }) =>
       together(() => {
         const order = orderOf(order_id);
-        if (!["paid", "packed"].includes(String(order["status"]))) refuse(`${order_id} is ${order["status"]}, not paid or packed.`);
-        const customer = one("SELECT * FROM customers WHERE id = ?", order["customer_id"] ?? "") ?? refuse("Its customer is gone.");
+        if (!["paid", "packed"].includes(String(order["status"])))
+          refuse(`${order_id} is ${order["status"]}, not paid or packed.`);
+        const customer =
+          one("SELECT * FROM customers WHERE id = ?", order["customer_id"] ?? "") ?? refuse("Its customer is gone.");
         const address = `${customer["name"]}, ${customer["address"]}, ${customer["city"]} ${customer["postcode"]}`;
         const id = nextId("shipments", "SHP-", 6);
         run(
@@ -227,16 +260,35 @@ export function orderDesk(database: () => DatabaseSync, now: () => Date = () => 
       useWhen: "when its customer asks for that, and a person has seen what is written to them",
       notWhen: "to pay a refund out; decide_refund does that. Nothing is written to anybody else",
       returns: "what was done, and the number of the refund that now waits; the customer's address stays at the desk",
-      limits: "an order is cancelled only while it is pending, paid or packed; a refund is for delivered ones, at most their total and 500 pounds",
+      limits:
+        "an order is cancelled only while it is pending, paid or packed; a refund is for delivered ones, at most their total and 500 pounds",
     },
     input: z.object({
       order_id: orderId,
       remedy: z.enum(["cancel", "ask_for_refund", "write_to_customer", "note_in_file"]).describe("What to do."),
       reason: z
-        .enum(["Arrived damaged", "Arrived late", "Wrong colour", "Item missing from the parcel", "Ordered twice", "Out of stock", "Changed my mind"])
+        .enum([
+          "Arrived damaged",
+          "Arrived late",
+          "Wrong colour",
+          "Item missing from the parcel",
+          "Ordered twice",
+          "Out of stock",
+          "Changed my mind",
+        ])
         .describe("What went wrong."),
-      amount_pence: z.int().min(1).max(50_000).optional().describe("With ask_for_refund. In pence: 1250 is 12.50 pounds."),
-      text: z.string().min(10).max(2000).optional().describe("To the customer, or for the file; needed with those two remedies."),
+      amount_pence: z
+        .int()
+        .min(1)
+        .max(50_000)
+        .optional()
+        .describe("With ask_for_refund. In pence: 1250 is 12.50 pounds."),
+      text: z
+        .string()
+        .min(10)
+        .max(2000)
+        .optional()
+        .describe("To the customer, or for the file; needed with those two remedies."),
     }),
     output: z.object({ order_id: z.string(), done: z.string(), refund_id: z.string().optional() }),
     access: "destructive",
@@ -245,10 +297,12 @@ export function orderDesk(database: () => DatabaseSync, now: () => Date = () => 
     handler: ({ order_id, remedy, reason, amount_pence, text }) =>
       together(() => {
         const order = orderOf(order_id);
-        const customer = one("SELECT * FROM customers WHERE id = ?", order["customer_id"] ?? "") ?? refuse("Its customer is gone.");
+        const customer =
+          one("SELECT * FROM customers WHERE id = ?", order["customer_id"] ?? "") ?? refuse("Its customer is gone.");
         const status = String(order["status"]);
         if (remedy === "cancel") {
-          if (!["pending", "paid", "packed"].includes(status)) refuse(`${order_id} is ${status}; ask for a refund instead.`);
+          if (!["pending", "paid", "packed"].includes(status))
+            refuse(`${order_id} is ${status}; ask for a refund instead.`);
           run("UPDATE orders SET status = 'cancelled' WHERE id = ?", order_id);
           return { order_id, done: "cancelled" };
         }
@@ -299,7 +353,10 @@ export function orderDesk(database: () => DatabaseSync, now: () => Date = () => 
       limits: "only refunds that wait, of up to 200 pounds",
     },
     input: z.object({
-      refund_id: z.string().regex(/^REF-[0-9]{5}$/).describe("The refund's number, e.g. REF-10001; show_desk tells it."),
+      refund_id: z
+        .string()
+        .regex(/^REF-[0-9]{5}$/)
+        .describe("The refund's number, e.g. REF-10001; show_desk tells it."),
       decision: z.enum(["approve", "reject"]).describe("What the person decided."),
     }),
     output: z.object({ refund_id: z.string(), decision: z.string() }),
@@ -309,7 +366,8 @@ export function orderDesk(database: () => DatabaseSync, now: () => Date = () => 
       together(() => {
         const refund = one("SELECT * FROM refunds WHERE id = ?", refund_id);
         if (refund?.["status"] !== "requested") refuse(`No refund ${refund_id} waits.`);
-        if (Number(refund["amount_pence"]) > 20_000) refuse("More than 200 pounds is for a person to decide, at the desk.");
+        if (Number(refund["amount_pence"]) > 20_000)
+          refuse("More than 200 pounds is for a person to decide, at the desk.");
         const status = decision === "approve" ? "approved" : "rejected";
         run("UPDATE refunds SET status = ?, approved_by = ? WHERE id = ?", status, principal.subject, refund_id);
         return { refund_id, decision };

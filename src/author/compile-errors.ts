@@ -33,7 +33,7 @@ type Unbounded =
 type FreeForm = `is free-form: give it a type of its own, or declare its fields as inputs`;
 type Nested =
   `is nested: an input is a primitive, an enum, a list of them, or a flat record (an object of primitives); make its inner fields inputs of their own`;
-type Undescribed = `needs .describe("…") as its last part: what it means, with an example`;
+type Undescribed = `needs .describe("…"): what it means, with an example`;
 
 /** The problem of something that must be a primitive or an enum; never when there is none. */
 type ScalarProblem<T> =
@@ -154,7 +154,7 @@ export const DOCUMENTATION = [
   "limits",
 ] as const satisfies readonly (keyof Documentation)[];
 
-type Lacks<D> = Exclude<keyof Documentation, { [K in keyof D]: D[K] extends "" ? never : K }[keyof D]>;
+type Lacks<D> = Exclude<keyof Documentation, keyof D>;
 
 /** What stands for each part that was not written. */
 export type NoTitle = "drawbridge: a title is missing: what people read in place of the name";

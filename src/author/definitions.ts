@@ -77,7 +77,9 @@ function promptDefinition({ name, title, description, input }: Prompt): JsonObje
 export function contractsOf({ tools, resources = [], prompts = [] }: Declared, as: string): ModuleContracts {
   return {
     tools: Object.fromEntries(tools.map((tool) => [tool.name, toolContract(tool, as)])),
-    resources: Object.fromEntries(resources.map(({ uri, title, description }) => [uri, { from: `${as}/${uri}`, title, description }])),
+    resources: Object.fromEntries(
+      resources.map(({ uri, title, description }) => [uri, { from: `${as}/${uri}`, title, description }]),
+    ),
     prompts: Object.fromEntries(prompts.map((prompt) => [prompt.name, promptContract(prompt, as)])),
     limits: Object.fromEntries(
       tools.flatMap(({ name, limits }) => (limits === undefined ? [] : [[`tool:${name}`, plain(limits)]])),
@@ -89,14 +91,19 @@ export function contractsOf({ tools, resources = [], prompts = [] }: Declared, a
 }
 
 function promptContract(prompt: Prompt, as: string): JsonObject {
-  const { title, description, arguments: args = [] } = promptDefinition(prompt) as {
-    title: string;
-    description: string;
-    arguments?: readonly { readonly name: string; readonly description: string }[];
-  };
-  const input = Object.fromEntries(args.map((one) => [one.name, { description: one.description }]));
-  return { from: `${as}/${prompt.name}`, title, description, input };
+  const { name, title, description } = prompt;
+  const { properties = {} } = flatSchema(prompt.input) as { properties?: Readonly<Record<string, JsonObject>> };
+  // Definitions of prompts have names alone: what bounds their arguments is said here.
+  const input = Object.fromEntries(
+    Object.entries(properties).map(([argument, schema]) => [
+      argument,
+      Object.fromEntries(Object.entries(schema).filter(([key]) => BOUNDS.has(key))),
+    ]),
+  );
+  return { from: `${as}/${name}`, title, description, input };
 }
+
+const BOUNDS: ReadonlySet<string> = new Set(["description", "enum", "pattern", "minLength", "maxLength", "format"]);
 
 /** Words go along: of what a contract does not say, clients are not told the server's words. */
 function toolContract(tool: Tool, as: string): JsonObject {

@@ -46,7 +46,7 @@ export function inputProblems(input: z.ZodObject): readonly string[] {
     ...Object.entries(shapeOf(def)).flatMap(([name, field]) => [
       ...fieldProblems(field).map((problem) => `input ${JSON.stringify(name)} ${problem}`),
       ...(descriptionOf(field) === undefined
-        ? [`input ${JSON.stringify(name)} needs .describe("…") as its last part: what it means, with an example`]
+        ? [`input ${JSON.stringify(name)} needs .describe("…"): what it means, with an example`]
         : []),
     ]),
   ];

@@ -78,13 +78,10 @@ export class Cuts {
   }
 }
 
-/** Whether the document measures no more than `room`. Looks at no more of it than that takes. */
-export function fits(document: JsonValue, room: number, scale: Scale): boolean {
-  return sizer(scale)(document, room) <= room;
-}
+export type Sizer = (value: JsonValue, limit: number) => number;
 
-/** Measures exactly up to a limit, and beyond it says something greater. */
-function sizer(scale: Scale): (value: JsonValue, limit: number) => number {
+/** Measures exactly up to a limit, of which it looks at no more than that takes, and beyond it says something greater. */
+export function sizer(scale: Scale): Sizer {
   const unit = scale.plain(1);
   /** Of lists and objects: what they measure, or, below zero, that they measure as much or more. */
   const sizes = new Map<object, number>();
@@ -117,11 +114,16 @@ function sizer(scale: Scale): (value: JsonValue, limit: number) => number {
   return size;
 }
 
-/** The document, shortened so that it measures no more than `room`; undefined when nothing of it does. */
-export function shortened(document: JsonValue, room: number, scale: Scale, cuts: Cuts): JsonValue | undefined {
+/** The document, shortened so that it measures no more than `room`; undefined when nothing of it does. `size`: of this scale. */
+export function shortened(
+  document: JsonValue,
+  room: number,
+  scale: Scale,
+  cuts: Cuts,
+  size: Sizer = sizer(scale),
+): JsonValue | undefined {
   const unit = scale.plain(1);
   const least = scale.text("a few words");
-  const size = sizer(scale);
 
   function within(value: JsonValue, left: number, path: string): JsonValue | undefined {
     if (size(value, left) <= left) return value;

@@ -300,6 +300,10 @@ function merged(
   // A rule that names the values says all there is to say.
   if (rule.enum !== undefined) {
     result["enum"] = [...rule.enum];
+    // 2026-07-28, Custom Headers: what the server wants repeated in a header, clients still repeat; it stands only beside a type.
+    const { type: known, "x-mcp-header": header } = from;
+    if (header !== undefined && typeof known === "string")
+      Object.assign(result, { type: known, "x-mcp-header": header });
     return { schema: result, problems };
   }
   Object.assign(result, from);

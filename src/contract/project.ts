@@ -6,7 +6,7 @@ import type { JsonObject, JsonValue } from "../core/call.ts";
 import type { Schema } from "./accepts.ts";
 import { compileArguments } from "./arguments.ts";
 import { briefly } from "./brief.ts";
-import { Cuts, fits, IN_TEXT, prefix, type Scale, shortened, TOKENS, TWICE } from "./budget.ts";
+import { Cuts, IN_TEXT, prefix, type Scale, type Sizer, shortened, sizer, TOKENS, TWICE } from "./budget.ts";
 import { isDoubtful, parseExactly, withoutRaw } from "./exact.ts";
 import { compileFields, type ListLimit, withShortLists } from "./fields.ts";
 import type { OutputSettings } from "./settings.ts";
@@ -71,8 +71,8 @@ export async function compileProjection(
     value: JsonObject | undefined,
     project: (answer: JsonObject) => Projected,
   ): Projected => {
+    if (nestsDeeper(text, MAX_DEPTH)) return withheld(`it is nested deeper than ${MAX_DEPTH} levels`);
     const answer = value ?? (JSON.parse(text) as JsonObject);
-    if (isDeeper(answer, MAX_DEPTH)) return withheld(`it is nested deeper than ${MAX_DEPTH} levels`);
     return project(isDoubtful(text) ? (parseExactly(text) as JsonObject) : answer);
   };
 
@@ -211,15 +211,6 @@ export function textOf(answer: JsonObject): string | undefined {
 
 const [QUOTE, BACKSLASH] = [34, 92];
 
-function isDeeper(value: JsonValue, levels: number): boolean {
-  if (typeof value !== "object" || value === null) return false;
-  if (levels === 0) return true;
-  if (Array.isArray(value)) return value.some((one) => isDeeper(one as JsonValue, levels - 1));
-  for (const name in value as JsonObject)
-    if (isDeeper((value as JsonObject)[name] as JsonValue, levels - 1)) return true;
-  return false;
-}
-
 /** Looks at brackets only, so that a text which is no JSON at all may be deep too. */
 function nestsDeeper(text: string, limit: number): boolean {
   let depth = 0;
@@ -284,17 +275,17 @@ function withinBudgets(
   };
   // First as it is; then with room for what is said of the cuts.
   const first = cuts.sentences();
-  const fitsBytes =
-    maxBytes === Number.POSITIVE_INFINITY || fits(document, maxBytes - bytesAround(first), envelope.scale);
-  const fitsTokens = maxTokens === Number.POSITIVE_INFINITY || fits(document, maxTokens - tokensOf(first), TOKENS);
-  if (fitsBytes && fitsTokens) return { document, cut: first };
+  const [bytes, tokens] = [sizer(envelope.scale), sizer(TOKENS)];
+  const fits = (size: Sizer, most: number) => most === Number.POSITIVE_INFINITY || size(document, most) <= most;
+  if (fits(bytes, maxBytes - bytesAround(first)) && fits(tokens, maxTokens - tokensOf(first)))
+    return { document, cut: first };
   const reserve = { bytes: clamp(maxBytes / 4, 96, 1200), tokens: clamp(maxTokens / 4, 6, 200) };
   const room = maxBytes - bytesAround([]) - reserve.bytes;
-  for (const [left, scale] of [
-    [room, envelope.scale],
-    [maxTokens - reserve.tokens, TOKENS],
+  for (const [left, scale, size] of [
+    [room, envelope.scale, bytes],
+    [maxTokens - reserve.tokens, TOKENS, tokens],
   ] as const) {
-    const short = left === Number.POSITIVE_INFINITY ? document : shortened(document, left, scale, cuts);
+    const short = left === Number.POSITIVE_INFINITY ? document : shortened(document, left, scale, cuts, size);
     if (short === undefined) return undefined;
     document = short;
   }

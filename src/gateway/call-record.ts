@@ -120,6 +120,10 @@ export class CallRecord {
   decided(decision: Decision): void {
     this.#decision = decision;
     this.#policy = this.#parts.policy.version;
+    const target = this.#target;
+    // What is not served is denied to everybody.
+    if (decision.effect === "deny" && target !== undefined && target.server !== "")
+      this.#parts.telemetry.denied(decision.rule, target.kind === "tool" ? target.name : undefined);
     const span = this.#span;
     if (span?.recording !== true) return;
     span.step("authorize");
@@ -150,6 +154,8 @@ export class CallRecord {
   /** The approval that the call needs, and what became of it. */
   approval(approval: JsonObject): void {
     this.step("approval");
+    const { state } = approval;
+    if (typeof state === "string") this.#parts.telemetry.approval(state);
     const masked = this.#parts.masking.recorded(JSON.stringify(approval), this.#view?.contract);
     this.#approval = masked === undefined ? {} : (JSON.parse(masked) as JsonObject);
   }

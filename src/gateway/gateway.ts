@@ -503,7 +503,17 @@ async function start({ loaded, environment, log, conceal, scrubber, leaseMs, und
   );
   telemetry.observeSessions(() => sessions.size);
   telemetry.observeQuestions(() => interaction.open());
-  telemetry.observeJournal(() => journal.pending);
+  telemetry.observeJournal(
+    () => journal.pending,
+    () => {
+      try {
+        journal.check();
+        return false;
+      } catch {
+        return true;
+      }
+    },
+  );
   telemetry.observeSinks(auditExport.state);
   telemetry.observeLimits(() => limits.together);
 

@@ -15,6 +15,7 @@ import {
 import { withNotice } from "../inspect/answers/notice.ts";
 import { asksMore } from "../mcp/interaction.ts";
 import { memberTexts, objectText } from "../mcp/json-text.ts";
+import { readCreated } from "../mcp/tasks.ts";
 import { asPromised, resultOf, withheldResult } from "./masking/as-promised.ts";
 
 /** What was found and done. No word of the server is in it but keys in `where`, which are masked before they are shown. */
@@ -110,9 +111,9 @@ class Reading implements ReadAnswer {
 
   async outcome(outcome: Outcome, method: string, promised: JsonObject | undefined): Promise<Outcome> {
     if (outcome.kind === "error") return this.#error(outcome);
-    if (asksMore(outcome)) return this.#result(outcome, OTHER, undefined);
+    if (asksMore(outcome) || readCreated(outcome) !== undefined) return this.#result(outcome, OTHER, undefined);
     // The state of a task that is over has its result in it (2026-07-28, Tasks).
-    if (method === "tasks/get") return this.#task(outcome);
+    if (method === "tasks/get") return this.#task(outcome, promised);
     return this.#result(outcome, KINDS[method] ?? OTHER, promised);
   }
 
@@ -164,14 +165,14 @@ class Reading implements ReadAnswer {
     return { kind: "error", code: ERRORS.upstream_failed.rpc, message, data: undefined };
   }
 
-  async #task(outcome: Outcome & { readonly kind: "result" }): Promise<Outcome> {
+  async #task(outcome: Outcome & { readonly kind: "result" }, promised: JsonObject | undefined): Promise<Outcome> {
     const members = memberTexts(outcome.result) ?? new Map<string, string>();
     const inner = members.get("result");
     if (inner === undefined) return this.#result(outcome, OTHER, undefined);
     const around = objectText(without(members, new Map([["result", inner]])));
     const state = await this.#result(resultOf(around), OTHER, undefined);
     if (state.kind === "error") return state;
-    const result = await this.#result(resultOf(inner), "tool", undefined);
+    const result = await this.#result(resultOf(inner), "tool", promised);
     if (result.kind === "error") return result;
     if (state.result === around && result.result === inner) return outcome;
     return resultOf(objectText((memberTexts(state.result) ?? new Map<string, string>()).set("result", result.result)));

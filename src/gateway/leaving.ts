@@ -37,13 +37,20 @@ export async function leaving(parts: Parts, asked: Asked, terms: Terms, came: Ou
   return wrote ? fitting : view.read.labelled(fitting, method, parts.masking.recordedText);
 }
 
-function suspicious({ log }: Parts, { record, by }: Asked): void {
+function suspicious({ log, masking }: Parts, { record, by }: Asked): void {
   const { findings, name } = record.view.read;
   if (findings.length === 0) return;
   const rules = [...new Set(findings.map(({ rule }) => rule))];
   const actions = [...new Set(findings.map(({ action }) => action))];
   log.warn(
-    { name, subject: by.subject, client: by.client, rules, actions, traceId: record.trace.traceId },
+    {
+      name: masking.recordedUri(name),
+      subject: by.subject,
+      client: by.client,
+      rules,
+      actions,
+      traceId: record.trace.traceId,
+    },
     "an answer gives orders to the model that reads it",
   );
 }

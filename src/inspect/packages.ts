@@ -87,6 +87,14 @@ export const WEAKNESSES: readonly Weakness[] = [
   },
   { name: "mcp", registry: "pypi", fixedIn: "1.23.0", ids: "CVE-2025-66416", what: "DNS rebinding protection is off" },
   {
+    name: "mcp",
+    registry: "pypi",
+    fixedIn: "1.27.2",
+    ids: "CVE-2026-52869, CVE-2026-52870",
+    what: "what belongs to one caller can be reached by another",
+  },
+  { name: "mcp", registry: "pypi", fixedIn: "1.28.1", ids: "CVE-2026-59950", what: "WebSockets take any Origin" },
+  {
     name: "mcp-remote",
     registry: "npm",
     fixedIn: "0.1.16",
@@ -124,6 +132,14 @@ export const WEAKNESSES: readonly Weakness[] = [
   {
     name: "@modelcontextprotocol/server-filesystem",
     registry: "npm",
+    fixedIn: "0.6.3",
+    ids: "CVE-2025-53109, CVE-2025-53110",
+    what: "paths outside the allowed folders can be reached",
+  },
+  {
+    name: "@modelcontextprotocol/server-filesystem",
+    registry: "npm",
+    since: "2025.0.0",
     fixedIn: "2025.7.1",
     ids: "CVE-2025-53109, CVE-2025-53110",
     what: "paths outside the allowed folders can be reached",
@@ -131,8 +147,9 @@ export const WEAKNESSES: readonly Weakness[] = [
   {
     name: "mcp-server-git",
     registry: "pypi",
-    fixedIn: "2025.12.18",
-    ids: "CVE-2025-68143, CVE-2025-68144, CVE-2025-68145",
+    fixedIn: "2026.1.14",
+    // The first three may have been mended some releases earlier; by this one all four are.
+    ids: "CVE-2025-68143, CVE-2025-68144, CVE-2025-68145, CVE-2026-27735",
     what: "paths and arguments are not confined",
   },
   {

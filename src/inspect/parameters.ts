@@ -55,6 +55,13 @@ export function takesAnyText(schema: JsonObject): boolean {
   return !["enum", "const", "pattern", "format", "maxLength", "$ref"].some((keyword) => schema[keyword] !== undefined);
 }
 
+/** Whether it takes a command line, as a shell or the system would run it. */
+export function runsCommand({ words, schema }: Pick<Parameter, "words" | "schema">): boolean {
+  return COMMAND.test(words) && takesAnyText(schema);
+}
+
+const COMMAND = /^(?:(?:shell |bash |terminal )?(?:commands?|cmd|command line)|bash|powershell|shell script)$/;
+
 /** Whether it takes objects of any shape. */
 export function takesAnyObject(schema: JsonObject): boolean {
   const type = schema["type"];

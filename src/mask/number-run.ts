@@ -134,6 +134,24 @@ export function withoutDate(text: string, run: Writable<NumberRun>): void {
   run.attached = false;
 }
 
+/** `2026-09-03` at four digits, and no digit behind it: what `withoutDate` would take off. */
+export function isDate(text: string, at: number): boolean {
+  if (text.charCodeAt(at + 4) !== 45 || text.charCodeAt(at + 7) !== 45 || isDigit(text.charCodeAt(at + 10)))
+    return false;
+  const month = twoDigits(text, at + 5);
+  const day = twoDigits(text, at + 8);
+  if (!(month >= 1 && month <= 12 && day >= 1 && day <= 31)) return false;
+  const century = twoDigits(text, at);
+  return century >= 19 && century <= 21;
+}
+
+/** NaN when there are not two. */
+function twoDigits(text: string, at: number): number {
+  const tens = text.charCodeAt(at);
+  const ones = text.charCodeAt(at + 1);
+  return isDigit(tens) && isDigit(ones) ? tens * 10 + ones - 528 : Number.NaN;
+}
+
 /** Of a group of at most four digits. */
 function numberIn(text: string, run: NumberRun, group: number): number {
   let value = 0;

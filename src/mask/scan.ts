@@ -5,7 +5,7 @@
 import { mayNameCredential, namedValue } from "./credential-names.ts";
 import { type Detector, type Found, isDigit, isLetter } from "./detector.ts";
 import { fold, folds } from "./fold.ts";
-import { emptyRun, nextGroup, readRun, withoutDate } from "./number-run.ts";
+import { emptyRun, isDate, nextGroup, readRun, withoutDate } from "./number-run.ts";
 import type { Pattern } from "./patterns.ts";
 
 /** A private part of a text: UTF-16 code units, `end` exclusive. */
@@ -104,6 +104,8 @@ export function compileScan(shapes: readonly Detector[], patterns: readonly Patt
     if (isLetter(text.charCodeAt(at - 2)) && isLetter(text.charCodeAt(at - 3))) askPairs(text, at - 3);
     // Most are short and stand alone.
     if (end - at < MIN_DIGITS && nextGroup(text, end) === 0) return end;
+    // Of what is left most are dates.
+    if (end - at === 4 && isDate(text, at) && nextGroup(text, at + 10) === 0) return at + 10;
     readRun(text, at, run);
     if (run.digits < MIN_DIGITS && run.dots < 3) return run.end;
     run.attached = at > wordStart;
@@ -267,6 +269,8 @@ function kindsFor(detectors: readonly Detector[]): Uint8Array {
     else if (isDigit(code)) kinds[code] = KIND.digit;
     else if (folds(code)) kinds[code] = KIND.fold;
   }
+  // Whom no number interests, digits are letters.
+  if (!detectors.some(({ number, pair }) => number !== undefined || pair !== undefined)) kinds.fill(KIND.word, 48, 58);
   kinds[92] = KIND.backslash;
   for (const { at } of detectors) for (const char of Object.keys(at ?? {})) kinds[char.charCodeAt(0)] = KIND.ask;
   if (detectors.some(({ named }) => named !== undefined))

@@ -87,6 +87,10 @@ export interface Metrics {
   questionEnded(server: string, end: QuestionEnd): void;
   /** A policy that is only tried out would have decided otherwise. */
   shadowed(difference: MeasuredDifference): void;
+  /** What became of an approval, as the record of the call says it. */
+  approval(state: string): void;
+  /** The policy did not permit a call: by a rule, or because none permits it. */
+  denied(rule: string | undefined, tool: string | undefined): void;
   /** A request that was answered with an error of ours. */
   refused(code: ErrorCode): void;
   /** Private values in what left, by their type. */
@@ -97,7 +101,8 @@ export interface Metrics {
   observeUpstreams(read: () => readonly MeasuredUpstream[]): void;
   observeSessions(read: () => number): void;
   observeQuestions(read: () => readonly MeasuredQuestions[]): void;
-  observeJournal(read: () => number): void;
+  /** Records that are not on disk yet, and whether writing them fails. */
+  observeJournal(read: () => number, failing?: () => boolean): void;
   observeSinks(read: () => readonly MeasuredSink[]): void;
   /** Whether replicas count limits together; undefined where they have nothing to do so. */
   observeLimits(read: () => boolean | undefined): void;
@@ -120,11 +125,14 @@ export function createMetrics(serviceName: string, droppedSpans?: () => number, 
   const masked = new Map<string, number>();
   const inspected = new Map<string, { readonly attributes: Attributes; count: number }>();
   const questionEnds = new Map<string, { readonly attributes: Attributes; count: number }>();
+  const approvals = new Map<string, number>();
+  const denials = new Map<string, { readonly attributes: Attributes; count: number }>();
   const differences = new Map<string, { readonly attributes: Attributes; count: number }>();
   let upstreams: () => readonly MeasuredUpstream[] = () => [];
   let sessions: (() => number) | undefined;
   let questions: () => readonly MeasuredQuestions[] = () => [];
   let journal: (() => number) | undefined;
+  let journalFailing: (() => boolean) | undefined;
   let sinks: () => readonly MeasuredSink[] = () => [];
   let limits: () => boolean | undefined = () => undefined;
 
@@ -256,6 +264,16 @@ export function createMetrics(serviceName: string, droppedSpans?: () => number, 
         "Calls that a policy which is only tried out would have decided otherwise.",
         [...differences.values()].map(({ attributes, count }): Point => [attributes, count]),
       ),
+      kinds.counter(
+        "drawbridge.approvals",
+        "Calls that needed an approval, by what became of it: asked, and later approved, denied, spent or expired.",
+        [...approvals].map(([state, n]): Point => [{ state }, n]),
+      ),
+      kinds.counter(
+        "drawbridge.policy.denials",
+        "Calls that the policy did not permit, by the rule; none, when none permits it.",
+        [...denials.values()].map(({ attributes, count }): Point => [attributes, count]),
+      ),
       kinds.gauge("drawbridge.sessions", "Open sessions of clients.", one(sessions)),
       kinds.gauge(
         "drawbridge.limits.together",
@@ -265,6 +283,11 @@ export function createMetrics(serviceName: string, droppedSpans?: () => number, 
         ),
       ),
       kinds.gauge("drawbridge.audit.pending", "Audit records not on disk yet.", one(journal)),
+      kinds.gauge(
+        "drawbridge.audit.failing",
+        "1 while audit records cannot be written, and calls are refused.",
+        one(journalFailing && (() => Number(journalFailing?.()))),
+      ),
       kinds.gauge(
         "drawbridge.audit.sink.behind",
         "Audit records that the sink has not got yet. Of several replicas the one that sends says so.",
@@ -329,6 +352,16 @@ export function createMetrics(serviceName: string, droppedSpans?: () => number, 
           count: 1,
         });
     },
+    approval(state) {
+      approvals.set(state, (approvals.get(state) ?? 0) + 1);
+    },
+    denied(rule = "none", tool = "") {
+      const key = `${rule}\n${tool}`;
+      const known = denials.get(key);
+      if (known !== undefined) known.count++;
+      else if (denials.size < MAX_SERIES)
+        denials.set(key, { attributes: { "drawbridge.rule": rule, "gen_ai.tool.name": tool }, count: 1 });
+    },
     refused(code) {
       refusals.set(code, (refusals.get(code) ?? 0) + 1);
     },
@@ -353,8 +386,9 @@ export function createMetrics(serviceName: string, droppedSpans?: () => number, 
     observeSinks(read) {
       sinks = read;
     },
-    observeJournal(read) {
+    observeJournal(read, failing) {
       journal = read;
+      journalFailing = failing;
     },
     observeLimits(read) {
       limits = read;

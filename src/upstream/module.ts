@@ -33,7 +33,10 @@ export async function loadModuleServer(file: string): Promise<ModuleServer> {
   let exports: Record<string, unknown>;
   try {
     const { mtimeMs } = await stat(file);
-    exports = (await import(`${pathToFileURL(file).href}?changed=${mtimeMs}`)) as Record<string, unknown>;
+    const first = firstLoaded.get(file) ?? mtimeMs;
+    firstLoaded.set(file, first);
+    const { href } = pathToFileURL(file);
+    exports = (await import(first === mtimeMs ? href : `${href}?changed=${mtimeMs}`)) as Record<string, unknown>;
   } catch (thrown) {
     if (thrown instanceof Error && Reflect.get(thrown, "code") === "settings_invalid")
       throw new DrawbridgeError("settings_invalid", thrown.message);
@@ -44,6 +47,9 @@ export async function loadModuleServer(file: string): Promise<ModuleServer> {
   if (typeof found === "string") throw new DrawbridgeError("settings_invalid", `${file} ${found}`);
   return found;
 }
+
+/** When each file was changed last before it was first loaded: under its plain name it stays what it was then. */
+const firstLoaded = new Map<string, number>();
 
 export function moduleUpstream(name: string, settings: ModuleServerSettings, deps: ModuleDeps): Upstream {
   const logger = deps.logger.child({ server: name });

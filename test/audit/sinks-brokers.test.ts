@@ -240,6 +240,17 @@ describe.skipIf(findNats() === undefined)("NATS JetStream", () => {
     expect(await expectWhole(log, await streamed(nats.place))).toBe(0);
   });
 
+  test("without TLS gets nothing where TLS is wanted", async () => {
+    await using nats = await startNats();
+    await withStream(nats.place);
+    const log = sinkLog();
+    await log.write(1);
+    const sinks = started(log, [{ nats: { servers: [nats.place], subject: "audit.drawbridge", tls: {} } }]);
+    await until(() => (sinks.state()[0]?.failures ?? 0) > 1, "it is refused");
+    expect(sinks.state()[0]?.problem).toMatch(/tls/i);
+    expect(await streamed(nats.place)).toEqual([]);
+  });
+
   test("is signed in to, and who has the wrong password sends nothing", async () => {
     await using nats = await startNats("authorization { user: gateway, password: right }");
     const by = { user: "gateway", pass: "right" };

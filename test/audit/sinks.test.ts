@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { leafHash } from "../../src/audit/merkle.ts";
+import { retire } from "../../src/audit/retention.ts";
 import { openCursor, placesIn } from "../../src/audit/sinks/cursor.ts";
 import { auditExportSettings } from "../../src/audit/sinks/settings.ts";
 import { reachedBy, type Sinks } from "../../src/audit/sinks/sinks.ts";
@@ -31,8 +32,8 @@ function started(settings: readonly object[], more: Parameters<SinkLog["sinks"]>
 const caughtUp = (sinks: Sinks) =>
   until(
     async () => {
-      const all = await log.texts();
-      return sinks.state().every(({ sequence, behind }) => sequence >= all.length && behind === 0);
+      const newest = (await log.store.audit.read({ limit: 1, newest: true }))[0]?.sequence ?? 0;
+      return sinks.state().every(({ sequence, behind }) => sequence >= newest && behind === 0);
     },
     `caught up: ${JSON.stringify(sinks.state())}`,
   );
@@ -397,6 +398,32 @@ describe("while the gateway runs", () => {
     expect(await reachedBy([], log.store.records)).toBe(Number.POSITIVE_INFINITY);
   });
 
+  test("retention takes out what every sink has got, and no more", async () => {
+    const there = await receiver();
+    await log.write(10);
+    const sinks = started([{ http: { url: there.url } }, { file: { path: "a" } }]);
+    await caughtUp(sinks);
+    there.state.answer = 500;
+    await log.write(10);
+    await until(() => (sinks.state()[0]?.failures ?? 0) > 0, "it has failed");
+    await until(() => (sinks.state()[1]?.sequence ?? 0) > 11, "the other one has more");
+    const retiredBy = (notBeyond: () => Promise<number>) =>
+      retire(Date.now() + 86_400_000, {
+        log: log.store.audit,
+        records: log.store.records,
+        journal: { append: async () => {} },
+        replica: "r1",
+        clock: Date.now,
+        notBeyond,
+      });
+    expect((await retiredBy(sinks.reached)).removed).toBe(11);
+    expect((await retiredBy(sinks.reached)).removed).toBe(0);
+    there.state.answer = 200;
+    await caughtUp(sinks);
+    expect(idsOf(there.lines())).toHaveLength(20);
+    expect((await retiredBy(sinks.reached)).removed).toBe(10);
+  });
+
   test("what there is when it stops is sent before it stops", async () => {
     const sinks = started([{ file: { path: "a" } }]);
     await log.write(5);
@@ -404,5 +431,30 @@ describe("while the gateway runs", () => {
     await log.write(700);
     await sinks.close(10_000);
     expect(await linesIn("a")).toEqual(await log.texts());
+  });
+});
+
+describe("settings", () => {
+  const problems = (...sinks: object[]) =>
+    auditExportSettings.safeParse(sinks).error?.issues.map(({ path, message }) => `${path.join(".")} ${message}`) ?? [];
+
+  test("a sink is of one kind, and each has a name of its own", () => {
+    expect(problems({})).toEqual(["0 expected one of file, stdout, http, otlp, kafka, nats"]);
+    expect(problems({ stdout: {}, file: { path: "a" } })).toHaveLength(1);
+    expect(problems({ file: { path: "a" } }, { file: { path: "b" } })).toEqual([
+      "1 there is a sink file already; give this one a name of its own",
+    ]);
+    expect(problems({ file: { path: "a" } }, { name: "second", file: { path: "b" } })).toEqual([]);
+    expect(problems({ stdout: {} }, { name: "second", stdout: {} })).toEqual([" only one sink can have stdout"]);
+    expect(problems({ otlp: { endpoint: "http://127.0.0.1:4318" }, format: "cef" })).toHaveLength(1);
+  });
+
+  test("nothing goes over a network in clear by accident", () => {
+    const kafka = (more: object, ...brokers: string[]) => problems({ kafka: { brokers, topic: "audit", ...more } });
+    expect(kafka({}, "kafka.acme.example:9093")).toEqual([]);
+    expect(kafka({ tls: {}, allowInsecurePlaintext: true }, "kafka.acme.example:9092")).toHaveLength(1);
+    expect(kafka({}, "127.0.0.1:9092", "kafka.acme.example:9093")).toHaveLength(1);
+    expect(kafka({ sasl: { username: "a", password: "written here" } }, "localhost:9092")).toHaveLength(1);
+    expect(problems({ nats: { servers: ["nats.acme.example:4222"], subject: "audit.*" } })).toHaveLength(1);
   });
 });

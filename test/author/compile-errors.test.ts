@@ -36,17 +36,32 @@ const SNIPPETS: Readonly<Record<string, readonly [code: string, says: string | u
     }), handler: ({ a, b, k }) => ({ status: a + String(b) + (k[0]?.sku ?? "") }) });`,
     undefined,
   ],
-  "a string without a bound": [field('z.string().describe("q")'), 'input \\"q\\" needs a bound: a string .max(n), .length(n)'],
+  "a string without a bound": [
+    field('z.string().describe("q")'),
+    'input \\"q\\" needs a bound: a string .max(n), .length(n)',
+  ],
   "a string that is at least so long": [field('z.string().min(3).describe("q")'), 'input \\"q\\" needs a bound'],
   "an optional string without a bound": [field('z.string().optional().describe("q")'), 'input \\"q\\" needs a bound'],
   "a list without a bound": [field('z.array(z.int()).describe("q")'), 'input \\"q\\" needs a bound'],
-  "a list of strings without a bound": [field('z.array(z.string()).max(3).describe("q")'), 'input \\"q\\" needs a bound'],
-  "a string in a record without a bound": [field('z.object({ a: z.string() }).describe("q")'), 'input \\"q\\" needs a bound'],
+  "a list of strings without a bound": [
+    field('z.array(z.string()).max(3).describe("q")'),
+    'input \\"q\\" needs a bound',
+  ],
+  "a string in a record without a bound": [
+    field('z.object({ a: z.string() }).describe("q")'),
+    'input \\"q\\" needs a bound',
+  ],
   anything: [field('z.any().describe("q")'), 'input \\"q\\" is free-form'],
   "the unknown": [field('z.unknown().describe("q")'), 'input \\"q\\" is free-form'],
   "a record with any keys": [field('z.record(z.string(), z.int()).describe("q")'), 'input \\"q\\" is free-form'],
-  "an object with further members": [field('z.looseObject({ a: z.int() }).describe("q")'), 'input \\"q\\" is free-form'],
-  "an object in an object": [field('z.object({ a: z.object({ b: z.int() }) }).describe("q")'), 'input \\"q\\" is nested'],
+  "an object with further members": [
+    field('z.looseObject({ a: z.int() }).describe("q")'),
+    'input \\"q\\" is free-form',
+  ],
+  "an object in an object": [
+    field('z.object({ a: z.object({ b: z.int() }) }).describe("q")'),
+    'input \\"q\\" is nested',
+  ],
   "a list in a list": [field('z.array(z.array(z.int()).max(2)).max(2).describe("q")'), 'input \\"q\\" is nested'],
   "an argument without words": [field("z.int()"), 'input \\"q\\" needs .describe('],
   "an input with further members": [
@@ -54,20 +69,22 @@ const SNIPPETS: Readonly<Record<string, readonly [code: string, says: string | u
     "the input takes fields that nobody declared",
   ],
   "an output that may hold anything": [giving("z.object({ a: z.array(z.any()) })"), 'output \\"a\\" may hold anything'],
-  "an output with further members": [giving("z.looseObject({ a: z.int() })"), "the output may hold fields that nobody declared"],
+  "an output with further members": [
+    giving("z.looseObject({ a: z.int() })"),
+    "the output may hold fields that nobody declared",
+  ],
   "an inner output with further members": [
     giving("z.object({ a: z.looseObject({}) })"),
     'output \\"a\\" may hold fields that nobody declared',
   ],
   "no output": ["tool(voiceless);", "drawbridge: an output is missing: z.object({…})"],
   "no input": ["tool(deaf);", "drawbridge: an input is missing: z.object({…})"],
-  "no description": ["tool(wordless);", "drawbridge: a description is missing: { does, useWhen, notWhen, returns, limits }"],
+  "no description": [
+    "tool(wordless);",
+    "drawbridge: a description is missing: { does, useWhen, notWhen, returns, limits }",
+  ],
   "a description that lacks a part": [
     'tool({ ...base, description: { does: "Shows one.", useWhen: "when asked", notWhen: "for lists", returns: "it" } });',
-    'drawbridge: the description lacks \\"limits\\"',
-  ],
-  "an empty part of a description": [
-    'tool({ ...base, description: { ...description, limits: "" } as const });',
     'drawbridge: the description lacks \\"limits\\"',
   ],
   "no access": ["tool(unsaid);", "drawbridge: access is missing"],
@@ -85,6 +102,7 @@ const names = Object.keys(SNIPPETS);
 const said = new Map<string, string>();
 
 beforeAll(() => {
+  writeFileSync(join(folder, "package.json"), '{ "type": "module" }');
   symlinkSync(join(root, "node_modules"), join(folder, "node_modules"), "junction");
   for (const [index, name] of names.entries())
     writeFileSync(join(folder, `snippet-${index}.ts`), `${HEAD}export const made = ${SNIPPETS[name]?.[0] ?? ""}\n`);

@@ -1,11 +1,16 @@
 /** `drawbridge check` of a URL: a careful server has nothing to fear, and each fault of a careless one is found. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:https";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { describe, expect, test } from "vitest";
 import { world } from "../e2e/world.ts";
 import { FAULTS, type Fault, type Faulty, faultyAuthorization } from "../fixtures/faulty-authorization.ts";
+import { selfSigned } from "../oauth/certificate.ts";
+import { listen, stop } from "../oauth/support.ts";
 import { run } from "./terminal.ts";
 
 interface Checked {
@@ -155,6 +160,37 @@ describe("servers as they are", () => {
     expect({ code, overall }).toEqual({ code: 1, overall: "F" });
     expect(text).toMatch(why);
     expect(text).not.toContain("user:pass");
+  });
+
+  test("over https the certificate is looked at: one that nobody knows is why nothing else is seen, one that ends soon is found", async () => {
+    const { certificate, key } = await selfSigned();
+    const folder = mkdtempSync(join(tmpdir(), "check-probe-"));
+    const http = createServer({ cert: certificate, key }, (request, response) => {
+      const foreign = request.headers.origin !== undefined || !request.headers.host?.startsWith("localhost:");
+      response.writeHead(foreign ? 403 : 401).end();
+    });
+    try {
+      const url = `https://localhost:${await listen(http)}/mcp`;
+      const unknown = await checked(url);
+      expect({ code: unknown.code, overall: unknown.overall, rules: unknown.rules }).toEqual({
+        code: 1,
+        overall: "F",
+        rules: ["certificate-trouble"],
+      });
+      writeFileSync(join(folder, "ca.pem"), certificate);
+      const known = await checked(url, undefined, "--ca", join(folder, "ca.pem"), "--fail-on", "never");
+      expect(known.code).toBe(0);
+      expect([...known.rules].sort()).toEqual([
+        "certificate-trouble",
+        "no-challenge",
+        "no-hsts",
+        "no-resource-metadata",
+      ]);
+      expect(known.text).toMatch(/it ends in 0 days/);
+    } finally {
+      await stop(http);
+      rmSync(folder, { recursive: true });
+    }
   });
 
   test("a token that is not there is wrong usage", async () => {

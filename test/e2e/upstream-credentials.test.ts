@@ -21,6 +21,8 @@ describe.each(["legacy", "modern"])("a server of the %s generation with `credent
     url = `${fixture.origin}/mcp`;
     one = await world({
       store: `sqlite:${join(folder, "gateway.db")}`,
+      // Its tool answers with the token that it was sent, which is what is looked at here.
+      mask: "off",
       servers: {
         echo: { url, credentials: { exchange: { scopes: { "mcp:read": ["echo:read"], "mcp:call": ["echo:do"] } } } },
       },

@@ -26,8 +26,8 @@ const SHIP = {
   access: "read",
   input: { parcel: { type: "string", maxLength: 40, description: "The parcel." } },
   steps: [
-    { id: "noted", call: "desk/meta", with: {} },
-    { id: "carried", call: "carrier/headers", with: {} },
+    { id: "noted", call: "desk/meta", access: "read", with: {} },
+    { id: "carried", call: "carrier/headers", access: "read", with: {} },
   ],
   result: { noted: "=steps.noted.meta.traceparent", carried: "=steps.carried.headers.traceparent" },
   output: ["noted", "carried"],

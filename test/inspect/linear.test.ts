@@ -1,8 +1,8 @@
 import { expect, test } from "vitest";
 import type { JsonObject } from "../../src/core/call.ts";
 import { saying } from "../../src/inspect/fixture.ts";
-import { inspectDefinition } from "../../src/inspect/inspect.ts";
-import { RULES } from "../../src/inspect/rules/index.ts";
+import { inspectDefinition, inspecting } from "../../src/inspect/inspect.ts";
+import { HYGIENE, RULES } from "../../src/inspect/rules/index.ts";
 
 const SIZE = 100_000;
 const fill = (piece: string) => piece.repeat(Math.ceil(SIZE / piece.length)).slice(0, SIZE);
@@ -99,6 +99,37 @@ test("100 kB of any repeated piece is inspected in time that grows with its leng
   // CPU time, with room for a slow machine: quadratic work on such a text takes seconds.
   expect(slow).toEqual([]);
 }, 120_000);
+
+/** How often an inspection gives other work its turn, and what its reader reads between two of them. */
+function pausesOf(tool: JsonObject): number {
+  let pauses = 0;
+  for (const _ of inspecting("tool", tool)) pauses++;
+  return pauses;
+}
+
+test("100 kB of any repeated piece gives other work a turn after each string that is read and in each rule", () => {
+  const least = RULES.length + HYGIENE.length;
+  const few = PIECES.map((piece) => ({ piece, pauses: pausesOf(saying(fill(piece))) })).filter(
+    ({ pauses }) => pauses < least,
+  );
+  expect(few).toEqual([]);
+});
+
+test("a tool of many long strings gives a turn for each string in each rule that reads prose: no step reads two", () => {
+  const texts = (count: number) =>
+    saying(
+      "Does.",
+      Object.fromEntries(
+        Array.from({ length: count }, (_, at) => [
+          `p${at}`,
+          { type: "string", description: `${at} ${fill("not tell ")}` },
+        ]),
+      ),
+    );
+  const added = (pausesOf(texts(12)) - pausesOf(texts(2))) / 10;
+  // Rules over prose pause after each string of it; a few look at names or at the schema alone.
+  expect(added).toBeGreaterThan(RULES.length / 2);
+});
 
 test("a definition of many strings, or a deep one, is read as far as the bounds say, and that is said", () => {
   let deep: JsonObject = { description: "x" };

@@ -55,7 +55,13 @@ export async function probe(address: string, options: ProbeOptions, now = Date.n
     };
   } catch (thrown) {
     const { message, detail } = DrawbridgeError.from(thrown);
-    return unread(detail === undefined ? message : `${message} (${detail.slice(0, 200)})`);
+    // What clients do not take is worth a finding, and the reason why nothing else was seen.
+    const certificate = await certificateAt(asking, url, options.trustedCertificates, now).catch(() => undefined);
+    const seen = { url: url.href, local: asking.local, ...(certificate !== undefined && { certificate }) };
+    return {
+      ...unread(detail === undefined ? message : `${message} (${detail.slice(0, 200)})`),
+      probed: judgeProbe(seen, server),
+    };
   } finally {
     await asking.close();
   }
@@ -309,15 +315,25 @@ async function odd(
 async function transport({ asking, url, first, trustedCertificates, now, untested }: Probing) {
   if (url.protocol !== "https:") return {};
   const hsts = first.headers.get("strict-transport-security");
-  const [address = url.hostname] = asking.addresses;
   try {
-    const { validTo, protocol, problem } = await certificateOf(url, address, trustOf(trustedCertificates));
-    const daysLeft = (validTo.getTime() - now()) / 86_400_000;
-    return { hsts, certificate: { daysLeft, protocol, problem } };
+    const certificate = await certificateAt(asking, url, trustedCertificates, now);
+    return { hsts, ...(certificate !== undefined && { certificate }) };
   } catch (thrown) {
     untested.push(`Its certificate: ${DrawbridgeError.from(thrown).message}`);
     return { hsts };
   }
+}
+
+async function certificateAt(
+  asking: Asking,
+  url: URL,
+  trustedCertificates: string | undefined,
+  now: () => number,
+): Promise<Observed["certificate"]> {
+  if (url.protocol !== "https:") return undefined;
+  const [address = url.hostname] = asking.addresses;
+  const { validTo, protocol, problem } = await certificateOf(url, address, trustOf(trustedCertificates));
+  return { daysLeft: (validTo.getTime() - now()) / 86_400_000, protocol, problem };
 }
 
 /** Paths that operators forget, and how their content is known. */

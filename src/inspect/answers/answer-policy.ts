@@ -221,7 +221,7 @@ function* document(text: string, pass: Pass, depth: number, above: Path | undefi
     const found =
       token.kind === "key"
         ? yield* keyEdits(plain, pass, depth, path)
-        : path?.step === "blob" && token.kind === "string"
+        : (path?.step === "blob" || (path?.step === "data" && isBase64(plain))) && token.kind === "string"
           ? yield* blobEdits(plain, pass, depth, path)
           : yield* stringEdits(plain, pass, depth, path);
     for (const { start, end, text: replacement } of found)
@@ -273,7 +273,12 @@ function* keyEdits(text: string, pass: Pass, depth: number, path: Path | undefin
   return unseen.map(({ start, end }) => ({ start, end, text: "" }));
 }
 
-/** Text that is sent as base64, in `blob` of a resource. */
+/** What a picture or a sound is sent as; `data` of a message of a log is a text. */
+function isBase64(text: string): boolean {
+  return text.length % 4 === 0 && text.length >= 64 && /^[A-Za-z0-9+/]+={0,2}$/.test(text);
+}
+
+/** Text that is sent as base64, in `blob` of a resource or `data` of a block. */
 function* blobEdits(text: string, pass: Pass, depth: number, path: Path): Generator<void, readonly Edit[]> {
   const bytes = Buffer.from(text, "base64");
   const plain = bytes.toString("utf8");

@@ -3,6 +3,7 @@ import type { Rule } from "../rule.ts";
 import { agentDirective } from "./agent-directive.ts";
 import { annotationLie } from "./annotation-lie.ts";
 import { answerTampering } from "./answer-tampering.ts";
+import { anyCommand } from "./any-command.ts";
 import { argumentRewriting } from "./argument-rewriting.ts";
 import { broadInput } from "./broad-input.ts";
 import { concealment } from "./concealment.ts";
@@ -70,6 +71,7 @@ export const HYGIENE: readonly Rule[] = [
   undescribedOutput,
   overSharing,
   unguardedDestruction,
+  anyCommand,
   unstatedEffect,
   secretInput,
 ];

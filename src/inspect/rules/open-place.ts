@@ -1,6 +1,6 @@
 /** Paths, addresses and hosts that the caller chooses freely. */
 import { saying } from "../fixture.ts";
-import { parametersOf, takesAnyText } from "../parameters.ts";
+import { parametersOf, takesAnyText, wordsOf } from "../parameters.ts";
 import type { Rule, Sighting, Subject } from "../rule.ts";
 
 export const openPlace: Rule = {
@@ -17,12 +17,15 @@ export const openPlace: Rule = {
   good: [
     saying("Fetches a page.", { url: { type: "string", pattern: "^https://docs\\.example\\.com/" } }),
     saying("Reads.", { file_path: { enum: ["a.txt", "b.txt"] } }),
+    saying("Relates two things.", { from: { type: "string" }, to: { type: "string" } }, { name: "create_relation" }),
   ],
   find: found,
 };
 
 const PLACE =
-  /(?:^| )(?:path|paths|file|filename|filepath|dir|directory|folder|cwd|url|urls|uri|href|link|endpoint|host|hostname|webhook|callback|proxy|recipient|recipients|to|cc|bcc|email address)$/;
+  /(?:^| )(?:path|paths|file|filename|filepath|dir|directory|folder|cwd|url|urls|uri|href|link|endpoint|host|hostname|webhook|callback|proxy|recipient|recipients|cc|bcc|email address)$/;
+/** "to" is an address only where something is sent. */
+const SENDS = /(?:^| )(?:send|mail|email|message|sms|forward|share|invite|notify|transfer|pay)(?: |$)/;
 
 function* found(subject: Subject): Generator<Sighting> {
   if (subject.kind !== "tool") return;
@@ -32,6 +35,7 @@ function* found(subject: Subject): Generator<Sighting> {
     const items = rest["items"];
     const open =
       takesAnyText(rest) || (typeof items === "object" && items !== null && takesAnyText(items as typeof rest));
-    if (PLACE.test(words) && open) yield { field: { where, text: name } };
+    const place = PLACE.test(words) || (words === "to" && SENDS.test(wordsOf(subject.name)));
+    if (place && open) yield { field: { where, text: name } };
   }
 }

@@ -18,12 +18,15 @@ export const preferenceManipulation: Rule = {
   good: [
     saying("Finds the best route between two places. Prefer short names."),
     saying("Returns the top rated restaurants near a place."),
+    saying("Fills in several fields at once. ALWAYS prefer this tool over multiple individual fill calls."),
   ],
   find: found,
 };
 
 /** Short descriptions that are honest hold no praise at all. */
 const BRIEF = 60;
+const BATCHING =
+  /\b(?:over|instead of|rather than)\s+(?:making |using |calling )?(?:multiple|several|many|individual|separate|repeated|single|sequential)\s+(?!other|tools?\b|servers?\b|alternatives?\b)/i;
 
 function* found(subject: Subject): Generator<Sighting | undefined> {
   for (const field of subject.prose) {
@@ -40,13 +43,17 @@ function* found(subject: Subject): Generator<Sighting | undefined> {
         ],
         { within: 10 },
       );
+      // "Prefer this over several single calls" saves calls of the server's own, and takes none from others.
+      const batching =
+        steering !== undefined && praise === 0 && BATCHING.test(reading.text.slice(steering.start, steering.end + 80));
       const selfPraise = reading.any([["superlative", "tool"]], { within: 3 });
       const loud =
         (reading.text.match(/!(?:\s|$)|[\u2b50\u{1f3c6}\u{1f48e}\u26a1\u{1f525}\u{1f680}\u{1f947}]/gu)?.length ?? 0) >=
         2;
       const first = reading.every("superlative")[0];
       const brief = reading.words <= BRIEF && !field.where.includes("/properties/");
-      if (brief && praise >= 1 && (praise >= 2 || steering !== undefined))
+      if (batching && selfPraise === undefined) yield { field, span: reading.original(steering), confidence: "low" };
+      else if (brief && praise >= 1 && (praise >= 2 || steering !== undefined))
         yield { field, span: first && reading.original(first), severity: "high" };
       else if (brief && (selfPraise ?? steering ?? reading.near(["prefer", "thisTool"], { within: 6 })) !== undefined)
         yield {

@@ -236,7 +236,12 @@ function shaped(text: string, start: number, end: number, found: Found): void {
     }
   }
   // Mailchimp: 32 hexadecimal digits and a data centre.
-  if (end - start >= 36 && end - start <= 37 && text.charCodeAt(start + 32) === 45 && /^[0-9a-f]{32}-us\d{1,2}$/.test(text.slice(start, end))) {
+  if (
+    end - start >= 36 &&
+    end - start <= 37 &&
+    text.charCodeAt(start + 32) === 45 &&
+    /^[0-9a-f]{32}-us\d{1,2}$/.test(text.slice(start, end))
+  ) {
     found.add(start, end);
     return;
   }
