@@ -9,7 +9,8 @@ import type { PolicySettings } from "../policy/live.ts";
 import type { AssignSettings } from "../policy/settings.ts";
 import type { AuditLog } from "../store/ports.ts";
 import type { PersonalKeys } from "./personal.ts";
-import { type RecordedCall, type RecordedPrincipal, readRecord, readRecordNow, type StoredRecord } from "./record.ts";
+import type { RecordedCall, RecordedPrincipal } from "./record.ts";
+import { argumentsOf, type Decided, decidedOf, idIn, wantedBy } from "./recorded-decision.ts";
 
 /** A policy, and what is served under it. */
 export interface ReplayedPolicy {
@@ -67,6 +68,7 @@ export const UNJUDGED = {
   arguments_absent: "what was sent is not in the record",
   arguments_inexact: "what was sent is recorded masked, or had stand-ins in it",
   name_inexact: "the name is recorded masked or cut",
+  name_absent: "the record does not say what was asked for",
   caller_cut: "only a part of the caller's groups, scopes or actors is in the record",
   claims: "it takes the caller's claims, which are not recorded",
   time: "it was decided as the minute ended that a condition looks at",
@@ -216,91 +218,6 @@ async function* pages({ log, since, until }: ReplayOptions) {
     for (const record of page) if (record.sequence <= last) yield record;
     if (read >= last) return;
   }
-}
-
-// ---- what a record holds ----
-
-/** A call that a policy decided about. */
-interface Decided {
-  readonly id: string;
-  readonly at: string;
-  readonly durationMs: number;
-  readonly json: string;
-  readonly principal: RecordedPrincipal;
-  readonly call: RecordedCall & { readonly kind: string; readonly name: string };
-  readonly was: { readonly effect: Decision["effect"]; readonly rule: string | undefined };
-  readonly policy: string | undefined;
-  readonly facts: Pick<CallFacts, "method" | "scope">;
-}
-
-/** Several replicas write into one log, so records of the span may have others between them. */
-function wantedBy({ since, until, target }: ReplayOptions): (record: StoredRecord) => boolean {
-  const from = new Date(since).toISOString();
-  const to = until === undefined ? undefined : new Date(until).toISOString();
-  return ({ at, call }) =>
-    at >= from && (to === undefined || at < to) && (target === undefined || call?.name === target);
-}
-
-/** Undefined: no policy decided about it, or it is not `wanted`. */
-function decidedOf(
-  json: string,
-  { asked }: ReplayOptions,
-  wanted: (record: StoredRecord) => boolean,
-): Decided | Unjudged | undefined {
-  let record: StoredRecord;
-  try {
-    record = readRecordNow(json, () => undefined);
-  } catch {
-    return "unreadable";
-  }
-  const { id, at, durationMs, kind, principal, call, decision, policy } = record;
-  if (kind !== "call" || decision === undefined || !wanted(record)) return undefined;
-  if (principal === undefined || call === undefined) return "unreadable";
-  const facts = asked(call.method);
-  if (facts === undefined) return undefined;
-  // Nothing has this name, or had then: what clients make up is decided about, and refused whatever was decided.
-  if (call.name === undefined || call.kind === undefined || (call.server ?? "") === "") return "was_not_served";
-  if (call.inexact === true || isCut(call.name)) return "name_inexact";
-  const { subject, client, actors, groups, scopes } = principal;
-  if (
-    [actors, groups, scopes].some((list) => list.length >= FULL_LIST || list.some(isCut)) ||
-    [subject, client].some(isCut)
-  )
-    return "caller_cut";
-  return {
-    id,
-    at,
-    durationMs,
-    json,
-    principal,
-    call: { ...call, kind: call.kind, name: call.name },
-    was: { effect: decision.effect, rule: decision.rule },
-    policy,
-    facts,
-  };
-}
-
-/** Longer lists and texts are cut in records. */
-const FULL_LIST = 200;
-const FULL_TEXT = 2048;
-const isCut = (text: string) => text.length > FULL_TEXT;
-
-const idIn = (json: string) => /"id":"([^"]{1,100})"/.exec(json)?.[1];
-
-/** The arguments that were decided over, or why they are not known. */
-async function argumentsOf(record: Decided, { keys }: ReplayOptions): Promise<JsonObject | Unjudged> {
-  const { call, facts } = record;
-  // Of these the name says it all.
-  if (call.kind === "resource" && facts.method !== "completion/complete") return { uri: call.name };
-  if (facts.method === "completion/complete") return {};
-  const read = await readRecord(record.json, keys?.open).catch(() => undefined);
-  if (read === undefined || read.sealed !== undefined) return "arguments_sealed";
-  const { arguments: kept } = read;
-  if (kept === undefined) return "arguments_absent";
-  if (!("json" in kept)) return "arguments_hashed";
-  if (kept.inexact === true) return "arguments_inexact";
-  const { json } = kept;
-  return typeof json === "object" && json !== null && !Array.isArray(json) ? (json as JsonObject) : "arguments_absent";
 }
 
 // ---- what a policy says of it ----

@@ -19,6 +19,8 @@ export interface TargetOptions {
   /** For a URL: the environment variable that holds a token, whether a client may be registered, certificates to trust. */
   readonly tokenEnv?: string;
   readonly register?: boolean;
+  readonly clientId?: string;
+  readonly redirect?: string;
   readonly ca?: string;
 }
 
@@ -66,7 +68,11 @@ export async function readTarget(
 }
 
 /** A running server, asked. */
-async function ofUrl(url: string, { tokenEnv, register, ca }: TargetOptions, terminal: Terminal): Promise<Target> {
+async function ofUrl(
+  url: string,
+  { tokenEnv, register, clientId, redirect, ca }: TargetOptions,
+  terminal: Terminal,
+): Promise<Target> {
   if (!URL.canParse(url)) throw usage(`${url} is no URL.`);
   const token = tokenEnv === undefined ? undefined : (terminal.env[tokenEnv] ?? "");
   if (token !== undefined && !/^[\x21-\x7e]+$/.test(token))
@@ -75,6 +81,7 @@ async function ofUrl(url: string, { tokenEnv, register, ca }: TargetOptions, ter
   return probe(url, {
     token: token === undefined ? undefined : new Secret(token),
     register,
+    client: clientId === undefined ? undefined : { id: clientId, redirect },
     trustedCertificates: ca === undefined ? undefined : await textOf(resolve(terminal.cwd, ca), ca),
   });
 }

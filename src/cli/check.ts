@@ -48,6 +48,8 @@ interface CheckCommandOptions {
   readonly sandbox: boolean;
   readonly tokenEnv?: string;
   readonly register?: boolean;
+  readonly clientId?: string;
+  readonly redirect?: string;
   readonly ca?: string;
 }
 
@@ -89,6 +91,8 @@ export function define(command: Command, terminal: Terminal, rest: readonly stri
     .option("--token-env <name>", "for a URL: environment variable that holds a token; the tools are judged, too")
     .option("--register", "for a URL: register a client for the probe (RFC 7591)")
     .option("--no-register", "for a URL: register none, also at a server on this machine")
+    .option("--client-id <id>", "for a URL: a client that its authorization server knows, in place of a registered one")
+    .option("--redirect <uri>", "with --client-id: a redirect that is registered for it")
     .option("--ca <file>", "for a URL: PEM certificates to trust beside the system's")
     .addHelpText("after", HELP)
     .action((target: string | undefined, options: CheckCommandOptions) => run(target, rest, options, terminal));

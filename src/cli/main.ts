@@ -30,6 +30,7 @@ const COMMANDS: Readonly<Record<string, CommandRow>> = {
     summary: "look at a server and write a settings file with contracts for it",
     load: () => import("./init.ts"),
   },
+  new: { summary: "write a server of one's own, with tests", load: () => import("./new.ts") },
   contract: {
     summary: "run the examples of contracts and read their documentation",
     load: () => import("./contract.ts"),

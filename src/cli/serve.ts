@@ -4,7 +4,7 @@ import { userInfo } from "node:os";
 import { resolve } from "node:path";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { isLoopback } from "../config/checks.ts";
-import { settingsForCommand, settingsForUrl } from "../config/defaults.ts";
+import { settingsForCommand, settingsForModule, settingsForUrl } from "../config/defaults.ts";
 import { type LoadedSettings, loadSettings, type Overrides } from "../config/load.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import type { Actor } from "../gateway/deeds.ts";
@@ -23,6 +23,7 @@ Examples:
   $ drawbridge serve -- uvx mcp-server-git --repository .
   $ drawbridge serve --url http://127.0.0.1:9000/mcp --port 8080
   $ drawbridge serve drawbridge.yaml
+  $ drawbridge serve server.ts  (written with drawbridge-mcp/author, in this process)
   $ drawbridge serve            (reads ./${DEFAULT_FILE})
 
 Changes of the file are taken as it is saved, without a restart and without a failed call; with "control.watch: false"
@@ -42,7 +43,10 @@ interface ServeOptions {
 
 export function define(command: Command, terminal: Terminal, rest: readonly string[] | undefined): void {
   command
-    .argument("[file]", "settings file; or, after --, the command that starts a stdio server")
+    .argument(
+      "[file]",
+      "settings file, or a server of drawbridge-mcp/author (.ts, .js); or, after --, the command that starts a stdio server",
+    )
     .option("--url <url>", "serve an MCP server that speaks Streamable HTTP")
     .option("--port <port>", "port to listen on; 0 takes a free one (default 7337)", wholeNumber)
     .option("--host <address>", "address to listen on (default 127.0.0.1)")
@@ -120,6 +124,7 @@ function chosenSettings(
       throw usage("A command is missing after --, e.g. drawbridge serve -- npx -y @modelcontextprotocol/server-memory");
     return settingsForCommand(rest, terminal.cwd, load);
   }
+  if (file !== undefined && /\.m?[jt]s$/.test(file)) return settingsForModule(file, terminal.cwd, load);
   if (options.url !== undefined) return settingsForUrl(options.url, terminal.cwd, load);
   if (file === undefined && !existsSync(resolve(terminal.cwd, DEFAULT_FILE))) {
     throw usage(`Nothing to serve: there is no ${DEFAULT_FILE} here. Try one of

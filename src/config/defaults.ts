@@ -1,5 +1,5 @@
 /** Settings without a file: `serve -- <command…>` and `serve --url <url>`. Loopback only, local users, one server. */
-import { basename } from "node:path";
+import { basename, dirname, resolve } from "node:path";
 import { type LoadedSettings, type LoadOptions, settleSettings } from "./load.ts";
 
 /** Settings for one stdio server, started as `argv` stands, in `folder`. Throws `SettingsProblems`. */
@@ -14,6 +14,14 @@ export function settingsForCommand(
 /** Settings for one Streamable HTTP server. Throws `SettingsProblems`. */
 export function settingsForUrl(url: string, folder: string, options: LoadOptions): Promise<LoadedSettings> {
   return settleSettings({ servers: { [nameOfUrl(url)]: { url } } }, folder, options);
+}
+
+/** Settings for `drawbridge serve server.ts`: a module of `drawbridge-mcp/author`, called after its folder when its own name tells nothing. */
+export async function settingsForModule(file: string, folder: string, options: LoadOptions): Promise<LoadedSettings> {
+  const module = resolve(folder, file);
+  const own = simpleName(basename(module).replace(/\.\w+$/, ""));
+  const name = own === "" || TELLS_NOTHING.test(own) ? simpleName(basename(dirname(module))) || "server" : own;
+  return settleSettings({ servers: { [name]: { module } } }, folder, options);
 }
 
 const RUNNERS =

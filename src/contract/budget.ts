@@ -86,6 +86,8 @@ export function sizer(scale: Scale): Sizer {
   /** Of lists and objects: what they measure, or, below zero, that they measure as much or more. */
   const sizes = new Map<object, number>();
   const size = (value: JsonValue, limit: number): number => {
+    // Everything is greater; what is remembered below zero would not be.
+    if (limit < 0) return 0;
     if (typeof value === "string") return value.length > limit * scale.mostCharacters ? limit + 1 : scale.text(value);
     if (typeof value === "number") return numberSize(value);
     if (isScalar(value)) return numberSize(JSON.stringify(value));

@@ -236,6 +236,7 @@ async function start({ loaded, environment, log, conceal, scrubber, leaseMs, und
         baseDirectory: folder,
         environment,
         readUserSecret,
+        beginSpan: (title, { trace }, attributes) => telemetry.begin(title, "client", trace, attributes),
         hidden: [...(loaded.file === undefined ? [] : [resolve(loaded.file)]), ...secretFiles(settings, folder)],
         credentials: remembered(connected ?? upstreamCredentials(name, server, () => issuing), conceal),
       });

@@ -32,7 +32,8 @@ export async function leaving(parts: Parts, asked: Asked, terms: Terms, came: Ou
   const masked = await view.outcome(read, promised);
   // What stands in place of something may be longer than that, and budgets hold all the same.
   const larger = masked !== shaped && contract?.projection?.bounded === true && sizeOf(masked) > sizeOf(shaped);
-  const fitting = larger && !own ? underContract(parts, asked, contract, masked) : masked;
+  const withheld = fails(masked) && !fails(shaped);
+  const fitting = larger && !own && !withheld ? underContract(parts, asked, contract, masked) : masked;
   // The notice is ours: no contract shapes it away, and no budget is too small for it.
   return wrote ? fitting : view.read.labelled(fitting, method, parts.masking.recordedText);
 }
@@ -65,6 +66,7 @@ function underContract({ log }: Parts, { inbound }: Asked, contract: Contract, c
   return outcome;
 }
 
+const fails = (outcome: Outcome) => outcome.kind === "error" || outcome.value["isError"] === true;
 const sizeOf = (outcome: Outcome) => (outcome.kind === "result" ? outcome.result.length : 0);
 
 /** What clients were shown of a tool's structured content. */

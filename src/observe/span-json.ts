@@ -4,7 +4,8 @@
  */
 import type { TraceContext } from "../core/call.ts";
 
-export type SpanKind = "server" | "client";
+/** `internal`: work within this process. */
+export type SpanKind = "server" | "client" | "internal";
 export type SpanAttributes = Readonly<Record<string, string | number | boolean | undefined>>;
 
 /** A moment within a span. */
@@ -30,7 +31,7 @@ export interface FinishedSpan {
 }
 
 /** https://github.com/open-telemetry/opentelemetry-proto/blob/main/opentelemetry/proto/trace/v1/trace.proto */
-const KIND = { server: 2, client: 3 } as const satisfies Record<SpanKind, number>;
+const KIND = { internal: 1, server: 2, client: 3 } as const satisfies Record<SpanKind, number>;
 const STATUS_UNSET = '{"code":0}';
 const STATUS_ERROR = 2;
 const FLAG_SAMPLED = 0x001;

@@ -189,12 +189,15 @@ interface Received {
 /** An HTTP server that does what the test tells it to. */
 async function receiver() {
   const received: Received[] = [];
+  /** Of all requests, those too that were not answered well. */
+  const keys: string[] = [];
   const state = { answer: 200 as number | "hang" | "cut", headers: {} as Record<string, string>, maxBytes: 1 << 20 };
   const server = createServer((request, response) => {
     const parts: Buffer[] = [];
     request.on("data", (part: Buffer) => parts.push(part));
     request.on("end", () => {
       const body = Buffer.concat(parts).toString();
+      keys.push(String(request.headers["idempotency-key"]));
       if (state.answer === "hang") return;
       if (state.answer === "cut") return void request.socket.destroy();
       if (body.length > state.maxBytes) return void response.writeHead(413).end();
@@ -207,6 +210,7 @@ async function receiver() {
   const { port } = server.address() as { port: number };
   return {
     received,
+    keys,
     state,
     url: `http://127.0.0.1:${port}/audit`,
     lines: () => received.flatMap(({ body }) => linesOf(body)),
@@ -242,15 +246,20 @@ describe("HTTP", () => {
       await caughtUp(sinks);
       there.state.answer = answer;
       there.state.headers = answer === 302 ? { location: "http://127.0.0.1:1/elsewhere" } : {};
+      const { length: before } = there.keys;
+      await log.write(70);
+      await until(() => (sinks.state()[0]?.failures ?? 0) > 0, "it has failed");
       await log.write(100);
-      await until(() => (sinks.state()[0]?.failures ?? 0) > 1, "it has failed twice");
-      await log.write(100);
+      await until(() => (sinks.state()[0]?.failures ?? 0) > 1, "it has failed again");
       const { behind = 0, problem } = sinks.state()[0] ?? {};
       expect(behind).toBeGreaterThan(0);
       expect(problem).toMatch(/127\.0\.0\.1/);
       there.state.answer = 200;
       await caughtUp(sinks);
       expect(there.lines()).toEqual(await log.texts());
+      // The same records in each try, although there were more by then.
+      expect(new Set(there.keys.slice(before, before + 3)).size).toBe(1);
+      expect(there.received.map(({ headers }) => headers["idempotency-key"])).toContain(there.keys[before]);
     },
   );
 

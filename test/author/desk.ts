@@ -1,4 +1,5 @@
 /** A small server that uses all there is to declare, for the tests of this folder. Run as a program it serves over stdio. */
+import { hash } from "node:crypto";
 import { prompt, refuse, resource, server, tool } from "drawbridge-mcp/author";
 import { z } from "zod";
 
@@ -133,9 +134,13 @@ const lends = tool({
   title: "Lends",
   description,
   input: z.object({}),
-  output: z.object({ length: z.int() }),
+  output: z.object({ audience: z.string(), token: z.string() }),
   access: "read",
-  handler: async (_, { upstreamToken }) => ({ length: (await upstreamToken()).length }),
+  async handler(_, { upstreamToken }) {
+    const token = await upstreamToken();
+    const claims = Buffer.from(token.split(".")[1] ?? "", "base64url").toString();
+    return { audience: (JSON.parse(claims) as { aud: string }).aud, token: hash("sha256", token, "hex") };
+  },
 });
 
 export const desk = server({

@@ -1,4 +1,5 @@
 /** One server, both ways to run it, clients of both eras: alone over stdio, and inside the gateway with no hop. */
+import { hash } from "node:crypto";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -159,6 +160,29 @@ describe("inside the gateway", () => {
     await client.close();
     expect(answer.structuredContent).toEqual({ text: "hi", by: expect.stringMatching(/^[0-9a-f-]{36}$/) });
   });
+
+  test("a handler gets a token for the API behind it in the caller's name, and never the caller's own", async () => {
+    const credentials = { exchange: { audience: "https://api.shop.example" } };
+    await using other = await world(
+      {
+        servers: { desk: { module: program, credentials } },
+        roles: { owner: { may: ["*"] } },
+        assign: [{ role: "owner", group: "owner" }],
+      },
+      { folder },
+    );
+    const own = (await other.tokens()).access_token;
+    const client = await clientAt({ url: other.url, token: own }, "modern");
+    const lent = await client.callTool({ name: "lends", arguments: {} });
+    await client.close();
+    const { audience, token: shown } = lent.structuredContent as { audience: string; token: string };
+    expect(audience).toBe(credentials.exchange.audience);
+    expect(shown).not.toBe(hash("sha256", own, "hex"));
+    const without = await clientAt({ url: gateway.url, token }, "modern");
+    const refused = await without.callTool({ name: "lends", arguments: {} }).then(JSON.stringify, String);
+    await without.close();
+    expect(refused).toContain("Nobody exchanges tokens");
+  }, 60_000);
 
   test("what the file says counts first, and is no wider for what it does not say", async () => {
     const { settings } = await settleSettings(

@@ -220,7 +220,8 @@ describe("a call", () => {
   });
 
   test("has a token for the API behind it, where somebody exchanges them", async () => {
-    expect(await as(desk, { upstreamToken: "four" }).call("lends")).toEqual({ length: 4 });
+    const upstreamToken = `e30.${Buffer.from('{"aud":"https://api.example"}').toString("base64url")}.`;
+    expect(await as(desk, { upstreamToken }).call("lends")).toMatchObject({ audience: "https://api.example" });
     await expect(as(desk).call("lends")).rejects.toThrow("Nobody exchanges tokens");
   });
 

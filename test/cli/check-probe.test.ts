@@ -2,13 +2,15 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { createServer as createPlain } from "node:http";
 import { createServer } from "node:https";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { describe, expect, test } from "vitest";
+import { openAsking } from "../../src/cli/check-probe/asking.ts";
 import { world } from "../e2e/world.ts";
-import { FAULTS, type Fault, type Faulty, faultyAuthorization } from "../fixtures/faulty-authorization.ts";
+import { FAULTS, type Fault, type Faulty, faultyAuthorization, KNOWN } from "../fixtures/faulty-authorization.ts";
 import { selfSigned } from "../oauth/certificate.ts";
 import { listen, stop } from "../oauth/support.ts";
 import { run } from "./terminal.ts";
@@ -109,6 +111,14 @@ describe("a careless server", () => {
   });
 });
 
+test("a client that is known already is used in place of a registered one", async () => {
+  await using server = await faultyAuthorization("PKCE may be left out", "any redirect");
+  const argv = ["--no-register", "--client-id", KNOWN.id, "--redirect", KNOWN.redirect, "--fail-on", "never"];
+  const { rules } = await judged(server, ...argv);
+  expect(new Set(rules)).toEqual(new Set(["pkce-not-required", "redirect-unchecked"]));
+  expect(server.asked).not.toContain("POST /register");
+});
+
 describe("servers as they are", () => {
   test("our own gateway has an A: alone, and with the tools of a contract", async () => {
     await using live = await world({
@@ -190,6 +200,57 @@ describe("servers as they are", () => {
     } finally {
       await stop(http);
       rmSync(folder, { recursive: true });
+    }
+  });
+
+  test("an address without an MCP server has an F, and no praise", async () => {
+    const http = createPlain((_, response) =>
+      response.writeHead(200, { "content-type": "text/html" }).end("<h1>Welcome</h1>"),
+    );
+    try {
+      const { code, overall, text } = await checked(`http://127.0.0.1:${await listen(http)}/mcp`);
+      expect({ code, overall }).toEqual({ code: 1, overall: "F" });
+      expect(text).toContain("There is no MCP server at this address");
+    } finally {
+      await stop(http);
+    }
+  });
+
+  test("a server that puts questions off is not taken for one that refuses or lets in", async () => {
+    let count = 0;
+    const http = createPlain((_, response) => response.writeHead(++count > 3 ? 429 : 401).end());
+    try {
+      const { rules, untested } = await checked(`http://127.0.0.1:${await listen(http)}/mcp`);
+      for (const rule of ["origin-unchecked", "token-unverified", "redirect-unchecked"])
+        expect(rules).not.toContain(rule);
+      expect(untested.join("\n")).toMatch(/put off \(429\)/);
+    } finally {
+      await stop(http);
+    }
+  });
+
+  test("questions have a bound in number and in time, and what is taken back has not", async () => {
+    const asked: string[] = [];
+    const http = createPlain((request, response) => {
+      asked.push(String(request.method));
+      if (request.method !== "POST") response.writeHead(204).end();
+    });
+    const url = new URL(`http://127.0.0.1:${await listen(http)}/mcp`);
+    const few = await openAsking(url, undefined, { requests: 2, ms: 60_000 });
+    const brief = await openAsking(url, undefined, { requests: 10, ms: 50 });
+    try {
+      for (let at = 0; at < 5; at++) await few.ask(url);
+      expect(few.left.count).toBe(3);
+      expect(asked).toEqual(["GET", "GET"]);
+      // The answer to this one never comes.
+      expect(await brief.ask(url, { method: "POST" })).toBeUndefined();
+      expect(await brief.ask(url)).toBeUndefined();
+      await brief.end(url, { method: "DELETE" });
+      expect(asked).toEqual(["GET", "GET", "POST", "DELETE"]);
+    } finally {
+      await few.close();
+      await brief.close();
+      await stop(http);
     }
   });
 

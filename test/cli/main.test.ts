@@ -85,7 +85,7 @@ describe("config check", () => {
     const { code, stdout } = await run(["config", "check", bad], { cwd: folder });
     expect(code).toBe(2);
     const lines = stdout.split("\n");
-    expect(lines[0]).toMatch(/bad\.yaml:1:12 servers\.orders: needs one of the keys command, url$/);
+    expect(lines[0]).toMatch(/bad\.yaml:1:12 servers\.orders: needs one of the keys command, url, module$/);
     expect(lines[1]).toMatch(/bad\.yaml:2:15 log\.level: "loud" is not one of/);
     expect(lines.at(-2)).toBe("2 problems");
   });

@@ -367,7 +367,7 @@ describe("a megabyte that means harm", () => {
   });
 });
 
-/** Of this thread. A megabyte of nothing but names, or of long numbers, costs 50 ms where all else is quiet, most of it parsing. */
+/** Of this thread. The worst, a megabyte of nothing but names, costs 40 ms where all else is quiet, half of it parsing. */
 const MOST_MS = 100;
 function isJson(text: string): boolean {
   try {

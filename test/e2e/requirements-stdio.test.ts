@@ -49,6 +49,7 @@ verifies(
     const log = join(folder, "log");
     const notes = async () => (await readFile(log, "utf8").catch(() => "")).split("\n").filter(Boolean);
     const one = await world({
+      answers: { invisible: "keep" }, // Its text has a control character.
       servers: { s: { command: [process.execPath, join(folder, "stubborn.mjs"), log], processes: { max: 1 } } },
     });
     try {

@@ -53,15 +53,18 @@ test("each command of the page works as it stands there", async () => {
   expect(commands.length).toBeGreaterThan(9);
 });
 
-test.skipIf(process.platform !== "linux")("an auditor verifies the export by hand, and a changed one fails", async () => {
-  const good = await byHand();
-  for (const sentence of GOOD) expect(good).toMatch(sentence);
-  const file = join(one.folder, "export.jsonl");
-  const lines = readFileSync(file, "utf8");
-  writeFileSync(file, lines.replace('"outcome":"permitted"', '"outcome":"refused"'));
-  const changed = await byHand();
-  expect(changed).not.toMatch(GOOD[0] as RegExp);
-  expect(changed).not.toMatch(GOOD[2] as RegExp);
-  writeFileSync(file, lines.replace(/"records":\d+/, '"records":1'));
-  expect(await byHand()).not.toMatch(GOOD[1] as RegExp);
-});
+test.skipIf(process.platform !== "linux")(
+  "an auditor verifies the export by hand, and a changed one fails",
+  async () => {
+    const good = await byHand();
+    for (const sentence of GOOD) expect(good).toMatch(sentence);
+    const file = join(one.folder, "export.jsonl");
+    const lines = readFileSync(file, "utf8");
+    writeFileSync(file, lines.replace('"outcome":"permitted"', '"outcome":"refused"'));
+    const changed = await byHand();
+    expect(changed).not.toMatch(GOOD[0] as RegExp);
+    expect(changed).not.toMatch(GOOD[2] as RegExp);
+    writeFileSync(file, lines.replace(/"records":\d+/, '"records":1'));
+    expect(await byHand()).not.toMatch(GOOD[1] as RegExp);
+  },
+);

@@ -70,9 +70,11 @@ describe.each(ERAS)("a %s client at the desk", (era: Era) => {
 
   test("shows what waits and what there is, without cost prices", async () => {
     const { to_pack, refunds_to_decide } = await did("show_desk", { show: "open_work" });
-    expect([(to_pack as unknown[]).length, (refunds_to_decide as unknown[]).length].every((count) => count > 0)).toBe(
-      true,
-    );
+    expect(
+      [(to_pack as unknown as unknown[]).length, (refunds_to_decide as unknown as unknown[]).length].every(
+        (count) => count > 0,
+      ),
+    ).toBe(true);
     expect(JSON.stringify(await did("show_desk", { show: "products" }))).not.toContain("cost");
   });
 

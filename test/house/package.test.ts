@@ -1,6 +1,15 @@
 /** The package as it is published: complete, small, and running from its compiled files with its own dependencies only. */
 import { execFileSync, spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -74,6 +83,22 @@ test("it holds compiled files, types, schema and licence, and no sources or test
 test("its command runs", () => {
   expect(drawbridge("--version")).toMatchObject({ status: 0, stdout: `${own.version}\n`, stderr: "" });
   expect(drawbridge("config", "schema").stdout).toBe(readFileSync(join(root, "schema/config.schema.json"), "utf8"));
+});
+
+test("servers are written with its `author` module, which stands alone without the command", () => {
+  for (const file of ["author/index.js", "author/index.d.ts", "author/zod-words.d.ts"]) expect(files).toContain(file);
+  const program = join(folder, "server.mjs");
+  writeFileSync(
+    program,
+    `import { as, server, tool } from "drawbridge-mcp/author";
+import { z } from "zod";
+const description = { does: "Says hello to a name.", useWhen: "when asked", notWhen: "twice", returns: "it", limits: "one" };
+const hello = tool({ name: "hello", title: "Hello", description, access: "read", input: z.object({ name: z.string().max(9).describe("Whose, e.g. Ann.") }), output: z.object({ text: z.string() }), handler: ({ name }) => ({ text: "Hello " + name, more: 1 }) });
+console.log(JSON.stringify(await as(server({ name: "desk", version: "1", tools: [hello] })).call("hello", { name: "Ann" })));
+`,
+  );
+  const ran = spawnSync(process.execPath, [program], { cwd: folder, encoding: "utf8" });
+  expect([ran.stdout, ran.stderr]).toEqual(['{"text":"Hello Ann"}\n', ""]);
 });
 
 test("it serves a stdio server and stops when asked", async () => {

@@ -83,7 +83,8 @@ beforeAll(async () => {
     roles: { owner: { may: ["*"], deny: ["sum"] } },
     assign: [{ role: "owner", group: "owner" }],
     shadowPolicy: { roles: { owner: { may: ["echo"] } }, assign: [{ role: "owner", group: "owner" }] },
-    limits: { tools: { slow: "1/1h" } },
+    mask: {},
+    limits: { tools: { slow: { perDay: 1 } } },
   });
   const { access_token: token } = await one.tokens();
   const call = async (name: string, args: object = {}, by = token) => {

@@ -235,6 +235,51 @@ describe("with a collector", () => {
     expect(sink.spans.map(({ traceId }) => traceId)).toEqual([TRACE]);
   });
 
+  test.each([
+    [true, ["failed"]],
+    [false, []],
+  ])("a request that failed is sent though the ratio left it out: %s", async (alwaysFailed, sent) => {
+    await using sink = await collector();
+    const settings = telemetrySettings.parse({ otlpEndpoint: sink.url, sampleRatio: 0, alwaysFailed });
+    const telemetry = await createTelemetry(settings, silentLogger);
+    const went = telemetry.begin("well", "server", undefined, {});
+    const failed = telemetry.begin("failed", "server", undefined, {});
+    const below = telemetry.begin("below", "client", failed.context, {});
+    // Who calls does not want it traced.
+    const unwanted = telemetry.begin("unwanted", "server", { traceparent: `00-${TRACE}-${SPAN}-00` }, {});
+    expect([went, failed, below, unwanted].map(({ recording, context }) => [recording, context.sampled])).toEqual(
+      Array.from({ length: 4 }, () => [false, false]),
+    );
+    went.end();
+    for (const span of [below, failed, unwanted]) span.end("-32603");
+    await telemetry.close();
+    expect(sink.spans.map(({ name }) => name)).toEqual(sent);
+  });
+
+  test("a span has the name it was given last, begins when it is said to, and tells its steps in order", async () => {
+    await using sink = await collector();
+    const telemetry = await createTelemetry(telemetrySettings.parse({ otlpEndpoint: sink.url }), silentLogger);
+    const began = performance.now() - 50;
+    const span = telemetry.begin("tools/call", "server", undefined, {}, began);
+    span.step("authenticate", began + 20);
+    span.step("authorize");
+    for (let more = 0; more < 100; more++) span.step("more");
+    span.rename("tools/call orders");
+    span.end();
+    await telemetry.close();
+    const [sent] = sink.spans as unknown as {
+      name: string;
+      startTimeUnixNano: string;
+      events: { name: string; timeUnixNano: string }[];
+    }[];
+    expect(sent).toMatchObject({ name: "tools/call orders" });
+    expect(sent?.events.slice(0, 3).map(({ name }) => name)).toEqual(["authenticate", "authorize", "more"]);
+    expect(sent?.events).toHaveLength(32);
+    const msAfter = (at: string | undefined) => Number(BigInt(at ?? 0) - BigInt(sent?.startTimeUnixNano ?? 0)) / 1e6;
+    expect(msAfter(sent?.events[0]?.timeUnixNano)).toBeCloseTo(20, 1);
+    expect(msAfter(sent?.events[1]?.timeUnixNano)).toBeGreaterThanOrEqual(50);
+  });
+
   test("a collector that refuses costs one line in the log a minute, and closing still ends", async () => {
     await using sink = await collector([400, "who are you?"]);
     const { logger, complaints } = listening();

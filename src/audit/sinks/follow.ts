@@ -81,6 +81,8 @@ export function follow(parts: FollowerParts): Follower {
   let sink: Sink | undefined;
   let newest = 0;
   let retryMs = 0;
+  /** The last record of the page that was tried last. */
+  let again = 0;
   /** Since when it does not work; said once. */
   let failingSince: number | undefined;
 
@@ -127,14 +129,17 @@ export function follow(parts: FollowerParts): Follower {
   /** One page of the log. False: there was nothing more. */
   async function deliver(): Promise<boolean> {
     const { sequence } = cursor.place;
-    const page = await log.read({ limit: PAGE, after: sequence });
+    const read = await log.read({ limit: PAGE, after: sequence });
+    // What did not arrive goes again as it was cut: a request that is repeated is the same request.
+    const page = again > sequence ? read.filter((one) => one.sequence <= again) : read;
     const through = page.at(-1)?.sequence;
     if (through === undefined) return false;
+    again = through;
     newest = Math.max(newest, through);
     const entries = await entriesOf(page);
     if (entries.length > 0) await sendAll(entries);
     if (through > cursor.place.sequence) await cursor.write({ sequence: through });
-    return page.length === PAGE;
+    return read.length === PAGE || page.length < read.length;
   }
 
   async function entriesOf(page: readonly { readonly sequence: number; readonly json: string }[]): Promise<Entry[]> {

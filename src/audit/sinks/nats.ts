@@ -13,6 +13,7 @@ interface NatsFiles {
   readonly creds: Buffer | undefined;
 }
 
+const HEADER_BYTES = 1024;
 const ACK_MS = 5_000;
 
 /** It counts as sent when the stream has acknowledged it. */
@@ -60,6 +61,10 @@ export async function natsSink(
   return {
     most: { entries: 250, bytes: 1 << 20 },
     async send(entries) {
+      // Refused among others, one would come behind those after it; alone it holds them up.
+      const limit = (connection.info?.max_payload ?? Number.POSITIVE_INFINITY) - HEADER_BYTES;
+      if (entries.length > 1 && entries.some(({ text }) => Buffer.byteLength(text) > limit))
+        throw new DrawbridgeError("body_too_large", `A record is larger than NATS takes for ${subject} (max_payload).`);
       // All on one connection, so they arrive in their order; the acknowledgements may come in any.
       const sent = await Promise.allSettled(entries.map(publish));
       const failure = sent.find((one) => one.status === "rejected");

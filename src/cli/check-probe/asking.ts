@@ -6,41 +6,64 @@ import { resultOf } from "../doctor/mcp.ts";
 export interface Asking extends Http {
   /** Undefined: no answer came, or the probe has asked enough. Never rejects. */
   ask(url: string | URL, init?: RequestInit): Promise<Answer | undefined>;
-  /** Questions that were not asked, because the bound was reached. */
-  readonly left: { count: number };
+  /** Takes back what the probe made: beyond the bound, too, and whether it worked is not known. */
+  end(url: string | URL, init: RequestInit): Promise<void>;
+  /** Questions that were not asked, because the bound was reached, and answers that asked to come back later. */
+  readonly left: { count: number; limited: number };
+}
+
+export interface AskingLimits {
+  readonly requests: number;
+  readonly ms: number;
 }
 
 /** A probe is no load: so many requests and milliseconds in all. */
-const MAX_REQUESTS = 100;
-const MAX_MS = 60_000;
+const LIMITS: AskingLimits = { requests: 100, ms: 60_000 };
 const ONE_ANSWER_MS = 8_000;
+/** Taking back has so much more. */
+const END_MS = 15_000;
 
 /** Rejects with `upstream_unavailable` when the name of `url` cannot be resolved. */
-export async function openAsking(url: URL, trustedCertificates: string | undefined): Promise<Asking> {
+export async function openAsking(
+  url: URL,
+  trustedCertificates: string | undefined,
+  limits: AskingLimits = LIMITS,
+): Promise<Asking> {
   const http = await openHttp(url, {
     timeoutMs: ONE_ANSWER_MS,
     ...(trustedCertificates !== undefined && { trustedCertificates }),
   });
-  const over = AbortSignal.timeout(MAX_MS);
-  const left = { count: 0 };
+  const over = AbortSignal.timeout(limits.ms);
+  const left = { count: 0, limited: 0 };
   let asked = 0;
-  const send: Http["send"] = (to, init = {}) => {
+  const sent = (to: string | URL, init: RequestInit, signal: AbortSignal) => {
     const headers = new Headers(init.headers);
     headers.set("user-agent", "drawbridge-check");
-    return http.send(to, { ...init, headers, signal: over });
+    return http.send(to, { ...init, headers, signal });
   };
+  const send: Http["send"] = (to, init = {}) => sent(to, init, over);
+  const ended = AbortSignal.timeout(limits.ms + END_MS);
   return {
     ...http,
     send,
     left,
     async ask(to, init) {
-      if (asked >= MAX_REQUESTS || over.aborted) {
+      if (asked >= limits.requests || over.aborted) {
         left.count++;
         return undefined;
       }
       asked++;
-      return send(to, init).catch(() => undefined);
+      const answer = await send(to, init).catch(() => undefined);
+      if (answer?.status !== 429) return answer;
+      // Neither yes nor no.
+      left.limited++;
+      return undefined;
     },
+    end: (to, init) =>
+      sent(to, init, ended).then(
+        () => {},
+        () => {},
+      ),
   };
 }
 

@@ -11,6 +11,8 @@ export interface AuthorizationServer {
   readonly resource: string;
   /** A client may be registered, and is taken back. */
   readonly register: boolean;
+  /** One that is there already, in place of it. */
+  readonly client: { readonly id: string; readonly redirect: string | undefined } | undefined;
 }
 
 const ATTACKER = "https://attacker.example/callback";
@@ -42,26 +44,44 @@ export async function probeAuthorization(
     revoke: endpoint("revocation_endpoint"),
   };
   const strangers = await asStranger(asking, at, server.resource);
-  if (at.register === undefined || at.authorize === undefined || at.token === undefined || !server.register) {
-    untested.push(
-      at.register === undefined
-        ? "What the authorization server does for a known client: it registers none."
-        : "What the authorization server does for a known client: --register makes one for the probe, and takes it back.",
-    );
-    return strangers;
+  const redirects =
+    at.register !== undefined && server.register ? { redirects: await unsafeRedirects(asking, at.register) } : {};
+  const seen = { ...strangers, ...redirects };
+  if (at.authorize === undefined || at.token === undefined) {
+    untested.push("What the authorization server does for a known client: it names no endpoints that may be asked.");
+    return seen;
   }
-  const redirects = await unsafeRedirects(asking, at.register);
-  const client = await registered(asking, at.register, OWN);
-  if (client.id === undefined) {
-    untested.push(`What the authorization server does for a known client: it registered none (${client.said}).`);
-    return { ...strangers, redirects };
+  const client = await knownClient(asking, at.register, server);
+  if (typeof client === "string") {
+    untested.push(`What the authorization server does for a known client: ${client}.`);
+    return seen;
   }
   try {
     const places = { authorize: at.authorize, token: at.token, revoke: at.revoke };
-    return { ...strangers, redirects, ...(await asClient(asking, places, client.id, server.resource, untested)) };
+    return { ...seen, ...(await asClient(asking, places, client, server.resource, untested)) };
   } finally {
     await client.remove?.();
   }
+}
+
+interface KnownClient {
+  readonly id: string;
+  readonly redirect: string;
+  readonly remove?: () => Promise<void>;
+}
+
+/** The client that was named, or one registered for the probe; in words why there is none. */
+async function knownClient(
+  asking: Asking,
+  endpoint: string | undefined,
+  { client, register }: AuthorizationServer,
+): Promise<KnownClient | string> {
+  if (client !== undefined) return { id: client.id, redirect: client.redirect ?? OWN };
+  if (endpoint === undefined) return "it registers none; name one by --client-id and --redirect";
+  if (!register) return "--register makes one for the probe, and takes it back; --client-id names one";
+  const { id, said, remove } = await registered(asking, endpoint, OWN);
+  if (id === undefined) return `it registered none (${said})`;
+  return { id, redirect: OWN, ...(remove !== undefined && { remove }) };
 }
 
 async function asStranger(
@@ -104,13 +124,13 @@ interface Places {
 async function asClient(
   asking: Asking,
   at: Places,
-  client: string,
+  { id: client, redirect }: KnownClient,
   resource: string,
   untested: string[],
 ): Promise<ObservedAuthorization> {
   const verifier = newVerifier();
   const challenge = createHash("sha256").update(verifier).digest("base64url");
-  const sound = { redirect_uri: OWN, resource, code_challenge: challenge, code_challenge_method: "S256" };
+  const sound = { redirect_uri: redirect, resource, code_challenge: challenge, code_challenge_method: "S256" };
   const ask = (changed: Record<string, string | undefined>) =>
     visit(asking, authorizeUrl(at.authorize, client, { ...sound, ...changed }));
   const first = await ask({});
@@ -128,20 +148,20 @@ async function asClient(
     otherAudience: await wrong({ resource: "https://other.example/mcp" }),
     ...(first?.page !== undefined && { page: first.page }),
   };
-  const code = codeOf(first);
+  const code = codeOf(first, redirect);
   if (code === undefined) {
     untested.push("Whether codes are redeemed once, and with their verifier alone: that takes a person's sign-in.");
     return { ...observed, codeWithoutSignIn: false };
   }
   const redeem = async (given: string, used: string) => {
-    const fields = { grant_type: "authorization_code", client_id: client, redirect_uri: OWN, resource };
+    const fields = { grant_type: "authorization_code", client_id: client, redirect_uri: redirect, resource };
     const answer = await asking.ask(at.token, form({ ...fields, code: given, code_verifier: used }));
     await giveBack(asking, at.revoke, client, answer);
     return grantOf(answer, "access_token");
   };
   const wrongVerifier = await redeem(code, newVerifier());
   // A code that was tried in vain may be spent: the next is another.
-  const second = codeOf(await ask({}));
+  const second = codeOf(await ask({}), redirect);
   const once = second === undefined ? undefined : await redeem(second, verifier);
   const codeTwice = second !== undefined && once?.outcome === "taken" ? await redeem(second, verifier) : undefined;
   return {
@@ -215,8 +235,8 @@ function toAttacker({ away }: Visit): boolean {
   return away?.hostname === new URL(ATTACKER).hostname;
 }
 
-function codeOf(visited: Visit | undefined): string | undefined {
-  return visited?.away?.href.startsWith(OWN) === true
+function codeOf(visited: Visit | undefined, redirect: string): string | undefined {
+  return visited?.away?.href.startsWith(redirect) === true
     ? (visited.away.searchParams.get("code") ?? undefined)
     : undefined;
 }
@@ -266,7 +286,7 @@ async function registered(asking: Asking, endpoint: string, redirect: string): P
     ...(secret !== undefined && {
       remove: async () => {
         const headers = { authorization: `Bearer ${secret.reveal()}` };
-        await asking.send(String(manage), { method: "DELETE", headers }).catch(() => undefined);
+        await asking.end(String(manage), { method: "DELETE", headers });
       },
     }),
   };
@@ -281,7 +301,7 @@ async function giveBack(
 ): Promise<void> {
   const token = parsed(answer?.text ?? "")?.["access_token"];
   if (endpoint !== undefined && typeof token === "string")
-    await asking.ask(endpoint, form({ token, client_id: client }));
+    await asking.end(endpoint, form({ token, client_id: client }));
 }
 
 function authorizeUrl(endpoint: string, client: string, params: Record<string, string | undefined>): URL {

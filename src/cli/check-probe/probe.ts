@@ -7,7 +7,7 @@ import type { Target } from "../../check/targets.ts";
 import { DrawbridgeError } from "../../core/errors.ts";
 import type { Secret } from "../../core/secret.ts";
 import { certificateOf, statusUnder } from "../../net/examine.ts";
-import { type Answer, challengeParams, documentAt, LOOPBACK, strings, urlProblem } from "../doctor/http.ts";
+import { type Answer, challengeParams, documentAt, LOOPBACK, parsed, strings, urlProblem } from "../doctor/http.ts";
 import { type Asking, attemptOf, legacyRequest, modernRequest, openAsking, posted } from "./asking.ts";
 import { probeAuthorization } from "./authorization.ts";
 import { lookInside } from "./sessions.ts";
@@ -17,6 +17,8 @@ export interface ProbeOptions {
   readonly token: Secret | undefined;
   /** Registers a client for the probe; undefined: only at a server on this machine. */
   readonly register: boolean | undefined;
+  /** A client that the authorization server knows, in place of one registered for the probe. */
+  readonly client: { readonly id: string; readonly redirect: string | undefined } | undefined;
   /** PEM certificates to trust beside the system's. */
   readonly trustedCertificates: string | undefined;
 }
@@ -45,6 +47,10 @@ export async function probe(address: string, options: ProbeOptions, now = Date.n
     const first = await asking.send(url, legacyRequest("initialize"));
     const untested: string[] = [];
     const { observed, tools, problem: why } = await observe({ asking, url, first, untested, now, ...options });
+    if (asking.left.limited > 0)
+      untested.push(
+        `${asking.left.limited} questions that the server put off (429): ask again later, or raise its limit.`,
+      );
     if (asking.left.count > 0) untested.push(`${asking.left.count} further questions: a probe is no load.`);
     return {
       name,
@@ -85,7 +91,7 @@ interface Outcome {
 
 async function observe(probing: Probing): Promise<Outcome> {
   const { asking, url, first, untested, token } = probing;
-  const anonymous = await asAnybody(asking, url, first);
+  const { anonymous, speaks } = await asAnybody(asking, url, first);
   const open = anonymous.outcome === "taken";
   const authorization: Record<string, string> =
     open || token === undefined ? {} : { authorization: `Bearer ${token.reveal()}` };
@@ -120,19 +126,31 @@ async function observe(probing: Probing): Promise<Outcome> {
   return {
     observed,
     tools: inside?.tools,
-    problem: inside !== undefined && inside.tools === undefined ? inside.problem : undefined,
+    problem: speaks
+      ? inside !== undefined && inside.tools === undefined
+        ? inside.problem
+        : undefined
+      : `There is no MCP server at this address: initialize is answered ${first.status}.`,
   };
 }
 
-/** Without a token, in both revisions: a server may speak one of them alone. */
-async function asAnybody(asking: Asking, url: URL, first: Answer): Promise<Attempt> {
+/** Without a token, in both revisions: a server may speak one of them alone. `speaks`: it is an MCP server, or asks for a token. */
+async function asAnybody(
+  asking: Asking,
+  url: URL,
+  first: Answer,
+): Promise<{ readonly anonymous: Attempt; readonly speaks: boolean }> {
   const legacy = attemptOf(first);
   await endSession(asking, url, first);
-  if (legacy.outcome === "taken") return { ...legacy, said: "initialize is answered" };
-  const modern = attemptOf(await asking.ask(url, modernRequest("server/discover", {}, {})));
-  if (modern.outcome === "taken") return { ...modern, said: "server/discover is answered" };
-  const refused = [legacy, modern].some(({ said }) => said === "401" || said === "403");
-  return refused ? { outcome: "refused", said: legacy.said } : { outcome: "unclear", said: legacy.said };
+  if (legacy.outcome === "taken") return { anonymous: { ...legacy, said: "initialize is answered" }, speaks: true };
+  const second = await asking.ask(url, modernRequest("server/discover", {}, {}));
+  const modern = attemptOf(second);
+  if (modern.outcome === "taken")
+    return { anonymous: { ...modern, said: "server/discover is answered" }, speaks: true };
+  const answers = second === undefined ? [first] : [first, second];
+  const refused = answers.some(({ status }) => status === 401 || status === 403);
+  const speaks = refused || answers.some(({ text }) => parsed(text)?.["jsonrpc"] === "2.0");
+  return { anonymous: { outcome: refused ? "refused" : "unclear", said: legacy.said }, speaks };
 }
 
 type Discovered = Pick<Observed, "challenge" | "resource" | "issuer" | "server">;
@@ -170,7 +188,7 @@ async function firstOf(asking: Asking, places: readonly string[]): Promise<Found
 }
 
 async function authorizationOf(
-  { asking, url, register, untested }: Probing,
+  { asking, url, register, client, untested }: Probing,
   { server, resource }: Discovered,
 ): Promise<Pick<Observed, "authorization">> {
   if (server?.document === undefined) {
@@ -180,7 +198,7 @@ async function authorizationOf(
   const named = resource?.document?.["resource"];
   const wanted = typeof named === "string" ? named : url.href;
   const mayRegister = register ?? LOOPBACK.has(url.hostname);
-  const asked = { document: server.document, resource: wanted, register: mayRegister };
+  const asked = { document: server.document, resource: wanted, register: mayRegister, client };
   return { authorization: await probeAuthorization(asking, asked, untested) };
 }
 
@@ -364,5 +382,5 @@ async function endSession(
 ): Promise<void> {
   const id = typeof given === "string" ? given : given.headers.get("mcp-session-id");
   if (id === null || !/^[\x21-\x7e]{1,1024}$/.test(id)) return;
-  await asking.send(url, { method: "DELETE", headers: { ...headers, "mcp-session-id": id } }).catch(() => undefined);
+  await asking.end(url, { method: "DELETE", headers: { ...headers, "mcp-session-id": id } });
 }

@@ -34,7 +34,7 @@ export async function lookInside(
   };
   const end = async (id: string) => {
     const headers = { ...authorization, "mcp-session-id": id, "mcp-protocol-version": LEGACY };
-    await asking.send(url, { method: "DELETE", headers }).catch(() => undefined);
+    await asking.end(url, { method: "DELETE", headers });
   };
   try {
     const first = await begin();

@@ -261,7 +261,8 @@ describe("links and images to hosts that are not listed", () => {
 });
 
 describe("pictures of hosts that are not listed, where only risky ones go", () => {
-  const shown = (text: string) => firstText(policyOf({ links: { images: "risky" } }).apply(textAnswer(text), tool).text);
+  const shown = (text: string) =>
+    firstText(policyOf({ links: { images: "risky" } }).apply(textAnswer(text), tool).text);
 
   test.for([
     "![build](https://ci.example/project/main.svg)",
