@@ -121,7 +121,10 @@ export function moduleUpstream(name: string, settings: ModuleServerSettings, dep
         throw new DrawbridgeError("upstream_unavailable", `The server "${name}" was stopped.`);
       inFlight++;
       try {
-        return await call(permitted, replies, AbortSignal.any([signal, closing.signal]));
+        const outcome = await call(permitted, replies, AbortSignal.any([signal, closing.signal]));
+        if (outcome.kind === "result" && Buffer.byteLength(outcome.result) > settings.maxAnswerBytes)
+          throw new DrawbridgeError("answer_too_large", `The answer is larger than ${settings.maxAnswerBytes} bytes.`);
+        return outcome;
       } finally {
         if (--inFlight === 0) for (const done of idle) done();
       }

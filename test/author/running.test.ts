@@ -184,6 +184,17 @@ describe("inside the gateway", () => {
     expect(refused).toContain("Nobody exchanges tokens");
   }, 60_000);
 
+  test("an answer that is larger than the settings allow does not leave", async () => {
+    await using other = await world({ servers: { desk: { module: program, maxAnswerBytes: 1024 } } }, { folder });
+    const client = await clientAt({ url: other.url, token: (await other.tokens()).access_token }, "modern");
+    const text = "\u00e4".repeat(100);
+    const small = await client.callTool({ name: "echo", arguments: { text } });
+    const large = await client.callTool({ name: "echo", arguments: { text, times: 3 } }).then(JSON.stringify, String);
+    await client.close();
+    expect(small.structuredContent).toMatchObject({ text });
+    expect(large).toContain("larger than 1024 bytes");
+  }, 60_000);
+
   test("what the file says counts first, and is no wider for what it does not say", async () => {
     const { settings } = await settleSettings(
       {

@@ -31,9 +31,9 @@ function words(line: string): string[] {
 
 // What it shows of `policy shadow` and `policy replay` needs a gateway: test/policy/trial.test.ts, policy-replay.test.ts.
 describe("what docs/policy.md shows", () => {
-  const shown = [...DOCUMENT.matchAll(/```console\n\$ drawbridge (?!policy (?:shadow|replay))(.*)\n([\s\S]*?)```/g)].map(
-    ([, command = "", output = ""]) => [command, output] as const,
-  );
+  const shown = [
+    ...DOCUMENT.matchAll(/```console\n\$ drawbridge (?!policy (?:shadow|replay))(.*)\n([\s\S]*?)```/g),
+  ].map(([, command = "", output = ""]) => [command, output] as const);
   test("is there", () => {
     expect(shown.map(([command]) => command.split(" ")[0])).toEqual(["why", "why", "why", "access", "policy"]);
   });

@@ -73,7 +73,11 @@ describe("problems", () => {
       ["2:1 tls.key: is missing; expected a text"],
     ],
     ["an empty file lacks servers", "", ["1:1 servers: is missing; expected a mapping"]],
-    ["a server without command and url", "servers:\n  a: {}\n", ["2:3 servers.a: needs one of the keys command, url, module"]],
+    [
+      "a server without command and url",
+      "servers:\n  a: {}\n",
+      ["2:3 servers.a: needs one of the keys command, url, module"],
+    ],
     [
       "a key of the other kind of server",
       "servers:\n  a: { url: 'https://a.example/mcp', processes: {} }\n",

@@ -168,7 +168,9 @@ test("no audit record has one, though it keeps the answers", () => {
   try {
     const texts = database.prepare("SELECT * FROM audit").all();
     const rows = [...texts, ...openedIn(database)].map((row) => JSON.stringify(row));
-    expect(rows.filter((row) => /the key is (Bearer )?\[(secret|jwt|bearer_token)\]/.test(row))).toHaveLength(SERVERS.length);
+    expect(rows.filter((row) => /the key is (Bearer )?\[(secret|jwt|bearer_token)\]/.test(row))).toHaveLength(
+      SERVERS.length,
+    );
     expect(leaks(rows)).toEqual([]);
   } finally {
     database.close();
