@@ -1,5 +1,4 @@
 /** An MCP server that is a module of this process: `Upstream` with no hop. Its calls are function calls; nothing is parsed twice. */
-import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import type { Outcome, PermittedCall, Replies } from "../core/call.ts";
@@ -26,17 +25,13 @@ export interface ModuleDeps extends UpstreamDeps {
 }
 
 /**
- * Loads the module of a server; one that was changed since is loaded anew (what it imports itself is not). Throws `settings_invalid`
- * when it cannot be loaded, or what it declares cannot be served.
+ * Loads the module of a server, once in a process: what is declared and what is run stay the same module until a restart. Throws
+ * `settings_invalid` when it cannot be loaded, or what it declares cannot be served.
  */
 export async function loadModuleServer(file: string): Promise<ModuleServer> {
   let exports: Record<string, unknown>;
   try {
-    const { mtimeMs } = await stat(file);
-    const first = firstLoaded.get(file) ?? mtimeMs;
-    firstLoaded.set(file, first);
-    const { href } = pathToFileURL(file);
-    exports = (await import(first === mtimeMs ? href : `${href}?changed=${mtimeMs}`)) as Record<string, unknown>;
+    exports = (await import(pathToFileURL(file).href)) as Record<string, unknown>;
   } catch (thrown) {
     if (thrown instanceof Error && Reflect.get(thrown, "code") === "settings_invalid")
       throw new DrawbridgeError("settings_invalid", thrown.message);
@@ -47,9 +42,6 @@ export async function loadModuleServer(file: string): Promise<ModuleServer> {
   if (typeof found === "string") throw new DrawbridgeError("settings_invalid", `${file} ${found}`);
   return found;
 }
-
-/** When each file was changed last before it was first loaded: under its plain name it stays what it was then. */
-const firstLoaded = new Map<string, number>();
 
 export function moduleUpstream(name: string, settings: ModuleServerSettings, deps: ModuleDeps): Upstream {
   const logger = deps.logger.child({ server: name });
