@@ -31,8 +31,10 @@ const KNOWN_MS = 1_000;
 const SPAN_MS = 2_000;
 /** Bursts may wait as long as a call can. A queue that would take longer than this part of it to drain … */
 const TARGET_PART = 1 / 12;
-/** … for so long is a standing one: nobody gains by it, and it is kept as short as that. */
+/** … for so long, and does not get shorter, is a standing one: nobody gains by it, and it is kept as short as that. */
 const STANDING_MS = 2_000;
+/** A burst that is served gets shorter by as much as time passes, and by this part of it at the least. */
+const DRAINING_PART = 1 / 3;
 /** It is over once nobody has been refused for so long. Until then those who were refused may all come back at once. */
 const OVER_MS = 10_000;
 /** So few calls before one's own are no standing queue, but a server that takes its time. */
@@ -52,8 +54,8 @@ interface Lane {
   /** A Fenwick tree of how many flows have at least 1, 2, 3 … calls waiting in it. */
   readonly depths: Int32Array;
   readonly pace: Pace;
-  /** Since when it has had more waiting than it could serve in good time. */
-  longSince: number | undefined;
+  /** Since when it has had more waiting than it could serve in good time, and how long that would have taken then. */
+  long: { readonly since: number; readonly drainMs: number } | undefined;
   /** When a call was last refused, how fast calls were served then, and how long it takes to serve all who were refused. */
   refused: { readonly at: number; readonly perMs: number; readonly turnMs: number } | undefined;
 }
@@ -74,9 +76,15 @@ export function admission(maxQueued: number, now: Stopwatch = stopwatch): Admiss
   }
 
   function standing(lane: Lane, drainMs: number, targetMs: number, time: number): boolean {
-    if (drainMs <= targetMs) lane.longSince = undefined;
-    else lane.longSince ??= time;
-    return lane.refused !== undefined || (lane.longSince !== undefined && time - lane.longSince >= STANDING_MS);
+    if (drainMs <= targetMs) lane.long = undefined;
+    else lane.long ??= { since: time, drainMs };
+    if (lane.refused !== undefined) return true;
+    if (lane.long === undefined) return false;
+    const passedMs = time - lane.long.since;
+    if (passedMs < STANDING_MS) return false;
+    if (drainMs > lane.long.drainMs - passedMs * DRAINING_PART) return true;
+    lane.long = { since: time, drainMs };
+    return false;
   }
 
   return {
@@ -106,7 +114,7 @@ export function admission(maxQueued: number, now: Stopwatch = stopwatch): Admiss
       let lane = lanes.get(name);
       if (lane === undefined) {
         const depths = new Int32Array(MAX_DEPTH + 1);
-        lane = { size: 0, flows: new Map(), depths, pace: pace(), longSince: undefined, refused: undefined };
+        lane = { size: 0, flows: new Map(), depths, pace: pace(), long: undefined, refused: undefined };
         lanes.set(name, lane);
       }
       // Before, nobody waited, and what was served was no more than what was asked for.
@@ -123,7 +131,7 @@ export function admission(maxQueued: number, now: Stopwatch = stopwatch): Admiss
       count(flows, flow, -1);
       size--;
       if (--lane.size > 0) return;
-      lane.longSince = undefined;
+      lane.long = undefined;
       if (lane.refused === undefined) lanes.delete(name);
       else if (lanes.size > MAX_EMPTY_LANES)
         for (const [other, { size: waiting }] of lanes) if (waiting === 0) lanes.delete(other);
@@ -135,7 +143,7 @@ export function admission(maxQueued: number, now: Stopwatch = stopwatch): Admiss
       const time = now();
       for (const lane of lanes.values()) {
         lane.pace.forget(time);
-        lane.longSince = undefined;
+        lane.long = undefined;
         lane.refused = undefined;
       }
     },
