@@ -162,6 +162,17 @@ test("after a flood those who come back all at once wait no longer than it was m
   expect(taken()).toBe(2000);
 });
 
+test("those who come while a burst is served are taken, however long it takes, as long as it gets shorter", () => {
+  const one = server(1000, 20_000);
+  // Fifteen seconds of work for one principal, three times what a standing queue may be.
+  for (let n = 0; n < 15_000; n++) one.call(`burst-${n % 5000}`);
+  for (let n = 0; n < 9000; n += 20) {
+    one.pass(20);
+    one.call(`burst-${n % 5000}`);
+  }
+  expect(one.refused).toEqual([]);
+});
+
 test("a server that takes its time is not taken for an overloaded one", () => {
   // Eight processes, half a minute each; eight more callers than processes.
   const s = server(8 / 30);
