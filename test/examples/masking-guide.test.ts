@@ -1,7 +1,9 @@
 /** `docs/masking.md`: its settings load and meet the desk's definitions, and do what the page says. */
+import { mkdtempSync, rmSync } from "node:fs";
 import { readFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { expect, test } from "vitest";
+import { afterAll, expect, test } from "vitest";
 import { parse } from "yaml";
 import { settleSettings } from "../../src/config/load.ts";
 import { world } from "../e2e/world.ts";
@@ -9,9 +11,10 @@ import { deskFolder } from "./desk.ts";
 
 const page = await readFile(join(import.meta.dirname, "../../docs/masking.md"), "utf8");
 const snippets = [...page.matchAll(/^```yaml\n([\s\S]*?)^```/gm)].map(([, text = ""]) => parse(text));
-const servers = {
-  orders: { command: [process.execPath, join(deskFolder, "server.ts")], environment: { ORDERS_DB: ":memory:" } },
-};
+const folder = mkdtempSync(join(tmpdir(), "drawbridge-masking-guide-"));
+const environment = { ORDERS_DB: join(folder, "orders.db") };
+const servers = { orders: { command: [process.execPath, join(deskFolder, "server.ts")], environment } };
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 test.each(snippets.map((snippet, at) => [at + 1, snippet] as const))(
   "snippet %i is a settings file's",
