@@ -9,7 +9,7 @@ import { newId } from "../core/ids.ts";
 import type { AuditHead, AuditLog, AuditRow } from "../store/ports.ts";
 import { leafHash, merkleTree } from "./merkle.ts";
 import type { PersonalKeys } from "./personal.ts";
-import { type AuditRecord, type Draft, draftOf } from "./record.ts";
+import { type Draft, draftOf, logRecord } from "./record.ts";
 import type { Signer } from "./signing.ts";
 import { type Head, readHead, type Signed, signedCheckpoint, signedHead } from "./statements.ts";
 
@@ -75,20 +75,8 @@ export function openChain(parts: ChainParts): Chain {
     return `,"sealed":{"key":"${key.kid}","text":"${key.seal(personal, row.id)}"}`;
   }
 
-  const ownRecord = (action: string, details: JsonObject): AuditRow => {
-    const at = clock();
-    const record: AuditRecord = {
-      id: newId(at),
-      kind: "audit",
-      action,
-      at,
-      durationMs: 0,
-      outcome: "permitted",
-      replica,
-      details,
-    };
-    return place(draftOf(record), "");
-  };
+  const ownRecord = (action: string, details: JsonObject): AuditRow =>
+    place(draftOf(logRecord(action, details, replica, clock())), "");
 
   async function beginning(): Promise<AuditRow> {
     const elders = (await log.heads()).flatMap(({ json }) => readHead(JSON.parse(json)) ?? []);
@@ -112,22 +100,36 @@ export function openChain(parts: ChainParts): Chain {
     return { rows, head: { chain: id, json: JSON.stringify(head) } };
   }
 
+  /** What was given a place has it only when all of it could be signed: a place that nothing is written to would be a gap. */
+  async function wholly<T>(work: () => Promise<T>): Promise<T> {
+    const was = { tree: tree.mark(), last, checkpointed, signer };
+    try {
+      return await work();
+    } catch (error) {
+      was.tree();
+      ({ last, checkpointed, signer } = was);
+      throw error;
+    }
+  }
+
   return {
     async link(drafts) {
-      // Whatever has to be waited for comes first: a failure leaves the chain as it was.
       const personal: string[] = [];
       for (const draft of drafts) personal.push(await personalOf(draft));
-      const rows: AuditRow[] = [];
-      if (signer === undefined) rows.push(await beginning());
-      const by = signer ?? (await parts.signer());
-      for (const [at, draft] of drafts.entries()) rows.push(place(draft, personal[at] ?? ""));
-      const due = tree.size - checkpointed.size >= checkpointRecords || clock() - checkpointed.at >= checkpointMs;
-      if (due) rows.push(await checkpoint(by));
-      return headed(rows, by);
+      return wholly(async () => {
+        const rows: AuditRow[] = [];
+        if (signer === undefined) rows.push(await beginning());
+        const by = signer ?? (await parts.signer());
+        for (const [at, draft] of drafts.entries()) rows.push(place(draft, personal[at] ?? ""));
+        const due = tree.size - checkpointed.size >= checkpointRecords || clock() - checkpointed.at >= checkpointMs;
+        if (due) rows.push(await checkpoint(by));
+        return headed(rows, by);
+      });
     },
     async end() {
-      if (signer === undefined || tree.size === checkpointed.size) return undefined;
-      return headed([await checkpoint(signer)], signer);
+      const by = signer;
+      if (by === undefined || tree.size === checkpointed.size) return undefined;
+      return wholly(async () => headed([await checkpoint(by)], by));
     },
   };
 }

@@ -11,11 +11,13 @@ export interface MerkleTree {
   add(leaf: Buffer): void;
   /** The root over all leaves, as base64url; of no leaves the hash of nothing. */
   root(): string;
+  /** Gives back what makes the tree again what it is now. */
+  mark(): () => void;
 }
 
 /** An empty tree. */
 export function merkleTree(): MerkleTree {
-  const subtrees: { readonly height: number; readonly hash: Buffer }[] = [];
+  let subtrees: { readonly height: number; readonly hash: Buffer }[] = [];
   let size = 0;
   return {
     get size() {
@@ -35,6 +37,12 @@ export function merkleTree(): MerkleTree {
       const root =
         hashes.length === 0 ? digest(Buffer.alloc(0)) : hashes.reduceRight((right, left) => joined(left, right));
       return root.toString("base64url");
+    },
+    mark() {
+      const was = { subtrees: [...subtrees], size };
+      return () => {
+        ({ subtrees, size } = was);
+      };
     },
   };
 }

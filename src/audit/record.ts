@@ -6,6 +6,7 @@ import { hash } from "node:crypto";
 import type { JsonObject, JsonValue, McpCall, Principal, RequestId, TraceContext } from "../core/call.ts";
 import type { Decision, ShadowDecision } from "../core/decision.ts";
 import { DrawbridgeError } from "../core/errors.ts";
+import { newId } from "../core/ids.ts";
 import { oneLine } from "../core/one-line.ts";
 import type { AuditRow } from "../store/ports.ts";
 
@@ -95,6 +96,11 @@ export interface RecordedDecision {
   readonly scope?: string | undefined;
   /** What a policy that is only tried out would have said. */
   readonly shadow?: ShadowDecision | undefined;
+}
+
+/** Of something that was done to the log itself. */
+export function logRecord(action: string, details: JsonObject, replica: string, at: number): AuditRecord {
+  return { id: newId(at), kind: "audit", action, at, durationMs: 0, outcome: "permitted", replica, details };
 }
 
 /** Version of the text's format, its first member (`v`). */

@@ -3,11 +3,10 @@
  * recorded in the log itself, so that a log from which anything else is missing does not verify.
  */
 import { DrawbridgeError } from "../core/errors.ts";
-import { newId } from "../core/ids.ts";
 import type { AuditLog, Records, Retired } from "../store/ports.ts";
 import type { Journal } from "./journal.ts";
 import { leafHash } from "./merkle.ts";
-import { type Link, readRecord, type StoredRecord } from "./record.ts";
+import { type Link, logRecord, readRecord, type StoredRecord } from "./record.ts";
 import { readHead } from "./statements.ts";
 import { isStub, linkOf, type RetiredChain, stubHash } from "./verify.ts";
 
@@ -112,22 +111,13 @@ export async function retire(before: number, parts: RetentionParts): Promise<Ret
   if (retired.length === 0) return { removed: 0, stubs: 0, held };
 
   const told = await withEarlier(records, chains);
-  const at = clock();
-  await journal.append({
-    id: newId(at),
-    kind: "audit",
-    action: "audit.retired",
-    at,
-    durationMs: 0,
-    outcome: "permitted",
-    replica,
-    details: {
-      before: new Date(before).toISOString(),
-      removed: retired.length,
-      held,
-      chains: told.map((one) => ({ ...one })),
-    },
-  });
+  const details = {
+    before: new Date(before).toISOString(),
+    removed: retired.length,
+    held,
+    chains: told.map((one) => ({ ...one })),
+  };
+  await journal.append(logRecord("audit.retired", details, replica, clock()));
   await records.put(RETIRED, "chains", told);
   for (let from = 0; from < retired.length; from += PAGE)
     await log.retire({ records: retired.slice(from, from + PAGE), heads: [] });

@@ -13,6 +13,7 @@ import * as events from "../observe/events.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { AuditHead, AuditLog, AuditRow, Records, Store } from "../store/ports.ts";
 import { readHead } from "./statements.ts";
+import { syncFolder } from "./sync-folder.ts";
 
 export interface Spill extends Pick<AuditLog, "append" | "heads"> {
   /** The store's records for the keys of persons: one that cannot be kept there is spilled, before the rows that it encrypts. */
@@ -253,15 +254,6 @@ async function appended(path: string, flags: number, text: Buffer): Promise<bool
     await handle.datasync();
     if (size === 0) await syncFolder(dirname(path));
     return (await stat(path).catch(() => undefined))?.ino === ino;
-  } finally {
-    await handle.close();
-  }
-}
-
-async function syncFolder(folder: string): Promise<void> {
-  const handle = await open(folder, "r");
-  try {
-    await handle.sync();
   } finally {
     await handle.close();
   }

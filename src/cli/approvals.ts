@@ -3,7 +3,7 @@ import type { Command } from "commander";
 import type { ApprovalView } from "../gateway/approvals/office.ts";
 import { Ended, EXIT } from "./main.ts";
 import { facts, table } from "./office.ts";
-import { asked, type ServersOptions } from "./servers.ts";
+import { asked, reaching, type ServersOptions } from "./servers.ts";
 import { printable, type Terminal } from "./terminal.ts";
 
 interface ApprovalsOptions extends ServersOptions {
@@ -26,14 +26,7 @@ Examples:
 export function define(command: Command, terminal: Terminal): void {
   command.addHelpText("after", HELP);
   const add = (name: string, description: string, options: { isDefault?: boolean } = {}) =>
-    command
-      .command(name, options)
-      .description(description)
-      .option("--file <settings>", "settings file of the gateway")
-      .option("--socket <path>", "its control socket")
-      .option("--url <url>", "its public URL; the token comes from DRAWBRIDGE_TOKEN")
-      .option("--json", "print JSON")
-      .addHelpText("after", HELP);
+    reaching(command.command(name, options).description(description)).addHelpText("after", HELP);
   const number = ["<number>", "as the list and the refused call have it"] as const;
 
   add("list", "print the calls that wait", { isDefault: true }).action((options: ApprovalsOptions) =>

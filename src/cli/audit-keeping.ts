@@ -6,7 +6,7 @@ import { resolve } from "node:path";
 import { Argument, type Command, Option } from "commander";
 import { type Evidence, knownSigners } from "../audit/evidence.ts";
 import { exported, verifyExport } from "../audit/export.ts";
-import type { AuditRecord } from "../audit/record.ts";
+import { type AuditRecord, logRecord } from "../audit/record.ts";
 import { holds, liftHold, placeHold, retire } from "../audit/retention.ts";
 import { type Vouchers, vouchersOf } from "../audit/signing.ts";
 import { reachedBy } from "../audit/sinks/sinks.ts";
@@ -14,7 +14,6 @@ import { type Verdict, type VerificationOptions, verification } from "../audit/v
 import type { Settings } from "../config/schema.ts";
 import type { JsonObject } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
-import { newId } from "../core/ids.ts";
 import type { AuditLog, Store } from "../store/ports.ts";
 import { atMost, moment } from "./audit.ts";
 import { evidenceOf, recorderOf } from "./evidence.ts";
@@ -305,17 +304,7 @@ function keeping(
 }
 
 function ownRecord(action: string, details: JsonObject): AuditRecord {
-  const at = Date.now();
-  return {
-    id: newId(at),
-    kind: "audit",
-    action,
-    at,
-    durationMs: 0,
-    outcome: "permitted",
-    replica: "command line",
-    details,
-  };
+  return logRecord(action, details, "command line", Date.now());
 }
 
 function needed(evidence: Evidence | undefined): Evidence {

@@ -41,14 +41,7 @@ Examples:
 export function define(command: Command, terminal: Terminal): void {
   command.addHelpText("after", HELP);
   const add = (name: string, description: string, options: { isDefault?: boolean } = {}) =>
-    command
-      .command(name, options)
-      .description(description)
-      .option("--file <settings>", "settings file of the gateway")
-      .option("--socket <path>", "its control socket")
-      .option("--url <url>", `its public URL; the token comes from ${TOKEN}`)
-      .option("--json", "print JSON")
-      .addHelpText("after", HELP);
+    reaching(command.command(name, options).description(description)).addHelpText("after", HELP);
   const server = ["<server>", "its name in the settings"] as const;
 
   add("list", "print the servers and how they are", { isDefault: true }).action((options: ServersOptions) =>
@@ -64,6 +57,15 @@ export function define(command: Command, terminal: Terminal): void {
   add("reload", "read the settings file again and take what changed").action((options: ServersOptions) =>
     reload(options, terminal),
   );
+}
+
+/** Options of a command that asks a running gateway. */
+export function reaching(command: Command): Command {
+  return command
+    .option("--file <settings>", "settings file of the gateway")
+    .option("--socket <path>", "its control socket")
+    .option("--url <url>", `its public URL; the token comes from ${TOKEN}`)
+    .option("--json", "print JSON");
 }
 
 const DEEDS = {

@@ -3,7 +3,7 @@ import type { ApprovalTerms } from "../contract/settings.ts";
 import { readPattern } from "../policy/globs.ts";
 import { compileCallCondition } from "../policy/when.ts";
 import type { SoundParts } from "./checks.ts";
-import { type Finding, isRecord, nearest, type SettingsPath, valueAt } from "./problems.ts";
+import { type Finding, failing, isRecord, nearest, type SettingsPath, valueAt } from "./problems.ts";
 
 export function approvalFindings({ approvals, tools }: SoundParts, raw: unknown): Finding[] {
   const declared = valueAt(raw, ["roles"]);
@@ -34,13 +34,4 @@ function termFindings(path: SettingsPath, { when, by, fourEyes }: ApprovalTerms,
     ...alone,
     ...(when === undefined ? [] : failing([...path, "when"], () => compileCallCondition(when))),
   ];
-}
-
-function failing(path: SettingsPath, attempt: () => unknown): Finding[] {
-  try {
-    attempt();
-    return [];
-  } catch (thrown) {
-    return [{ path, message: thrown instanceof Error ? (thrown.message.split("\n")[0] ?? "") : String(thrown) }];
-  }
 }

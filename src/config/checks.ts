@@ -12,7 +12,16 @@ import type { HttpServerSettings, Isolation, UpstreamOAuthSettings, UserValue } 
 import { approvalFindings } from "./approval-checks.ts";
 import { contractFindings } from "./contracts.ts";
 import { maskFindings } from "./masks.ts";
-import { type Finding, isRecord, nearest, optionsOf, type SettingsPath, schemaAt, valueAt } from "./problems.ts";
+import {
+  type Finding,
+  failing,
+  isRecord,
+  nearest,
+  optionsOf,
+  type SettingsPath,
+  schemaAt,
+  valueAt,
+} from "./problems.ts";
 import type { Settings } from "./schema.ts";
 
 /** The parts of the settings that passed the schema; a part with problems is absent, and with it the checks that need it. */
@@ -335,16 +344,6 @@ function assignFindings(within: SettingsPath, assign: AssignSettings = [], known
       ...(when === undefined ? [] : failing([...path, "when"], () => compileUserCondition(when))),
     ];
   });
-}
-
-/** A finding with what an attempt throws. */
-function failing(path: SettingsPath, attempt: () => unknown): Finding[] {
-  try {
-    attempt();
-    return [];
-  } catch (thrown) {
-    return [{ path, message: thrown instanceof Error ? (thrown.message.split("\n")[0] ?? "") : String(thrown) }];
-  }
 }
 
 /** Runs after relative paths were resolved. */

@@ -282,3 +282,13 @@ function editDistance(first: string, second: string): number {
   }
   return last[b.length] ?? 0;
 }
+
+/** A finding with what an attempt throws. */
+export function failing(path: SettingsPath, attempt: () => unknown): Finding[] {
+  try {
+    attempt();
+    return [];
+  } catch (thrown) {
+    return [{ path, message: thrown instanceof Error ? (thrown.message.split("\n")[0] ?? "") : String(thrown) }];
+  }
+}

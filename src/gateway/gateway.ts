@@ -10,18 +10,15 @@ import type { Settings } from "../config/schema.ts";
 import { userSecretReader } from "../config/user-secrets.ts";
 import type { Authenticated, UpstreamCredential } from "../core/call.ts";
 import { systemClock } from "../core/clock.ts";
-import { DrawbridgeError } from "../core/errors.ts";
 import { newId } from "../core/ids.ts";
 import { Secret } from "../core/secret.ts";
 import { sourceBehind } from "../net/source.ts";
-import { trusted } from "../net/trusted.ts";
 import type { Authority } from "../oauth/authority.ts";
 import type { OAuthEvent } from "../oauth/events.ts";
-import { externalAuthority } from "../oauth/external.ts";
 import { placeOf } from "../oauth/http.ts";
 import { protectedResourceMetadata } from "../oauth/metadata.ts";
 import { usersIn } from "../oauth/people/users.ts";
-import { type AuthorizationServer, type AuthorizationServerOptions, authorizationServer } from "../oauth/server.ts";
+import type { AuthorizationServerOptions } from "../oauth/server.ts";
 import { openTrails } from "../oauth/trail.ts";
 import { shadowDiffers } from "../observe/events.ts";
 import { createLogger, type Logger, type LogStream } from "../observe/logger.ts";
@@ -29,20 +26,21 @@ import { createTelemetry } from "../observe/telemetry.ts";
 import { compileApprovals } from "../policy/approvals.ts";
 import type { Policy } from "../policy/engine.ts";
 import { compileExpression } from "../policy/expressions.ts";
-import { type LivePolicy, openPolicy } from "../policy/live.ts";
+import { openPolicy } from "../policy/live.ts";
 import { furtherScopes } from "../policy/step-up.ts";
 import { openStore } from "../store/open.ts";
-import type { Records } from "../store/ports.ts";
 import { sharedKey } from "../store/sealing.ts";
-import { CHANGES, type Changes, watchChanges } from "../store/watch.ts";
+import { watchChanges } from "../store/watch.ts";
 import type { UpstreamCredentials } from "../upstream/credentials.ts";
 import { openUpstream } from "../upstream/open.ts";
 import type { ListName, UpstreamEvents } from "../upstream/upstream.ts";
 import type { ReadUserSecret } from "../upstream/user-values.ts";
 import { type Administered, answerAdmin, answerControl } from "./admin.ts";
+import { contractAppliers, NOTHING_TO_DO, otherReplicas, policyChanges, taking, usable } from "./appliers.ts";
 import { openApprovals } from "./approvals/approvals.ts";
 import { needsOfSettings } from "./approvals/needs.ts";
 import { openAuditExport, spillFolderOf } from "./audit-export.ts";
+import { authorityFor, clientsFor } from "./authority.ts";
 import { type Catalogue, openCatalogue, type Withheld } from "./catalogue.ts";
 import { type Concealer, openConcealer } from "./conceal.ts";
 import { withoutPersonal } from "./connect-first.ts";
@@ -63,17 +61,18 @@ import { followLock } from "./lock.ts";
 import { type Masking, openMasking, openScrubber, type Scrubber } from "./masking.ts";
 import { oauthRecord } from "./oauth-record.ts";
 import { openOutcomeTools } from "./outcome-tool.ts";
-import type { Parts, UnderWay } from "./parts.ts";
+import type { Parts } from "./parts.ts";
 import { openPins, PINS_CHANGED } from "./pins.ts";
 import { reachOf } from "./reach.ts";
-import { type Appliers, type Change, openReload, type Prepared, type ReloadOptions } from "./reload.ts";
+import { type Change, openReload, type Prepared } from "./reload.ts";
 import { openResumption } from "./resume.ts";
-import { createRoutes, LOOPBACK } from "./routes.ts";
+import { createRoutes } from "./routes.ts";
 import { openSeals } from "./sealed-state.ts";
 import { openServed } from "./served.ts";
 import { openSessions } from "./sessions.ts";
 import { type Changing, callerIn, openStreams } from "./streams.ts";
 import { openTasks, type Tasks } from "./tasks.ts";
+import { countUnderWay } from "./under-way.ts";
 import { LEASE_MS, openUnfinished } from "./unfinished.ts";
 import { connectedCredentials, upstreamCredentials } from "./upstream-credentials.ts";
 
@@ -506,14 +505,7 @@ async function start({ loaded, environment, log, conceal, scrubber, leaseMs, und
   telemetry.observeQuestions(() => interaction.open());
   telemetry.observeJournal(
     () => journal.pending,
-    () => {
-      try {
-        journal.check();
-        return false;
-      } catch {
-        return true;
-      }
-    },
+    () => !records(journal),
   );
   telemetry.observeSinks(auditExport.state);
   telemetry.observeLimits(() => limits.together);
@@ -553,14 +545,10 @@ async function start({ loaded, environment, log, conceal, scrubber, leaseMs, und
       secrets: () => NOTHING_TO_DO,
       audit: auditExport.applier,
       approvals(wanted) {
-        const compiled = compileApprovals(wanted);
-        return {
-          ...NOTHING_TO_DO,
-          async commit() {
-            approvalRules = compiled;
-            return [{ setting: "approvals", change: "changed" }];
-          },
-        };
+        const compiled = usable("approvals", () => compileApprovals(wanted));
+        return taking("approvals", () => {
+          approvalRules = compiled;
+        });
       },
       roles: (_, all) => withLimits(policyChange("roles", all), all),
       assign: (_, all) => policyChange("assign", all),
@@ -576,28 +564,23 @@ async function start({ loaded, environment, log, conceal, scrubber, leaseMs, und
       },
       mask(wanted) {
         const take = [masking.prepare(wanted), scrubber.prepare(wanted)];
-        return {
-          ...NOTHING_TO_DO,
-          async commit() {
-            for (const one of take) one();
-            return [{ setting: "mask", change: "changed" }];
-          },
-        };
+        return taking("mask", () => {
+          for (const one of take) one();
+        });
       },
       answers(wanted) {
         const take = inspection.prepare(wanted);
-        return {
-          ...NOTHING_TO_DO,
-          async commit() {
-            take();
-            flow.set(wanted.toxicFlow);
-            return [{ setting: "answers", change: "changed" }];
-          },
-        };
+        return taking("answers", () => {
+          take();
+          flow.set(wanted.toxicFlow);
+        });
       },
       shadowPolicy: (_, all) => policyChange("shadowPolicy", all),
       limits: (_, all) =>
-        withLimits({ ...NOTHING_TO_DO, commit: async () => [{ setting: "limits", change: "changed" }] }, all),
+        taking(
+          "limits",
+          usable("limits", () => limits.prepare(all)),
+        ),
     },
     deeds,
     ...(shared !== undefined && { others: otherReplicas(shared, changes, replica) }),
@@ -725,92 +708,6 @@ async function start({ loaded, environment, log, conceal, scrubber, leaseMs, und
   };
 }
 
-/** Who issues the tokens: our own server, or the one of the settings, and then there are no pages and endpoints of ours. */
-async function authorityFor(
-  external: Settings["authorization"],
-  options: AuthorizationServerOptions,
-): Promise<{ readonly authority: Authority; readonly server?: AuthorizationServer }> {
-  if (external === undefined) {
-    const server = await authorizationServer(options);
-    return { authority: server, server };
-  }
-  const { trustedCertificates, allowPrivateAddresses } = external;
-  const http = trusted({
-    allowPrivateAddresses,
-    ...(trustedCertificates !== undefined && { trustedCertificates: await readFile(trustedCertificates, "utf8") }),
-  });
-  const { publicUrl, records, log, furtherScopes: further = () => [] } = options;
-  const { resource } = placeOf(publicUrl);
-  return { authority: externalAuthority(external, { resource, http, records, log, furtherScopes: further }) };
-}
-
-/** The settings for clients, as far as they depend on where the gateway stands. */
-function clientsFor(publicUrl: URL, { clients, listen }: Settings, log: Logger): Settings["clients"] {
-  const registered = { ...clients, registration: registrationFor(publicUrl, clients.registration) };
-  if (!listen.behindTlsProxy || listen.trustedProxies.length > 0) return registered;
-  log.warn(
-    {},
-    "every request seems to come from the proxy in front (listen.behindTlsProxy), so requests cannot be limited per source: name the proxy in listen.trustedProxies",
-  );
-  // Otherwise one stranger could use up what everybody has.
-  return { ...registered, requestsPerSourcePerMinute: 0 };
-}
-
-/** What `auto` means: on loopback nobody but this machine's programs can register, and each still needs the user's consent. */
-function registrationFor(
-  publicUrl: URL,
-  setting: Settings["clients"]["registration"],
-): Exclude<Settings["clients"]["registration"], "auto"> {
-  if (setting !== "auto") return setting;
-  return LOOPBACK.has(publicUrl.hostname) ? "open" : "off";
-}
-
-/**
- * How changed roles and assignments are taken: together, however many of them changed, and refused together when the new ones cannot
- * be used. `onChange` hears of each change once.
- */
-function policyChanges(
-  policy: LivePolicy,
-  onChange: (before: Policy, now: Policy) => void,
-): (setting: "roles" | "assign" | "shadowPolicy" | "stepUp", all: Settings) => Prepared {
-  const prepared = new WeakMap<Settings, () => void>();
-  return (setting, all) => {
-    let take = prepared.get(all);
-    if (take === undefined) {
-      let put: (() => void) | undefined = prepareOf(policy, all);
-      take = () => {
-        const before = policy.now;
-        put?.();
-        if (put !== undefined && policy.version !== before.version) onChange(before, policy.now);
-        put = undefined;
-      };
-      prepared.set(all, take);
-    }
-    const taken = take;
-    return {
-      ...NOTHING_TO_DO,
-      async commit() {
-        taken();
-        return [{ setting, change: "changed" }];
-      },
-    };
-  };
-}
-
-function prepareOf(policy: LivePolicy, all: Settings): () => void {
-  return usable("roles", () => policy.prepare(all));
-}
-
-/** What `prepare` makes of settings; what it throws says which of them cannot be used. */
-function usable<T>(setting: string, prepare: () => T): T {
-  try {
-    return prepare();
-  } catch (thrown) {
-    const problem = thrown instanceof Error ? thrown.message : String(thrown);
-    throw new DrawbridgeError("settings_invalid", `The ${setting} cannot be used: ${problem}`, { cause: thrown });
-  }
-}
-
 const revealed = (place: string | Secret) => (place instanceof Secret ? place.reveal() : place);
 
 /** What is wrong in a settings file is said with what is written there, which may be a key in the wrong place. */
@@ -835,19 +732,6 @@ function endsAccess(event: OAuthEvent): event is OAuthEvent & { readonly user: s
   return event.type === "user-changed" && (event.change === "disabled" || event.change === "removed");
 }
 
-/** The row of `CHANGES` that is written when a replica was asked to read its settings again. */
-const SETTINGS_CHANGED = "settings";
-
-function otherReplicas(records: Records, changes: Changes, replica: string): NonNullable<ReloadOptions["others"]> {
-  return {
-    tell: async () => void (await records.put(CHANGES, SETTINGS_CHANGED, { by: replica })),
-    onTold: (listener) =>
-      changes.on<{ by: string }>(SETTINGS_CHANGED, (row) => {
-        if (row !== undefined && row.value.by !== replica) listener();
-      }),
-  };
-}
-
 /** Which lists are others for somebody than they were for them. */
 function otherLists(
   catalogue: Catalogue | undefined,
@@ -859,9 +743,6 @@ function otherLists(
       .join("\n");
   return new Set(LISTS.filter((list) => seenBy(both[0], list) !== seenBy(both[1], list)));
 }
-
-/** Its entries are told by the setting that uses them. */
-const NOTHING_TO_DO: Prepared = { commit: async () => [], abandon: async () => {} };
 
 /** Tokens that are sent to a server are taken out of what it complains. */
 function remembered(credentials: UpstreamCredentials | undefined, conceal: Concealer): UpstreamCredentials | undefined {
@@ -907,28 +788,6 @@ const LISTS: readonly ListName[] = ["tools", "resources", "resourceTemplates", "
 const FAREWELL_MS = 500;
 const SWEEP_MS = 60_000;
 
-function countUnderWay(): UnderWay {
-  let count = 0;
-  let idle = () => {};
-  return {
-    begin() {
-      count++;
-    },
-    end() {
-      if (--count === 0) idle();
-    },
-    get count() {
-      return count;
-    },
-    over: (deadline) =>
-      new Promise((resolve) => {
-        if (count === 0 || deadline.aborted) resolve();
-        idle = resolve;
-        deadline.addEventListener("abort", () => resolve(), { once: true });
-      }),
-  };
-}
-
 /** Files that hold secrets or the store, which a confined server must not see wherever they are. */
 function secretFiles({ secrets, store, tls }: Settings, folder: string): readonly string[] {
   const files = Object.values(secrets).flatMap((source) => ("file" in source ? [resolve(folder, source.file)] : []));
@@ -945,19 +804,4 @@ async function ownVersion(): Promise<string> {
     if (manifest !== undefined) return (JSON.parse(manifest) as { version: string }).version;
   }
   return "0.0.0";
-}
-
-/** Contracts are taken as they are; one that does not fit withholds what it is about. */
-function contractAppliers(catalogue: Catalogue, log: Logger): Appliers {
-  const sections = ["tools", "resources", "prompts"] as const;
-  const applier =
-    (section: (typeof sections)[number]) =>
-    (_: unknown, all: Settings): Prepared => ({
-      ...NOTHING_TO_DO,
-      async commit() {
-        await catalogue.contract(openContracts(all, log, compileExpression));
-        return [{ setting: section, change: "replaced" }];
-      },
-    });
-  return Object.fromEntries(sections.map((section) => [section, applier(section)]));
 }

@@ -1,4 +1,4 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { openChain } from "../../src/audit/chain.ts";
 import { openJournal } from "../../src/audit/journal.ts";
 import { openPersonalKeys } from "../../src/audit/personal.ts";
@@ -80,6 +80,32 @@ describe("a log that nobody touched", () => {
 
   test("verifies also when its process was killed and never ended its chain", async () => {
     expect(verdict(await written({ end: false, processes: 2 })).problem).toBeUndefined();
+  });
+
+  test("verifies when what was to be signed could not be, and was tried again", async () => {
+    const store = memoryStore();
+    let turn = 0;
+    const moody = {
+      ...SIGNER,
+      sign: (statement: string) =>
+        turn++ % 3 === 1 && turn < 60 ? Promise.reject(new Error("no key")) : SIGNER.sign(statement),
+    };
+    const journal = openJournal({
+      log: store.audit,
+      chain: openChain({ signer: async () => moody, log: store.audit, checkpointRecords: 3, replica: "r" }),
+      settings: { commit: "durable", maxPending: 1000 },
+      logger: silentLogger,
+      wait: async () => {},
+    });
+    let refused = 0;
+    for (let n = 0; n < 20; n++) await journal.append(call(`${n}`)).catch(() => refused++);
+    turn = 60;
+    await vi.waitFor(() => expect(journal.pending).toBe(0));
+    await journal.close();
+    expect(refused).toBeGreaterThan(0);
+    const log = await logOf(store);
+    expect(verdict(log).problem).toBeUndefined();
+    expect(log.lines.filter(({ text }) => text.includes('"kind":"call"'))).toHaveLength(20);
   });
 
   test("verifies when a write was repeated because nobody knew how it ended", async () => {

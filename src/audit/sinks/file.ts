@@ -2,6 +2,7 @@
 import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { type Clock, systemClock } from "../../core/clock.ts";
+import { syncFolder } from "../sync-folder.ts";
 import type { FileSinkSettings } from "./settings.ts";
 import type { Sink } from "./sink.ts";
 
@@ -89,16 +90,6 @@ async function wholeLines(handle: FileHandle, size: number): Promise<number> {
     end = from;
   }
   return 0;
-}
-
-/** A new name is safe when its folder is. */
-async function syncFolder(folder: string): Promise<void> {
-  const handle = await open(folder, "r");
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
 }
 
 const dayOf = (at: number) => Math.floor(at / 86_400_000);
