@@ -1,5 +1,5 @@
 /** International bank account numbers (ISO 13616): country, length, remainder 1 modulo 97. */
-import { beginsAt, type Detector, endsAt, type Found, isAlnum, pairIndex } from "../detector.ts";
+import { beginsAt, type Detector, endsAt, type Found, isAlnum, isDigit, pairIndex } from "../detector.ts";
 
 /** SWIFT's registry: how long the number of each country is, by `pairIndex`. */
 const LENGTHS = new Uint8Array(1024);
@@ -12,6 +12,14 @@ for (const row of (
 ).split(" ")) {
   LENGTHS[pairIndex(row, 0)] = Number(row.slice(2));
 }
+
+/** The check digits are digits, and in these countries all that follows (Andorra: the next eight); elsewhere letters may stand. */
+const DIGITS = new Uint8Array(1024).fill(4);
+const ALL_DIGITS =
+  "AE AO AT BA BE CF CG CM CR CV CZ DE DJ DK EE EG ES FI FO GA GL GQ HR HU IL IR IS KM LT MA ME MG MZ NO PL PT RS SE SI SK TD TN " +
+  "VA XK";
+for (const country of ALL_DIGITS.split(" ")) DIGITS[pairIndex(country, 0)] = 255;
+DIGITS[pairIndex("AD", 0)] = 12;
 
 export const iban: Detector = {
   type: "iban",
@@ -33,24 +41,43 @@ export const iban: Detector = {
     "XX93LIXY94004679928022",
     "aGB93LIXY94004679928022",
     "AB12 is a part",
+    "be707774-3b3e-4477-b7da-4ea4906d19b0",
+    "ba25bc0a-9567-4995-bfa5-b77d68fd9edf",
+    "ba5e5a08cb3f45e48c8b",
+    "CF2713 of the 10 left",
   ],
 };
 
 function account(text: string, at: number, found: Found): void {
-  const length = LENGTHS[pairIndex(text, at)] ?? 0;
+  const country = pairIndex(text, at);
+  const length = LENGTHS[country] ?? 0;
   if (length === 0 || !beginsAt(text, at)) return;
   // Country and check digits come last in the remainder, so they are taken after the rest.
   let rest = 0;
   let head = 0;
   let next = at;
+  let hyphens = 0;
+  // Of the group, while it has nothing else; a bank's code has four, words have any number.
+  let letters = -1;
+  const digits = DIGITS[country] ?? 0;
   for (let read = 0; read < length; read++) {
     const code = text.charCodeAt(next);
     if (isAlnum(code)) next++;
-    else if (read > 3 && (code === 32 || code === 45) && isAlnum(text.charCodeAt(next + 1))) next += 2;
-    else return;
+    else if (read > 3 && (code === 32 || code === 45) && isAlnum(text.charCodeAt(next + 1))) {
+      // Hyphens part groups of four, all of them: those of a UUID stand elsewhere, and one in 15,000 has a right remainder.
+      if (code === 45 && read !== 4 * ++hyphens) return;
+      if (letters > 0 && letters !== 4) return;
+      letters = 0;
+      next += 2;
+    } else return;
+    if (!isDigit(text.charCodeAt(next - 1))) {
+      if (read > 1 && read < digits) return;
+      if (letters >= 0) letters++;
+    } else letters = -1;
     const value = Number.parseInt(text[next - 1] ?? "", 36);
     if (read < 4) head = (head * (value > 9 ? 100 : 10) + value) % 97_000_000;
     else rest = (rest * (value > 9 ? 100 : 10) + value) % 97;
   }
+  if (hyphens > 0 && hyphens !== Math.ceil(length / 4) - 1) return;
   if (endsAt(text, next) && (rest * 1_000_000 + head) % 97 === 1) found.add(at, next);
 }

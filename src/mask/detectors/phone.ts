@@ -2,7 +2,7 @@
  * Phone numbers of any country: international ones by the length that their country allows, national ones by a format that only
  * phone numbers have, or by the word before them.
  */
-import { beginsAt, type Detector, digitsOf, type Found, isDigit } from "../detector.ts";
+import { beginsAt, type Detector, digitsOf, type Found, isDigit, isHex } from "../detector.ts";
 import { labelBefore, says } from "../label.ts";
 import { between, digitsIn, evenly, lengthOf, type NumberRun } from "../number-run.ts";
 
@@ -70,6 +70,7 @@ export const phone: Detector = {
     "[21/Nov/2026:15:07:41 +0000]",
     "1.2.3+20130313144700",
     "3612fdf8-4481-7041-9032-817391390227",
+    "00517757-8965-4999-b7ce-51f77a384bfb",
     "ISBN 978-3-446-44628-8, EAN 5050126970785",
     "IMEI 354264069779571",
     "It rose from 100 200 300 to 1 000 000 000",
@@ -109,13 +110,18 @@ function phoneFrom(text: string, run: NumberRun, first: number): number {
   if (first === 0 && before === 40 && text.charCodeAt(start - 2) === 43) return international(text, run, 0);
   if (first === 0 && text.startsWith("00", start) && run.groups > 1) {
     const last = international(text, run, 2);
-    if (last > 0) return last;
+    if (last > 0 && !goesOnAsId(text, run.ends[last] ?? 0)) return last;
   }
   for (let last = Math.min(final, first + 5); last >= first; last--) {
     if (!standsAlone(text, run, first, last)) continue;
     if (isNational(text, run, first, last)) return last;
   }
   return -1;
+}
+
+/** `00517757-8965-4999-b7ce-…` is a UUID. */
+function goesOnAsId(text: string, end: number): boolean {
+  return text.charCodeAt(end) === 45 && isHex(text.charCodeAt(end + 1));
 }
 
 /** A number that other numbers follow is one only when it is set apart from them by how it is written. */
