@@ -16,6 +16,7 @@ import type { Concealer } from "./conceal.ts";
 import type { Actor, Deeds } from "./deeds.ts";
 import { readBody, sendError } from "./exchange.ts";
 import { authenticate, challengesFor } from "./handle-mcp.ts";
+import type { Admission } from "./limits/limits.ts";
 import type { Parts } from "./parts.ts";
 import type { Change, Reload } from "./reload.ts";
 import type { Served } from "./served.ts";
@@ -75,10 +76,13 @@ export async function answerAdmin(
 ): Promise<void> {
   const { parts, publicUrl } = administered;
   let by: Authenticated | undefined;
+  let admission: Admission | undefined;
   try {
     by = await authenticate(parts, request, `${publicUrl}${path}`);
     // Whoever is not an owner learns nothing, not even what there is.
     if (!by.groups.includes("owner") && !APPROVALS.test(path)) throw notFound(path);
+    admission = parts.limits.enter(by);
+    admission.request();
     const actor: Actor = { kind: "owner", by, source: parts.sourceOf(request) };
     // What is written to stderr may hold anything, so it is shown to those who say that they want it.
     const stderr = queryOf(request).has("stderr");
@@ -86,6 +90,8 @@ export async function answerAdmin(
   } catch (thrown) {
     const error = DrawbridgeError.from(thrown);
     refuse(administered, response, error, challengesFor(parts, error, request.headers.authorization, by));
+  } finally {
+    admission?.leave();
   }
 }
 

@@ -14,7 +14,7 @@ import type {
 } from "../core/call.ts";
 import { DrawbridgeError, ERRORS } from "../core/errors.ts";
 import type { InboundRequest } from "../mcp/inbound.ts";
-import { asksMore } from "../mcp/interaction.ts";
+import { asksMore, readRequiredCapabilities, readUrlQuestions } from "../mcp/interaction.ts";
 import { isObject, memberTexts, objectText } from "../mcp/json-text.ts";
 import { readCreated } from "../mcp/tasks.ts";
 import type { Upstream } from "../upstream/upstream.ts";
@@ -159,7 +159,8 @@ export function shapedUnder(contract: Contract, inbound: InboundRequest, outcome
   const asResource = contract.kind === "tool" && inbound.method === "resources/read";
   if (projection === undefined)
     return asResource ? failed("its contract has no `output`") : { outcome, withheld: undefined };
-  if (readCreated(outcome) !== undefined) return { outcome, withheld: undefined };
+  // Only a call can become a task; whatever else looks like one is shaped as what was asked for.
+  if (inbound.method === "tools/call" && readCreated(outcome) !== undefined) return { outcome, withheld: undefined };
   const { result, value } = outcome;
   switch (inbound.method) {
     case "tools/call":
@@ -212,8 +213,14 @@ const REPORTED = "The server reported an error.";
 
 /** What a server writes into an error may be anything: a query, a path, a name. */
 function quietError(outcome: Outcome & { kind: "error" }): Outcome {
-  if (asksMore(outcome)) return outcome;
-  return { ...outcome, message: REPORTED, data: undefined };
+  const required = readRequiredCapabilities(outcome);
+  const asks = readUrlQuestions(outcome) === undefined ? undefined : JSON.parse(outcome.data ?? "{}");
+  // What the protocol needs to go on, and none of the words around it.
+  const kept =
+    asks !== undefined
+      ? { elicitations: (asks as JsonObject)["elicitations"] }
+      : required && { requiredCapabilities: required };
+  return { ...outcome, message: REPORTED, data: kept && JSON.stringify(kept) };
 }
 
 function onlyAsking(outcome: Outcome): Outcome {

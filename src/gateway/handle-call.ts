@@ -292,8 +292,10 @@ function argumentsOf(inbound: InboundRequest): JsonObject {
 }
 
 /** What a request goes on with. Only where a state that is none of ours never gets to a server. */
-function roundOf({ era, method, paramTexts }: InboundRequest): string | undefined {
-  return era === "modern" && method === "tools/call" ? paramTexts.get("requestState") : undefined;
+function roundOf({ era, method, params }: InboundRequest): string | undefined {
+  const { requestState } = params;
+  // The text itself and not one of its many spellings in JSON: each would be a round of its own.
+  return era === "modern" && method === "tools/call" && typeof requestState === "string" ? requestState : undefined;
 }
 
 /** The members of `params` for the upstream: its own name for the target, and without `_meta`, which it gets anew. */

@@ -259,7 +259,7 @@ export function openOutcomeTools(options: OutcomeToolsOptions): OutcomeTools {
   async function recoverAll(): Promise<void> {
     if (stopping.signal.aborted) return;
     try {
-      for (const found of await unfinished.abandoned()) await tracked(recovered(found));
+      for await (const found of unfinished.abandoned()) await tracked(recovered(found));
     } catch (error) {
       log.warn({ error }, "runs of steps that were left could not be looked for");
     }
@@ -304,12 +304,12 @@ export function openOutcomeTools(options: OutcomeToolsOptions): OutcomeTools {
     finished: Finished | undefined,
     link: { readonly id: string; readonly round: number } | undefined,
   ): Promise<void> {
-    const { journal, replica } = parts();
+    const { journal, replica, masking } = parts();
     const message =
       finished === undefined
         ? "The gateway ended in the middle of the call."
         : finished.kind === "failed"
-          ? finished.message
+          ? masking.recordedText(finished.message)
           : undefined;
     try {
       await journal.append({

@@ -198,6 +198,8 @@ export function openReload({
       ? followFile(first.file, () => void take("file")).then((made) => {
           followed = made;
           if (closed) made.close();
+          // It may have changed while the gateway started.
+          else void take("file");
         })
       : Promise.resolve();
   others?.onTold(() => void take("another replica"));

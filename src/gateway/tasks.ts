@@ -141,6 +141,11 @@ interface About {
   readonly signal: AbortSignal;
 }
 
+/** What the state of a task must have, and no words of its server. */
+const WORDLESS: ReadonlySet<string> = new Set(
+  "taskId status createdAt lastUpdatedAt ttl ttlMs pollInterval pollIntervalMs".split(" "),
+);
+
 export function openTasks(options: TasksOptions): Tasks {
   const { seals, replica, shared, log, maxCallSeconds, clock = systemClock } = options;
   const kept = openKeptTasks(options.records, seals, clock);
@@ -228,6 +233,8 @@ export function openTasks(options: TasksOptions): Tasks {
         if (wanted) return await handed(work, made, outcome);
         const until = clock() + maxCallSeconds(upstream.name) * 1000;
         const came = await finish(work, { replies: own, signal, until, clock });
+        if (readCreated(came) !== undefined)
+          throw new DrawbridgeError("upstream_failed", "The server's task ended in another task.");
         return underOurName(relatedTo(came, undefined), made.id, "the task");
       } catch (thrown) {
         void abandon(work);
@@ -284,7 +291,8 @@ export function openTasks(options: TasksOptions): Tasks {
 
     function createdAnswer(made: Task, task: KeptTask, outcome: Outcome): Outcome {
       const members = membersFor(made, task, clientEra);
-      const meta = outcome.kind === "result" ? memberTexts(outcome.result)?.get("_meta") : undefined;
+      const told = outcome.kind === "result" && !isQuiet(task) ? memberTexts(outcome.result) : undefined;
+      const meta = told?.get("_meta");
       const after: [string, string][] = meta === undefined ? [] : [["_meta", meta]];
       const result =
         clientEra === "legacy"
@@ -296,8 +304,18 @@ export function openTasks(options: TasksOptions): Tasks {
     return Object.create(upstream, { send: { value: send } }) as Upstream;
   }
 
-  const membersFor = (state: Task, task: KeptTask, era: Era, status = state.status) =>
-    taskMembers(state, task.id, era, { status, ttlMs: task.endsAt - task.createdAt, now: task.createdAt });
+  function membersFor(state: Task, task: KeptTask, era: Era, status = state.status): Map<string, string> {
+    const ttlMs = task.endsAt - task.createdAt;
+    const members = taskMembers(state, task.id, era, { status, ttlMs, now: task.createdAt });
+    return isQuiet(task) ? new Map([...members].filter(([name]) => WORDLESS.has(name))) : members;
+  }
+
+  /** Whether its tool's contract names what leaves, and so none of its server's words do. */
+  function isQuiet({ tool }: KeptTask): boolean {
+    const { catalogue } = options.parts();
+    const target = catalogue.find("tool", tool);
+    return target !== undefined && catalogue.entry(target)?.contract?.projection?.strict === true;
+  }
 
   // ---- what is asked about tasks ----
 
@@ -617,6 +635,7 @@ export function openTasks(options: TasksOptions): Tasks {
       const letter: Letter = { kind: "ask", id, from, by, task: task.id, method, responses, trace };
       if (!(await mailbox.post(addressOf(task.replica), id, letter))) return undefined;
       const limit = AbortSignal.any([signal, AbortSignal.timeout(ELSEWHERE_MS)]);
+      if (limit.aborted) throw late(signal);
       limit.addEventListener("abort", () => said.reject(late(signal)), { once: true });
       const { outcome, message } = await said.promise;
       if (outcome === undefined)
@@ -660,8 +679,11 @@ export function openTasks(options: TasksOptions): Tasks {
       const maker = state && makers.get(`${server}\n${state.id}`);
       if (state === undefined || maker === undefined) return;
       const members = membersFor(state, maker.task, "legacy");
-      const { streams, masking } = options.parts();
-      const told = masking.viewOf(maker.session.by).said(objectText(members));
+      const { streams, masking, flow } = options.parts();
+      const { by, id } = maker.session;
+      const view = masking.viewOf(by);
+      const told = view.said(objectText(members));
+      flow?.heard(by, id, view, false);
       streams.tell(maker.session, notificationText("notifications/tasks/status", told));
     },
     async close() {

@@ -50,7 +50,7 @@ export interface Found {
 export interface Unfinished {
   begin(id: string, about: About): Run;
   /** Takes, for this replica, what nobody works on any more. */
-  abandoned(): Promise<readonly Found[]>;
+  abandoned(): AsyncIterable<Found>;
 }
 
 export interface UnfinishedOptions {
@@ -154,16 +154,21 @@ export function openUnfinished(options: UnfinishedOptions): Unfinished {
     };
   }
 
+  /** Of which it was said already. */
+  const unreadable = new Set<string>();
+
   async function taken({ id, value, version }: Row<Stored>): Promise<Found | undefined> {
+    const text = decrypted(await key(), value.sealed, bindingOf(id));
+    if (text === undefined) {
+      // It may be this gateway that has the wrong secret. Another one can read it, or it ends by itself.
+      if (!unreadable.has(id))
+        log.error({ run: id }, "what a run of steps left to be undone cannot be read, so it stays as it is");
+      unreadable.add(id);
+      return undefined;
+    }
     const until = lease();
     if (!(await records.put(KIND, id, { ...value, until }, { ifVersion: version, expiresAt: clock() + MAX_AGE_MS })))
       return undefined;
-    const text = decrypted(await key(), value.sealed, bindingOf(id));
-    if (text === undefined) {
-      log.error({ run: id }, "what a run of steps left to be undone cannot be read, so it stays as it is");
-      await records.delete(KIND, id);
-      return undefined;
-    }
     const [about, plan] = JSON.parse(text) as [About, Plan];
     const { rounds } = value;
     return { about, plan, rounds, run: hold(id, about, { version: version + 1, plan, rounds }) };
@@ -171,18 +176,18 @@ export function openUnfinished(options: UnfinishedOptions): Unfinished {
 
   return {
     begin: (id, about) => hold(id, about, undefined),
-    async abandoned() {
-      const found: Found[] = [];
+    // One after the other: a run is held from here on, and whoever asked has to work on it.
+    async *abandoned() {
       for (let after: string | undefined; ; ) {
         const rows = await records.list<Stored>(KIND, { limit: PAGE, ...(after !== undefined && { after }) });
         for (const row of rows) {
           const { until, ended } = row.value;
           if (ended || until > clock()) continue;
           const one = await taken(row);
-          if (one !== undefined) found.push(one);
+          if (one !== undefined) yield one;
         }
         after = rows.at(-1)?.id;
-        if (rows.length < PAGE) return found;
+        if (rows.length < PAGE) return;
       }
     },
   };

@@ -354,6 +354,17 @@ describe("to approve what one has asked for oneself", () => {
     expect(await decide(number, "approve", await here.token("sam"))).toBe(200);
   });
 
+  test("is seen by nobody whose token may not read", async () => {
+    const number = await asked(refund({ order: "ORD-W" }));
+    const blind = await here.token("lea", "mcp:call");
+    for (const path of ["", `/${number}`]) {
+      const refused = await here.admin("GET", path, blind);
+      expect(refused.status).toBe(403);
+      expect(JSON.stringify(refused.body)).not.toContain("ORD-W");
+    }
+    expect((await here.admin("GET", `/${number}`, lea)).status).toBe(200);
+  });
+
   test("without a role that may: the request does not exist for them, nor for strangers", async () => {
     const number = await asked(refund({ order: "ORD-V" }));
     const max = await here.token("max");

@@ -4,14 +4,16 @@
  */
 import { describe, expect, test } from "vitest";
 import type { AuditRecord } from "../../src/audit/record.ts";
+import type { Plan } from "../../src/contract/carry-out.ts";
 import { compose, composedInput } from "../../src/contract/compose.ts";
 import type { Contract } from "../../src/contract/contract.ts";
 import { toolContract } from "../../src/contract/settings.ts";
 import type { Authenticated, JsonObject, McpCall, Outcome, PermittedCall } from "../../src/core/call.ts";
 import { DrawbridgeError } from "../../src/core/errors.ts";
+import { Secret } from "../../src/core/secret.ts";
 import { openOutcomeTools } from "../../src/gateway/outcome-tool.ts";
 import type { Asked, Parts } from "../../src/gateway/parts.ts";
-import { openUnfinished } from "../../src/gateway/unfinished.ts";
+import { type About, openUnfinished } from "../../src/gateway/unfinished.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { compileExpression } from "../../src/policy/expressions.ts";
 import { memoryStore } from "../../src/store/memory/memory.ts";
@@ -441,4 +443,21 @@ test("nothing of a run can be read in the store", async () => {
     await store.close();
   }
   expect(found).toBeGreaterThan(2);
+});
+
+test("what a gateway with another secret left half-done is kept for one that can read it", async () => {
+  const { records } = memoryStore();
+  const about = { by: { user: "u" }, tool: "t" } as unknown as About;
+  const opened = (secret: string, ahead = 0) =>
+    openUnfinished({ records, encryption: new Secret(secret), log: silentLogger, clock: () => Date.now() + ahead });
+  const run = opened("first secret of at least 32 characters").begin("run-1", about);
+  await run.keep({ undo: [] } as unknown as Plan);
+  const found = async (secret: string) => {
+    const ids: string[] = [];
+    for await (const each of opened(secret, LATER_MS).abandoned()) ids.push(each.run.id);
+    return ids;
+  };
+  for (let times = 0; times < 2; times++) expect(await found("another one of at least 32 characters")).toEqual([]);
+  expect(await found("first secret of at least 32 characters")).toEqual(["run-1"]);
+  await run.forget();
 });

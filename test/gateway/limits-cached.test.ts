@@ -1,4 +1,5 @@
 /** Counting on a Redis server: in one step, with places that end by themselves, and without waiting for a server that is slow. */
+import { setTimeout as sleep } from "node:timers/promises";
 import { createClient } from "@redis/client";
 import { afterEach, describe, expect, test } from "vitest";
 import { type CachedCounts, openCachedCounts } from "../../src/gateway/limits/cached-counts.ts";
@@ -98,7 +99,9 @@ describe("a server that is slow or away", () => {
   const gate: Gate = { kind: "place", key: "k", limit: 1, cost: 1, what: "calls", setting: "limits.tools.x" };
 
   /** Answers when `answers` says so. */
-  const slow = async (): Promise<{
+  const slow = async (
+    startsAway = false,
+  ): Promise<{
     shared: CachedCounts;
     server: { answers: boolean; asked: number; left: Held[]; renewed: Held[] };
   }> => {
@@ -120,7 +123,13 @@ describe("a server that is slow or away", () => {
       ping: async () => void (await answer()),
       close: async () => {},
     };
-    const shared = await openCachedCounts({ url: "", log: silentLogger, open: async () => counters, deadlineMs: 20 });
+    let away = startsAway;
+    const open = async () => {
+      if (!away) return counters;
+      away = false;
+      return sleep(1_200).then(() => Promise.reject(new Error("nobody there")));
+    };
+    const shared = await openCachedCounts({ url: "", log: silentLogger, open, deadlineMs: 20, reopenMs: 20 });
     undo.push(() => shared.close());
     return { shared, server };
   };
@@ -137,6 +146,17 @@ describe("a server that is slow or away", () => {
     server.answers = true;
     await waitFor(() => shared.together);
     expect(await shared.take([gate], "d")).toBeUndefined();
+  });
+
+  test("that could not be reached at the start is found again whenever it goes away", async () => {
+    const { shared, server } = await slow(true);
+    expect(shared.together).toBe(false);
+    await waitFor(() => shared.together);
+    server.answers = false;
+    expect(await shared.take([gate], "away")).toBe(false);
+    server.answers = true;
+    await waitFor(() => shared.together);
+    expect(await shared.take([gate], "back")).toBeUndefined();
   });
 
   test("is told, when it is back, which places were taken and which were left meanwhile", async () => {

@@ -2,7 +2,7 @@
 import type { Authenticated, JsonValue } from "../../core/call.ts";
 import type { Clock } from "../../core/clock.ts";
 import { DrawbridgeError } from "../../core/errors.ts";
-import { CALL_SCOPE } from "../../mcp/methods.ts";
+import { CALL_SCOPE, READ_SCOPE } from "../../mcp/methods.ts";
 import { approversText, mayApprove } from "../../policy/approvals.ts";
 import type { Actor } from "../deeds.ts";
 import type { Parts } from "../parts.ts";
@@ -99,10 +99,12 @@ export function openOffice({ kept, trail, parts, clock }: OfficeOptions): Office
 
   return {
     async list(actor) {
+      needsScope(actor, READ_SCOPE);
       const open = await kept.open();
       return open.filter((request) => maySee(request, actor)).map((request) => view(request, actor));
     },
     async show(number, actor) {
+      needsScope(actor, READ_SCOPE);
       const { request } = await seen(number, actor);
       const about = await kept.about(request);
       return {
@@ -117,8 +119,7 @@ export function openOffice({ kept, trail, parts, clock }: OfficeOptions): Office
       trail.check();
       const known = await seen(number, actor);
       const { request } = known;
-      if (actor.kind === "owner" && !actor.by.scopes.includes(CALL_SCOPE))
-        throw new DrawbridgeError("insufficient_scope", `This needs the scope ${CALL_SCOPE}.`, { scope: CALL_SCOPE });
+      needsScope(actor, CALL_SCOPE);
       const why = hindrance(request, actor);
       if (why !== undefined) {
         await trail.step("approval-decision-refused", request, actor, { wanted: state });
@@ -144,4 +145,9 @@ export function openOffice({ kept, trail, parts, clock }: OfficeOptions): Office
       return view({ ...request, state, decided }, actor);
     },
   };
+}
+
+function needsScope(actor: Actor, scope: string): void {
+  if (actor.kind === "owner" && !actor.by.scopes.includes(scope))
+    throw new DrawbridgeError("insufficient_scope", `This needs the scope ${scope}.`, { scope });
 }

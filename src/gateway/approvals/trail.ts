@@ -26,10 +26,10 @@ export interface Trail {
   check(): void;
 }
 
-export function openTrail(parts: () => Pick<Parts, "journal" | "replica">, clock: Clock): Trail {
+export function openTrail(parts: () => Pick<Parts, "journal" | "replica" | "masking">, clock: Clock): Trail {
   return {
     step(step, request, by, more = {}, trace) {
-      const { journal, replica } = parts();
+      const { journal, replica, masking } = parts();
       const { target, method, number, need, requester, until } = request;
       const at = clock();
       const actor: Actor | undefined = "kind" in by ? by : undefined;
@@ -51,7 +51,7 @@ export function openTrail(parts: () => Pick<Parts, "journal" | "replica">, clock
           target: {
             server: target.server,
             kind: target.kind,
-            name: target.name,
+            name: target.kind === "resource" ? masking.recordedUri(target.name) : target.name,
             ...(target.pin && { pin: target.pin }),
           },
           method,

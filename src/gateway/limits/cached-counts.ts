@@ -25,6 +25,8 @@ export interface CachedCountsOptions {
   readonly open?: (url: string, warn: (message: string) => void) => Promise<RedisCounters>;
   /** How long a call waits for Redis. */
   readonly deadlineMs?: number;
+  /** How long after it could not be reached at the start it is tried again. */
+  readonly reopenMs?: number;
 }
 
 const DEADLINE_MS = 100;
@@ -37,7 +39,7 @@ const MAX_HELD = 100_000;
 
 /** Throws `settings_invalid` when Redis refuses us. One that cannot be reached is asked again and again, beside the calls. */
 export async function openCachedCounts(options: CachedCountsOptions): Promise<CachedCounts> {
-  const { url, log, open = openRedisCounters, deadlineMs = DEADLINE_MS } = options;
+  const { url, log, open = openRedisCounters, deadlineMs = DEADLINE_MS, reopenMs = REOPEN_MS } = options;
   let counters: RedisCounters | undefined;
   let away = true;
   let closed = false;
@@ -58,7 +60,11 @@ export async function openCachedCounts(options: CachedCountsOptions): Promise<Ca
       opened(await tried);
     } catch (error) {
       wentAway(error);
-      if (!closed) probe = setTimeout(() => void reopen(opening()), REOPEN_MS).unref();
+      if (closed) return;
+      probe = setTimeout(() => {
+        probe = undefined;
+        void reopen(opening());
+      }, reopenMs).unref();
     }
   }
 
