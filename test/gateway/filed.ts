@@ -38,7 +38,16 @@ export const TESTER: Actor = { kind: "operator", name: "tester", via: "signal" }
 
 export async function filed(
   settings: Record<string, unknown>,
-  { secrets = {}, logger }: { secrets?: Record<string, string>; logger?: Logger } = {},
+  {
+    secrets = {},
+    logger,
+    meanwhile,
+  }: {
+    secrets?: Record<string, string>;
+    logger?: Logger;
+    /** What the file is changed to as soon as the gateway has read it. */
+    meanwhile?: Record<string, unknown>;
+  } = {},
 ): Promise<Filed> {
   const folder = mkdtempSync(join(tmpdir(), "db-filed-"));
   const file = join(folder, "drawbridge.yaml");
@@ -59,7 +68,9 @@ export async function filed(
       ...(logger !== undefined && { logger }),
       load: (raw) => {
         write(raw);
-        return loadSettings(file, { env: process.env });
+        const loaded = loadSettings(file, { env: process.env });
+        if (meanwhile === undefined) return loaded;
+        return loaded.finally(() => write(meanwhile));
       },
     },
   ).catch((error: unknown) => {

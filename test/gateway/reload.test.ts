@@ -54,6 +54,11 @@ describe("a changed settings file", () => {
     await waitFor(async () => !(await alive(old ?? 0)));
   });
 
+  test("that was written while the gateway started is taken too", async () => {
+    const at = await start({ servers: { one: echo } }, { meanwhile: { servers: { one: echo, two: leaky() } } });
+    await waitFor(async () => (await at.tools()).includes("two_digest"));
+  });
+
   test("that says the same changes nothing", async () => {
     const at = await start({ servers: { one: echo } });
     const pid = await pidOf(at, "count");
