@@ -9,8 +9,12 @@ import type { Running } from "./processes.ts";
 export async function evidence(arms: readonly Drawbridge[], sink: Running): Promise<string> {
   const response = await fetch(`http://127.0.0.1:${sink.port}/`, { signal: AbortSignal.timeout(10_000) });
   const traces = (await response.json()) as { readonly exports: number; readonly bytes: number };
-  const records = arms.map((arm) => `${auditRecords(arm.folder)} audit records of ${arm.name}`);
-  return `Checked afterwards: ${records.join(", ")}; ${traces.exports} trace exports of ${Math.round(traces.bytes / 1024)} KB in all.`;
+  return `Checked afterwards: ${recordsOf(arms)}; ${traces.exports} trace exports of ${Math.round(traces.bytes / 1024)} KB in all.`;
+}
+
+/** How many calls each of these has recorded, in words. */
+export function recordsOf(arms: readonly Drawbridge[]): string {
+  return arms.map((arm) => `${auditRecords(arm.folder)} audit records of ${arm.name}`).join(", ");
 }
 
 /** How many records an arm's store holds; 0 when it has none, which says that auditing was off. */

@@ -7,16 +7,17 @@ import type { JsonObject } from "../core/call.ts";
 import { type Clock, systemClock } from "../core/clock.ts";
 import { newId } from "../core/ids.ts";
 import type { AuditHead, AuditLog, AuditRow } from "../store/ports.ts";
+import { linkOf } from "./link.ts";
 import { leafHash, merkleTree } from "./merkle.ts";
-import type { PersonalKeys } from "./personal.ts";
+import type { PersonalKey, PersonalKeys } from "./personal.ts";
 import { type Draft, draftOf, logRecord } from "./record.ts";
 import type { Signer } from "./signing.ts";
-import { type Head, readHead, type Signed, signedCheckpoint, signedHead } from "./statements.ts";
+import { type Head, headIn, type Signed, signedCheckpoint, signedHead } from "./statements.ts";
 
 export interface ChainParts {
   /** Asked when the first record is written, as is the log. */
   readonly signer: () => Promise<Signer>;
-  readonly log: Pick<AuditLog, "heads">;
+  readonly log: Pick<AuditLog, "heads" | "read">;
   /** Absent: what is about a person is kept in clear and cannot be erased. */
   readonly keys?: PersonalKeys | undefined;
   /** A checkpoint is written after so many records, and with the first one that comes so long after the last checkpoint. */
@@ -44,10 +45,11 @@ export interface Chain {
 
 const CHECKPOINT_RECORDS = 10_000;
 const CHECKPOINT_MS = 60_000;
-/** Chains that a new one names as its elders. */
-const MAX_ELDERS = 100;
+/** Other chains that a chain names, the youngest. */
+const MAX_NAMED = 100;
+const PAGE = 1000;
 
-/** A new chain. It begins with a record that names the others in the log and how far they go. */
+/** A new chain. It begins with a record that names the others in the log and how far they go, and so does each of its checkpoints. */
 export function openChain(parts: ChainParts): Chain {
   const { keys, log, replica } = parts;
   const clock = parts.clock ?? systemClock;
@@ -67,30 +69,39 @@ export function openChain(parts: ChainParts): Chain {
     return { ...draft.row, json };
   }
 
-  async function personalOf({ personal, row }: Draft): Promise<string> {
+  /** A promise only while the key of the person is not at hand. */
+  function personalOf({ personal, row }: Draft): string | Promise<string> {
     if (personal === undefined) return "";
     if (keys === undefined) return `,"personal":${personal}`;
-    const found = keys.of(row.subject);
-    const key = found instanceof Promise ? await found : found;
-    return `,"sealed":{"key":"${key.kid}","text":"${key.seal(personal, row.id)}"}`;
+    const sealed = (key: PersonalKey) => `,"sealed":{"key":"${key.kid}","text":"${key.seal(personal, row.id)}"}`;
+    const key = keys.of(row.subject);
+    return key instanceof Promise ? key.then(sealed) : sealed(key);
   }
 
   const ownRecord = (action: string, details: JsonObject): AuditRow =>
     place(draftOf(logRecord(action, details, replica, clock())), "");
 
   async function beginning(): Promise<AuditRow> {
-    const elders = (await log.heads()).flatMap(({ json }) => readHead(JSON.parse(json)) ?? []);
-    elders.sort((a, b) => (a.chain < b.chain ? -1 : 1));
-    const after = elders.slice(-MAX_ELDERS).map(({ chain, size, hash: end }) => ({ chain, size, hash: end }));
+    const after = await others();
+    const unchained = after.length === 0 ? await countUnchained(log) : undefined;
     signer = await parts.signer();
-    return ownRecord("audit.chain-started", { kid: signer.kid, after });
+    return ownRecord("audit.chain-started", { kid: signer.kid, after, ...(unchained !== undefined && { unchained }) });
+  }
+
+  async function others() {
+    const heads = (await log.heads()).filter(({ chain }) => chain !== id);
+    heads.sort((a, b) => (a.chain < b.chain ? -1 : 1));
+    const named = heads.slice(-MAX_NAMED).flatMap(({ json }) => headIn(json) ?? []);
+    return named.map(({ chain, size, hash: end }) => ({ chain, size, hash: end }));
   }
 
   const headNow = (): Head => ({ chain: id, size: tree.size, hash: last, at: new Date(clock()).toISOString() });
 
   async function checkpoint(by: Signer): Promise<AuditRow> {
     const signed = await signedCheckpoint({ ...headNow(), root: tree.root() }, by);
-    const row = ownRecord("audit.checkpoint", { ...signed });
+    // Whoever cuts off the end of another chain, or all of it, has to do so before that is said here.
+    const beside = await others().catch(() => []);
+    const row = ownRecord("audit.checkpoint", { ...signed, beside });
     checkpointed = { size: tree.size, at: clock() };
     return row;
   }
@@ -115,7 +126,10 @@ export function openChain(parts: ChainParts): Chain {
   return {
     async link(drafts) {
       const personal: string[] = [];
-      for (const draft of drafts) personal.push(await personalOf(draft));
+      for (const draft of drafts) {
+        const text = personalOf(draft);
+        personal.push(typeof text === "string" ? text : await text);
+      }
       return wholly(async () => {
         const rows: AuditRow[] = [];
         if (signer === undefined) rows.push(await beginning());
@@ -132,4 +146,18 @@ export function openChain(parts: ChainParts): Chain {
       return wholly(async () => headed([await checkpoint(by)], by));
     },
   };
+}
+
+/** Records of versions that had no chains, which stand before all others: nobody can add to them or take from them unnoticed. */
+async function countUnchained(log: Pick<AuditLog, "read">): Promise<number> {
+  let count = 0;
+  for (let after = 0; ; ) {
+    const page = await log.read({ limit: PAGE, after });
+    for (const { json } of page) {
+      if (linkOf(json) !== undefined) return count;
+      count++;
+    }
+    if (page.length < PAGE) return count;
+    after = page.at(-1)?.sequence ?? after;
+  }
 }

@@ -58,7 +58,7 @@ export function openEvidence(parts: EvidenceParts): Evidence {
   });
   const chain = openChain({
     signer,
-    log: spill ?? store.audit,
+    log: { heads: () => (spill ?? store.audit).heads(), read: (query) => store.audit.read(query) },
     keys: settings.erasable ? keys : undefined,
     checkpointRecords: settings.checkpoint.records,
     checkpointMs: settings.checkpoint.seconds * 1000,

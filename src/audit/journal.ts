@@ -14,8 +14,9 @@ export interface Journal extends AsyncDisposable {
    * Records are written in the order of these calls. `durable`: resolves when the record is on disk. `async`: resolves at once.
    * Rejects with `audit_unavailable` when the write fails, the last one did, or `maxPending` records wait already: the caller must
    * then not answer as if all were well. What was accepted is kept and tried again all the same; a record over `maxPending` is not.
+   * `commit` is for what cannot be taken back after its record, whatever the settings say.
    */
-  append(record: AuditRecord): Promise<void>;
+  append(record: AuditRecord, commit?: AuditSettings["commit"]): Promise<void>;
   /** Throws `audit_unavailable` when `append` would reject. Ask before anything that can not be taken back. */
   check(): void;
   /** Records that are not on disk yet. */
@@ -41,14 +42,16 @@ const MAX_BATCH = 1000;
 const FIRST_RETRY_MS = 100;
 const LAST_RETRY_MS = 5000;
 /**
- * A commit costs some 0.1 ms of CPU however many records it has, and each record 7 µs. So under load one waits for company: until
- * everybody has come who was there last time, but no longer than this. A caller alone does not wait.
+ * A commit costs some 0.2 ms of CPU however many records it has, and each record 7 µs. So under load one waits for company, but no
+ * longer than this, and not for everybody who was there last time: while two thirds of the callers wait for the disk the others have
+ * their calls done. A caller alone does not wait.
  */
 const GATHER_MS = 2;
 const GATHER_FROM = 3;
+const GATHER_SHARE = 2 / 3;
 /** With `async` nobody waits, so there is time; `maxPending` is not to be reached by it. */
-const ASYNC_GATHER_MS = 10;
-const ASYNC_GATHER_ROWS = 500;
+const ASYNC_GATHER_MS = 50;
+const ASYNC_GATHER_ROWS = MAX_BATCH;
 
 /** Records that go into one commit, and the promise that all their callers share. */
 interface Batch {
@@ -73,6 +76,8 @@ export function openJournal(parts: JournalParts): Journal {
   /** While one waits for company: how many are enough, and what to do then. */
   let enough = Number.POSITIVE_INFINITY;
   let goOn = () => {};
+  /** Somebody waits for the next commit although the others do not. */
+  let hurried = false;
 
   function check(): void {
     if (closing) throw unavailable("the journal is closed");
@@ -80,7 +85,7 @@ export function openJournal(parts: JournalParts): Journal {
     if (pending >= settings.maxPending) throw unavailable(`${pending} records wait to be written already`);
   }
 
-  function append(record: AuditRecord): Promise<void> {
+  function append(record: AuditRecord, commit = settings.commit): Promise<void> {
     const refusal = caught(check);
     if (closing || pending >= settings.maxPending) {
       events.auditLost(logger, { records: 1, first: record.id }, refusal);
@@ -93,8 +98,12 @@ export function openJournal(parts: JournalParts): Journal {
       return Promise.reject(unavailable(`record ${record.id} cannot be written as text`, thrown));
     }
     const done = enqueue(draft);
+    if (commit === "durable" && settings.commit === "async") {
+      hurried = true;
+      goOn();
+    }
     if (refusal !== undefined) return Promise.reject(refusal);
-    return settings.commit === "durable" ? done : Promise.resolve();
+    return commit === "durable" ? done : Promise.resolve();
   }
 
   function enqueue(draft: Draft): Promise<void> {
@@ -117,6 +126,7 @@ export function openJournal(parts: JournalParts): Journal {
     await gather(0);
     await setImmediate();
     for (let batch = waiting.shift(); batch !== undefined; batch = waiting.shift()) {
+      hurried = false;
       await write(batch);
       if (failure !== undefined) break;
       await gather(batch.drafts.length);
@@ -128,19 +138,19 @@ export function openJournal(parts: JournalParts): Journal {
   async function gather(last: number): Promise<void> {
     if (settings.commit === "async")
       await company(Math.min(ASYNC_GATHER_ROWS, settings.maxPending / 2), ASYNC_GATHER_MS);
-    else if (last >= GATHER_FROM) await company(last + pending, GATHER_MS);
+    else if (last >= GATHER_FROM) await company(Math.ceil((last + pending) * GATHER_SHARE), GATHER_MS);
   }
 
   /** Resolves when so many records wait, and after so many milliseconds at the latest. */
   function company(rows: number, ms: number): Promise<void> {
+    if (closing || hurried || pending >= rows) return Promise.resolve();
     return new Promise((resolve) => {
-      const stop = () => {
+      const timer = setTimeout(stop, ms);
+      function stop() {
         clearTimeout(timer);
         enough = Number.POSITIVE_INFINITY;
         resolve();
-      };
-      const timer = setTimeout(stop, ms);
-      if (closing || pending >= rows) return stop();
+      }
       enough = rows;
       goOn = stop;
     });

@@ -3,9 +3,11 @@
  * each copy of the log, and the chain over the texts stays as it is (GDPR article 17; EU AI Act article 19 keeps the rest).
  */
 import { createSecretKey, hash, randomBytes } from "node:crypto";
+import { type Clock, systemClock } from "../core/clock.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import type { Records } from "../store/ports.ts";
 import { decrypted, encrypted } from "../store/sealing.ts";
+import { CHANGES } from "../store/watch.ts";
 
 /** A key that is ready to be used. */
 export interface PersonalKey {
@@ -20,25 +22,57 @@ export interface PersonalKeys {
   of(subject: string | undefined): PersonalKey | Promise<PersonalKey>;
   /** The text of a record; undefined when its key was destroyed or is not ours, or the text was changed. */
   open(kid: string, sealed: string, record: string): Promise<string | undefined>;
-  /** Destroys all keys of a person and returns how many there were. Records after that get a new one. */
+  /**
+   * Destroys all keys of a person and returns how many there were; records after that get a new one. Every process that watches
+   * `KEYS_DESTROYED` hears of it. When it fails half-way it is to be repeated, which is also right when nothing is left to destroy.
+   */
   destroy(subject: string): Promise<number>;
-  /** Other replicas may have destroyed keys: they are looked up again. */
+  /** Others may have destroyed keys: they are looked up again, also those that are just being looked up. */
   forget(): void;
 }
 
+/** The row of `CHANGES` that tells other processes to `forget`. */
+export const KEYS_DESTROYED = "audit-keys";
+
 const KIND = "audit-key";
+/** When a person was erased last, by the same index as their keys; kept for good, since nobody knows who still has an older key. */
+const ERASED = "audit-erased";
+/** The clocks of two machines may differ by so much. */
+const SKEW_MS = 60_000;
 /** Keys held in memory. Beyond it the one unused for longest is looked up again. */
 const MAX_KEYS = 10_000;
+/** How often a key is looked up anew because others were destroyed meanwhile; after that it is used once and not kept. */
+const MAX_LOOKS = 5;
 
 interface StoredKey {
   readonly key: string;
 }
 
 /** `master`: 32 bytes that the stored keys are encrypted with, from `sharedKey`. */
-export function openPersonalKeys(records: Records, master: () => Promise<Buffer>): PersonalKeys {
+export function openPersonalKeys(
+  records: Records,
+  master: () => Promise<Buffer>,
+  clock: Clock = systemClock,
+): PersonalKeys {
   const ready = new Map<string, PersonalKey>();
   const loading = new Map<string, Promise<PersonalKey>>();
   const opened = new Map<string, Buffer>();
+  /** How often everything was forgotten: what was read before the last time may be destroyed by now. */
+  let forgotten = 0;
+
+  /** A key that is kept was read after the last time that others were destroyed. */
+  async function lookUp(subject: string): Promise<PersonalKey> {
+    for (let looks = 1; ; looks++) {
+      const before = forgotten;
+      const key = await load(subject);
+      if (before === forgotten) {
+        if (ready.size >= MAX_KEYS) for (const [oldest] of [...ready].slice(0, MAX_KEYS / 10)) ready.delete(oldest);
+        ready.set(subject, key);
+        return key;
+      }
+      if (looks === MAX_LOOKS) return key;
+    }
+  }
 
   async function load(subject: string): Promise<PersonalKey> {
     const index = indexOf(subject);
@@ -71,38 +105,66 @@ export function openPersonalKeys(records: Records, master: () => Promise<Buffer>
       if (known !== undefined) return known;
       let coming = loading.get(subject);
       if (coming === undefined) {
-        coming = load(subject).then((key) => {
-          if (ready.size >= MAX_KEYS) for (const [oldest] of [...ready].slice(0, MAX_KEYS / 10)) ready.delete(oldest);
-          ready.set(subject, key);
-          return key;
-        });
-        loading.set(subject, coming);
-        const done = () => void loading.delete(subject);
-        coming.then(done, done);
+        const mine = lookUp(subject);
+        coming = mine;
+        loading.set(subject, mine);
+        const done = () => {
+          if (loading.get(subject) === mine) loading.delete(subject);
+        };
+        mine.then(done, done);
       }
       return coming;
     },
     async open(kid, text, record) {
       let key = opened.get(kid);
       if (key === undefined) {
+        const before = forgotten;
         const row = await records.get<StoredKey>(KIND, kid);
         if (row === undefined) return undefined;
         key = await unwrapped(kid, row.value);
         if (opened.size >= MAX_KEYS) opened.clear();
-        opened.set(kid, key);
+        if (before === forgotten) opened.set(kid, key);
       }
       return decrypted(key, text, record);
     },
     async destroy(subject) {
-      ready.clear();
-      opened.clear();
-      return records.deleteWhere("person", indexOf(subject), KIND);
+      const index = indexOf(subject);
+      // First what keeps a spilled key from coming back, so that one which comes meanwhile is deleted by either of the two.
+      await records.put(ERASED, index, { at: clock() });
+      const destroyed = await records.deleteWhere("person", index, KIND);
+      forget();
+      await records.put(CHANGES, KEYS_DESTROYED, {});
+      return destroyed;
     },
-    forget() {
-      ready.clear();
-      opened.clear();
-    },
+    forget,
   };
+
+  function forget(): void {
+    forgotten++;
+    ready.clear();
+    loading.clear();
+    opened.clear();
+  }
+}
+
+/** What `put` was called with for a key, when the store could not take it. */
+export type KeptKey = Parameters<Records["put"]>;
+
+/**
+ * Puts a key into the store that was made at `madeAt` (milliseconds since the epoch) and could not be put there then; not when its
+ * person was erased since. What it encrypts can then be read by nobody.
+ */
+export async function restoreKey(records: Records, put: KeptKey, madeAt: number): Promise<void> {
+  const [kind, id, , options] = put;
+  const person = options?.index?.["person"];
+  const erased = async () => {
+    const row = person === undefined ? undefined : await records.get<{ readonly at: number }>(ERASED, person);
+    return row !== undefined && row.value.at + SKEW_MS >= madeAt;
+  };
+  if (await erased()) return;
+  await records.put(...put);
+  // Who was erased between the two had no key to destroy yet.
+  if (await erased()) await records.delete(kind, id);
 }
 
 /** Index values are bounded, subjects are not, and the index is no list of people. */

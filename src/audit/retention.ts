@@ -2,13 +2,17 @@
  * What is kept, and for how long: records go when they are older than `audit.keep`, unless somebody put them on hold. What goes is
  * recorded in the log itself, so that a log from which anything else is missing does not verify.
  */
+import type { JsonObject } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import type { AuditLog, Records, Retired } from "../store/ports.ts";
 import type { Journal } from "./journal.ts";
-import { leafHash } from "./merkle.ts";
-import { type Link, logRecord, readRecord, type StoredRecord } from "./record.ts";
-import { readHead } from "./statements.ts";
-import { isStub, linkOf, type RetiredChain, stubHash } from "./verify.ts";
+import { leaving, type OldText } from "./leaving.ts";
+import { isStub } from "./link.ts";
+import { logRecord, readRecord, type StoredRecord } from "./record.ts";
+import { keepRetired, type LastRetired, lastRetired, type Told, vouchersBeside } from "./retired.ts";
+import type { Signer, Vouchers } from "./signing.ts";
+import { verifyLog } from "./standing.ts";
+import { headIn } from "./statements.ts";
 
 /** A legal hold: records that it matches stay, however old. */
 export interface Hold {
@@ -28,7 +32,13 @@ export interface Hold {
 const HOLDS = "audit-hold";
 
 export async function holds(records: Records): Promise<readonly Hold[]> {
-  return (await records.list<Hold>(HOLDS, { limit: 1000 })).map(({ value }) => value);
+  const found: Hold[] = [];
+  for (let after: string | undefined; ; ) {
+    const page = await records.list<Hold>(HOLDS, { limit: PAGE, ...(after !== undefined && { after }) });
+    found.push(...page.map(({ value }) => value));
+    if (page.length < PAGE) return found;
+    after = page.at(-1)?.id;
+  }
 }
 
 /** Throws `settings_invalid` when there is one of that name. */
@@ -55,77 +65,123 @@ export interface RetentionParts {
   readonly log: Pick<AuditLog, "read" | "heads" | "retire">;
   readonly records: Records;
   readonly journal: Pick<Journal, "append">;
+  /** Who signs what is left of the log. */
+  readonly signer: () => Promise<Signer>;
+  /** Public keys as PEM that the log was signed with before. */
+  readonly earlierKeys?: readonly string[];
   readonly replica: string;
   readonly clock: () => number;
   /** The greatest number of the log that may go; what comes after it is still to be sent somewhere. Default: all of them. */
   readonly notBeyond?: () => Promise<number>;
+  /** Records that one `audit.retired` speaks of; more are taken by one after the other. */
+  readonly atOnce?: number;
 }
 
 const PAGE = 1000;
-/** Records that one run looks at; the next one goes on. */
-const MAX_RECORDS = 200_000;
-
-/** What is left of a chain, while its old records are looked at. */
-interface Remaining {
-  /** The first record that stays; all before it go. */
-  n: number;
-  prev: string;
-  /** Some before this one go, and leave their hash. */
-  through: number;
-  /** One of its records stays, so those after it cannot go without a trace. */
-  holds: boolean;
-}
+const AT_ONCE = 50_000;
+/** Runs that begin anew because of a hold that was placed meanwhile; what is left then goes another time. */
+const MAX_RUNS = 5;
+/** Another process may begin when this one has said nothing for so long. */
+const LEASE_MS = 600_000;
 
 /**
  * Takes the records out that began before `before` (milliseconds since the epoch) and are not on hold, oldest first. What is to go is
- * recorded before it goes: what an interrupted run has left is taken by the next one.
+ * recorded before it goes: what an interrupted run has left is taken by the next one. A hold that is placed meanwhile keeps all of its
+ * records that are still there. Throws `audit_unavailable` when the log is not what the last run has left, and while another process
+ * takes records out.
  */
 export async function retire(before: number, parts: RetentionParts): Promise<Retirement> {
-  const { log, records, journal, replica, clock, notBeyond } = parts;
+  const { records, clock } = parts;
+  const lease = () => ({ expiresAt: clock() + LEASE_MS });
+  if (!(await records.put(RETIRING, "run", {}, { ifVersion: 0, ...lease() })))
+    throw new DrawbridgeError("audit_unavailable", "Another process takes out old records just now. Try again later.");
+  try {
+    let removed = 0;
+    let stubs = 0;
+    for (let runs = 1; ; runs++) {
+      const run = await retireOnce(before, parts, () => records.put(RETIRING, "run", {}, lease()));
+      removed += run.removed;
+      stubs += run.stubs;
+      if (!run.interrupted || runs === MAX_RUNS) return { removed, stubs, held: run.held };
+    }
+  } finally {
+    await records.delete(RETIRING, "run");
+  }
+}
+const RETIRING = "audit-retiring";
+
+/** `interrupted`: there are other holds than when it began. */
+async function retireOnce(
+  before: number,
+  parts: RetentionParts,
+  alive: () => Promise<unknown>,
+): Promise<Retirement & { readonly interrupted: boolean }> {
+  const { log, records, journal, replica, clock, notBeyond, atOnce = AT_ONCE } = parts;
   const last = (await notBeyond?.()) ?? Number.POSITIVE_INFINITY;
   const inForce = await holds(records);
-  const chains = new Map<string, Remaining>();
-  const retired: Retired["records"][number][] = [];
-  let held = 0;
-  for await (const { sequence, json, record } of oldest(log, before, last)) {
-    const link = linkOf(json);
-    if (link === undefined) {
-      retired.push({ sequence, stub: undefined });
-      continue;
-    }
-    const chain = chains.get(link.id) ?? { n: link.n, prev: link.prev, through: link.n, holds: false };
-    chains.set(link.id, chain);
-    if (record !== undefined && inForce.some((hold) => isHeld(record, hold))) {
-      held++;
-      chain.holds = true;
-    } else if (!chain.holds) {
-      chain.n = link.n + 1;
-      chain.prev = record === undefined ? stubHash(json) : leafHash(json).toString("base64url");
-      chain.through = chain.n;
-      retired.push({ sequence, stub: undefined });
-    } else if (record !== undefined) {
-      chain.through = link.n + 1;
-      retired.push({ sequence, stub: stubOf(leafHash(json).toString("base64url"), link) });
-    }
-  }
-  if (retired.length === 0) return { removed: 0, stubs: 0, held };
+  const known = new Set(inForce.map((hold) => JSON.stringify(hold)));
+  const signer = await parts.signer();
+  const said = await saidBefore(parts, vouchersBeside(signer, parts.earlierKeys));
+  const decided = leaving(said, new Map((await headsOf(log)).map((head) => [head.chain, head])));
+  let { turn } = said;
+  let going: Retired["records"][number][] = [];
+  const done = { removed: 0, stubs: 0, held: 0 };
 
-  const told = await withEarlier(records, chains);
-  const details = {
-    before: new Date(before).toISOString(),
-    removed: retired.length,
-    held,
-    chains: told.map((one) => ({ ...one })),
-  };
-  await journal.append(logRecord("audit.retired", details, replica, clock()));
-  await records.put(RETIRED, "chains", told);
-  for (let from = 0; from < retired.length; from += PAGE)
-    await log.retire({ records: retired.slice(from, from + PAGE), heads: [] });
-  const gone = (await log.heads()).filter(
-    ({ chain, json }) => readHead(JSON.parse(json))?.size === chains.get(chain)?.n,
-  );
-  await log.retire({ records: [], heads: gone });
-  return { removed: retired.length, stubs: retired.filter(({ stub }) => stub !== undefined).length, held };
+  /** False: there is another hold. What it covers stays, and what comes after that in a chain cannot go without a trace any more. */
+  async function take(): Promise<boolean> {
+    if (going.length === 0) return true;
+    await alive();
+    const told = decided.told();
+    await keepRetired(records, { ...told, turn: ++turn }, signer);
+    const counts = { turn, removed: going.length, stubs: stubsIn(going), held: done.held };
+    // As JSON, for a record holds nothing else.
+    const details = JSON.parse(
+      JSON.stringify({ before: new Date(before).toISOString(), ...counts, ...told }),
+    ) as JsonObject;
+    await journal.append(logRecord("audit.retired", details, replica, clock()), "durable");
+    for (let from = 0; from < going.length; from += PAGE) {
+      if ((await holds(records)).some((hold) => !known.has(JSON.stringify(hold)))) return false;
+      const page = going.slice(from, from + PAGE);
+      await log.retire({ records: page, heads: [] });
+      done.removed += page.length;
+      done.stubs += stubsIn(page);
+    }
+    going = [];
+    return true;
+  }
+
+  for await (const old of oldest(log, before, last)) {
+    const { record } = old;
+    const left = decided.next(old, record !== undefined && inForce.some((hold) => isHeld(record, hold)));
+    if (left !== undefined) going.push(left);
+    else if (record !== undefined) done.held++;
+    if (going.length >= atOnce && !(await take())) return { ...done, interrupted: true };
+  }
+  if (!(await take())) return { ...done, interrupted: true };
+  const begins = new Map(decided.told().chains.map(({ chain, n }) => [chain, n]));
+  const gone = (await headsOf(log)).filter(({ chain, size }) => size === begins.get(chain));
+  if (gone.length > 0) await log.retire({ records: [], heads: gone.map(({ chain, json }) => ({ chain, json })) });
+  return { ...done, interrupted: false };
+}
+
+/** Where the row is missing, or is not what was signed, a log that verifies says the same. What neither says was never taken. */
+async function saidBefore({ log, records }: RetentionParts, vouchers: Vouchers): Promise<LastRetired> {
+  const { turn, told } = await lastRetired(records, vouchers);
+  if (told !== undefined) return { ...told, turn };
+  const { verdict, told: recorded } = await verifyLog(log, vouchers);
+  return { ...(verdict.problem === undefined ? recorded : NOTHING), turn };
+}
+const NOTHING: Told = { chains: [], unchained: { taken: 0 } };
+
+function stubsIn(retired: Retired["records"]): number {
+  return retired.filter(({ stub }) => stub !== undefined).length;
+}
+
+async function headsOf(log: Pick<AuditLog, "heads">) {
+  return (await log.heads()).flatMap(({ chain, json }) => {
+    const head = headIn(json);
+    return head?.chain === chain ? [{ chain, json, size: head.size }] : [];
+  });
 }
 
 /**
@@ -144,11 +200,8 @@ export function keepFor(
   const run = async () => {
     const today = String(Math.floor(clock() / DAY_MS));
     if (!(await records.put(RUNS, today, {}, { ifVersion: 0, expiresAt: clock() + 2 * DAY_MS }))) return;
-    for (let more = true; more; ) {
-      const retirement = await retire(clock() - days * DAY_MS, parts);
-      if (retirement.removed > 0) done(retirement);
-      more = retirement.removed >= MAX_RECORDS;
-    }
+    const retirement = await retire(clock() - days * DAY_MS, parts);
+    if (retirement.removed > 0) done(retirement);
   };
   const tick = () => {
     running = running.then(run).catch(failed);
@@ -166,13 +219,12 @@ const RUNS = "audit-retention";
 const DAY_MS = 86_400_000;
 const LOOK_MS = 3_600_000;
 
-/** Records that began before a moment, from the first of the log to the first that did not. Of a stub there is no record. */
-async function* oldest(log: Pick<AuditLog, "read">, before: number, last: number) {
-  let after = 0;
-  for (let looked = 0; looked < MAX_RECORDS; looked += PAGE) {
+/** Records that began before a moment, from the first of the log to the first that did not. */
+async function* oldest(log: Pick<AuditLog, "read">, before: number, last: number): AsyncGenerator<OldText> {
+  for (let after = 0; ; ) {
     const page = await log.read({ limit: PAGE, after });
     for (const { sequence, json } of page) {
-      const record = isStub(json) ? undefined : await readRecord(json);
+      const record = isStub(json) ? undefined : await readRecord(json).catch(() => undefined);
       if (sequence > last || (record !== undefined && Date.parse(record.at) >= before)) return;
       yield { sequence, json, record };
       after = sequence;
@@ -180,22 +232,6 @@ async function* oldest(log: Pick<AuditLog, "read">, before: number, last: number
     if (page.length < PAGE) return;
   }
 }
-
-/** All that is known to be gone: each record of a retirement says it anew, so that the earlier ones can go. */
-async function withEarlier(records: Records, chains: ReadonlyMap<string, Remaining>): Promise<readonly RetiredChain[]> {
-  const earlier = (await records.get<readonly RetiredChain[]>(RETIRED, "chains"))?.value ?? [];
-  const now = [...chains].map(([chain, { n, prev, through }]) => ({ chain, n, prev, through }));
-  const known = new Map(earlier.map((one) => [one.chain, one]));
-  for (const one of now) {
-    const before = known.get(one.chain);
-    known.set(one.chain, { ...one, through: Math.max(one.through, before?.through ?? 0) });
-  }
-  return [...known.values()].sort((a, b) => (a.chain < b.chain ? -1 : 1)).slice(-MAX_CHAINS);
-}
-
-const RETIRED = "audit-retired";
-/** Chains are named by time: beyond so many, the oldest are known to nobody any more. */
-const MAX_CHAINS = 1000;
 
 function isHeld(record: StoredRecord, { subject, target, since, until }: Hold): boolean {
   const at = Date.parse(record.at);
@@ -205,8 +241,4 @@ function isHeld(record: StoredRecord, { subject, target, since, until }: Hold): 
     (subject === undefined || record.principal?.subject === subject) &&
     (target === undefined || record.call?.name === target)
   );
-}
-
-function stubOf(digest: string, { id, n, prev }: Link): string {
-  return `{"retired":{"hash":"${digest}"},"chain":{"id":"${id}","n":${n},"prev":"${prev}"}}`;
 }

@@ -1,6 +1,7 @@
 /** Reads the log back: what `drawbridge audit show`, `search` and `tail` print. */
 import { setTimeout } from "node:timers/promises";
 import type { AuditLog, AuditQuery } from "../store/ports.ts";
+import { isStub } from "./link.ts";
 import type { PersonalKeys } from "./personal.ts";
 import { readRecord, type StoredRecord } from "./record.ts";
 
@@ -12,17 +13,48 @@ export interface FoundRecord {
   readonly record: StoredRecord;
 }
 
-/** Records that match, by sequence number. What retention has left of others is none. */
+/** Records that match, by sequence number. What retention has left of others is none, and is passed over: fewer than `limit` are all. */
 export async function searchRecords(
   log: Pick<AuditLog, "read">,
   query: AuditQuery,
   keys?: Pick<PersonalKeys, "open">,
 ): Promise<readonly FoundRecord[]> {
-  const found = await log.read(query);
-  const read = await Promise.all(
+  const found = query.newest === true ? await newestOf(log, query) : await firstOf(log, query);
+  return Promise.all(
     found.map(async ({ sequence, json }) => ({ sequence, json, record: await readRecord(json, keys?.open) })),
   );
-  return read.filter(({ record }) => record.id !== undefined);
+}
+
+type Texts = Awaited<ReturnType<AuditLog["read"]>>;
+const PAGE = 1000;
+const recordsOf = (page: Texts) => page.filter(({ json }) => !isStub(json));
+
+async function firstOf(log: Pick<AuditLog, "read">, query: AuditQuery): Promise<Texts> {
+  let page = await log.read(query);
+  let limit = query.limit;
+  const found = [...recordsOf(page)];
+  while (page.length === limit && found.length < query.limit) {
+    limit = PAGE;
+    page = await log.read({ ...query, limit, after: page.at(-1)?.sequence ?? 0 });
+    found.push(...recordsOf(page));
+  }
+  return found.slice(0, query.limit);
+}
+
+async function newestOf(log: Pick<AuditLog, "read">, query: AuditQuery): Promise<Texts> {
+  for (const limit of new Set([query.limit, PAGE])) {
+    const page = await log.read({ ...query, limit });
+    const found = recordsOf(page);
+    if (found.length >= query.limit || page.length < limit) return found.slice(-query.limit);
+  }
+  // A log cannot be read backwards. Here its end is what old holds have left of it, which is rare.
+  let found: Texts = [];
+  for (let after = query.after ?? 0; ; ) {
+    const page = await log.read({ ...query, newest: false, limit: PAGE, after });
+    found = [...found, ...recordsOf(page)].slice(-query.limit);
+    if (page.length < PAGE) return found;
+    after = page.at(-1)?.sequence ?? after;
+  }
 }
 
 const FOLLOW_MS = 500;

@@ -1,13 +1,5 @@
 /** Ed25519 (RFC 8032): who vouches for the log. The private key signs heads and checkpoints; whoever has the public one can check them. */
-import {
-  createPrivateKey,
-  createPublicKey,
-  hash,
-  type KeyObject,
-  sign as signNow,
-  verify as verifyNow,
-} from "node:crypto";
-import { promisify } from "node:util";
+import { createPrivateKey, createPublicKey, hash, type KeyObject, sign, verify as verifyNow } from "node:crypto";
 import { DrawbridgeError } from "../core/errors.ts";
 
 export interface Signer {
@@ -15,7 +7,7 @@ export interface Signer {
   readonly kid: string;
   /** SubjectPublicKeyInfo as PEM, for auditors. */
   readonly publicKey: string;
-  /** The signature as base64url. It is made on a thread of its own. */
+  /** The signature as base64url. Made here, in some 20 µs of CPU: a thread of its own costs twice that, and a commit waits for it. */
   sign(statement: string): Promise<string>;
 }
 
@@ -26,7 +18,6 @@ export interface Vouchers {
   verify(kid: string, statement: string, signature: string): boolean;
 }
 
-const sign = promisify(signNow);
 /** PKCS #8 (RFC 8410 section 7) of an Ed25519 key is this and its 32 bytes of seed. */
 const PKCS8 = Buffer.from("302e020100300506032b657004220420", "hex");
 
@@ -51,7 +42,7 @@ function signer(key: KeyObject): Signer {
   return {
     kid: kidOf(publicKey),
     publicKey: publicKey.export({ format: "pem", type: "spki" }).toString(),
-    sign: async (statement) => (await sign(null, Buffer.from(statement), key)).toString("base64url"),
+    sign: async (statement) => sign(null, Buffer.from(statement), key).toString("base64url"),
   };
 }
 

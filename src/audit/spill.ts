@@ -12,6 +12,7 @@ import { newId } from "../core/ids.ts";
 import * as events from "../observe/events.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { AuditHead, AuditLog, AuditRow, Records, Store } from "../store/ports.ts";
+import { type KeptKey, restoreKey } from "./personal.ts";
 import { readHead } from "./statements.ts";
 import { syncFolder } from "./sync-folder.ts";
 
@@ -31,10 +32,10 @@ export interface SpillParts {
   readonly clock?: Clock;
 }
 
-/** A line: rows with the end of their chain, or a key of a person. */
+/** A line: rows with the end of their chain, or a key of a person and when it was made. */
 type Line =
   | { readonly rows: readonly AuditRow[]; readonly head?: AuditHead }
-  | { readonly put: Parameters<Records["put"]> };
+  | { readonly put: KeptKey; readonly at?: number };
 
 /** By the time of their making, so in their order by name; the second part is new each time somebody takes the file. */
 const NAME = /^audit-spill-[0-9a-f-]{36}-[0-9a-f-]{36}\.jsonl$/;
@@ -144,7 +145,7 @@ export function openSpill(parts: SpillParts): Spill {
   /** A head that the store has outgrown must not take its place. */
   async function write(line: Line, sizes: Map<string, number>): Promise<number> {
     if ("put" in line) {
-      await records.put(...line.put);
+      await restoreKey(records, line.put, line.at ?? 0);
       return 0;
     }
     const { rows, head } = line;
@@ -198,7 +199,7 @@ export function openSpill(parts: SpillParts): Spill {
           return [];
         }
       },
-      put: (...asked) => inTurn(() => orSpill({ put: asked }, () => records.put(...asked), true)),
+      put: (...asked) => inTurn(() => orSpill({ put: asked, at: clock() }, () => records.put(...asked), true)),
     },
     async close() {
       closed = true;

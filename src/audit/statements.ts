@@ -45,6 +45,15 @@ export function readHead(value: unknown): Signed<Head> | undefined {
     : undefined;
 }
 
+/** The same of its JSON text. */
+export function headIn(json: string): Signed<Head> | undefined {
+  try {
+    return readHead(JSON.parse(json));
+  } catch {
+    return undefined;
+  }
+}
+
 /** Of the details of a record `audit.checkpoint`; undefined for what is none. */
 export function readCheckpoint(details: JsonObject | undefined): Signed<Checkpoint> | undefined {
   const head = readHead(details);

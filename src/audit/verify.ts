@@ -3,8 +3,10 @@
  * texts in their order and keeps a few values for each chain, so it runs over an export of any length, without a store or a network.
  */
 import type { JsonObject } from "../core/call.ts";
-import { leafHash, type MerkleTree, merkleTree } from "./merkle.ts";
+import { linkIn, readStub, type Stub } from "./link.ts";
+import { leafDigest, type MerkleTree, merkleTree } from "./merkle.ts";
 import type { Link, StoredRecord } from "./record.ts";
+import { type Beginning, isKept, type RetiredChain, retiredChains, type Told, type Unchained } from "./retired.ts";
 import type { Vouchers } from "./signing.ts";
 import { type Head, readCheckpoint, readHead, vouchesForCheckpoint, vouchesForHead } from "./statements.ts";
 
@@ -34,23 +36,24 @@ export interface Verdict {
 }
 
 export interface Verification {
-  /** The next text of the log. */
-  read(at: number, text: string): void;
-  /** After the last text: the chains' heads, and where chains begin that are not here from their first record. */
-  end(heads: readonly unknown[], beginnings?: readonly Beginning[]): Verdict;
+  /** The next text of the log, or its bytes, which are not kept. */
+  read(at: number, text: string | Buffer): void;
+  /** After the last text: the chains' heads. Of an export besides what it says of where it was cut, which is taken at its word. */
+  end(heads: readonly unknown[], cut?: Cut): Verdict;
+  /** What retention says it took, in the records so far. */
+  told(): Told;
 }
 
-/** A chain whose records before `n` are elsewhere; `prev` is the hash of the last of them. */
-export interface Beginning {
-  readonly chain: string;
-  readonly n: number;
-  readonly prev: string;
+/** Where a part was cut out of a log. */
+export interface Cut {
+  /** Chains whose first records are not in it. */
+  readonly beginnings: readonly Beginning[];
+  /** Where chains end in it. */
+  readonly ends: readonly End[];
+  /** What retention had taken of the whole. */
+  readonly retired: readonly RetiredChain[];
 }
-
-/** What retention says it took of a chain: all before record `n`, and some before record `through`. */
-export interface RetiredChain extends Beginning {
-  readonly through: number;
-}
+export type End = Omit<Head, "at">;
 
 export interface VerificationOptions {
   /**
@@ -82,21 +85,24 @@ interface Walked {
   readonly tree: MerkleTree | undefined;
 }
 
-/** The end and the beginning of every text: texts are compared by the byte, so there is one way to write them. */
-const LINK = /,"chain":\{"id":"([0-9a-f-]{36})","n":(\d{1,15}),"prev":"([\w-]{43}|)"\}\}$/;
-const LINK_CHARACTERS = 160;
+/** The beginning of every text: texts are compared by the byte, so there is one way to write them. */
 const START = /^\{"v":2,"id":"([^"]{1,100})","kind":"([a-z-]+)"/;
-const UNCHAINED = '{"v":1,';
-const STUB = '{"retired":{';
+const START_CHARACTERS = 160;
+const UNCHAINED = /^\{"v":1,/;
+/** `{"re` and not `{"v"`. */
+const OF_STUB = "r".charCodeAt(0);
 
 /** Begins a verification of a log whose signatures must be of `vouchers`. */
 export function verification(vouchers: Vouchers, { roots = false }: VerificationOptions = {}): Verification {
   const chains = new Map<string, Walked>();
   const begun = new Map<string, Beginning>();
-  const retiredTo = new Map<string, RetiredChain>();
-  const stubs = new Map<string, Passed>();
+  const retiredTo = retiredChains();
+  const stubs = new Map<string, Left>();
   const starts: Passed[] = [];
-  const elders: { readonly head: Head; readonly at: number }[] = [];
+  const elders = new Map<string, Elder>();
+  /** How many records without a chain there were, and how many of them may be gone. */
+  let before: Unchained & { readonly turn: number } = { taken: 0, turn: -1 };
+  let firstUnchained: Pick<Passed, "at" | "record" | "id"> | undefined;
   let problem: Problem | undefined;
   let worst = Number.POSITIVE_INFINITY;
   let records = 0;
@@ -117,33 +123,46 @@ export function verification(vouchers: Vouchers, { roots = false }: Verification
     problem = { kind, at: passed?.at ?? 0, id: passed?.record, chain: passed?.id, why };
   }
 
-  function read(at: number, text: string) {
-    if (isStub(text)) return readStub(at, text);
-    records++;
-    const { id, n, prev } = linkOf(text) ?? { id: "", n: 0, prev: "" };
-    const [, record = "", kind = ""] = START.exec(text) ?? [];
-    if (id === "" || record === "") {
-      if (chains.size === 0 && text.startsWith(UNCHAINED)) unchained++;
-      else found("added", { at, record, id }, "It is in no chain: it was added, or changed beyond recognition.");
-      return;
+  function read(at: number, text: string | Buffer) {
+    const bytes = typeof text === "string" ? Buffer.from(text) : text;
+    if (bytes[2] === OF_STUB) {
+      const stub = readStub(bytes.toString("latin1"));
+      if (stub !== undefined) return passStub(at, stub);
     }
-    const digest = leafHash(text);
-    const passed = { at, record, id, n, prev, digest: digest.toString("base64url") };
-    walk(passed, digest, kind === "audit" ? text : undefined);
+    records++;
+    const link = linkIn(bytes);
+    const start = bytes.toString("latin1", 0, START_CHARACTERS);
+    const [, record = "", kind = ""] = START.exec(start) ?? [];
+    if (link === undefined || record === "") return outside(at, record, link?.id ?? "", UNCHAINED.test(start));
+    const passed = { at, record, id: link.id, n: link.n, prev: link.prev, digest: leafDigest(bytes) };
+    if (kind !== "audit") return walk(passed, undefined);
+    const own = parsed(bytes);
+    // Also where its chain is broken: what is wrong there is named, and not all that retention took. Who forges one is found by its chain.
+    if (own?.action === "audit.retired") retiring(own.details);
+    walk(passed, own ?? "no JSON");
   }
 
-  /** What is left of a record that retention took: its place and its hash, which its neighbours vouch for. */
-  function readStub(at: number, text: string) {
-    const digest = stubHash(text);
-    const { id, n, prev } = linkOf(text) ?? { id: "", n: 0, prev: "" };
-    if (digest === "" || id === "")
-      return found("changed", { at, record: "", id }, "What is left of it cannot be read.");
+  /** Versions before there were chains have written records, too; which ones is not known, but how many is. */
+  function outside(at: number, record: string, id: string, older: boolean) {
+    if (chains.size > 0 || !older)
+      return found("added", { at, record, id }, "It is in no chain: it was added, or changed beyond recognition.");
+    unchained++;
+    firstUnchained ??= { at, record, id };
+  }
+
+  /** Its neighbours vouch for it; that it was retention which left it is to be seen. */
+  function passStub(at: number, { id, n, prev, hash }: Stub) {
     retired++;
-    stubs.set(id, { at, record: "", id, n, prev, digest });
-    walk({ at, record: "", id, n, prev, digest }, Buffer.from(digest, "base64url"), undefined);
+    const left = stubs.get(id) ?? [];
+    stubs.set(id, left);
+    const last = left.at(-1);
+    const goesOn = last !== undefined && n === last.n + last.count && at === last.at + last.count;
+    if (goesOn) last.count++;
+    else left.push({ at, n, count: 1 });
+    walk({ at, record: "", id, n, prev, digest: hash }, undefined);
   }
 
-  function walk(passed: Passed, digest: Buffer, own: string | undefined) {
+  function walk(passed: Passed, own: StoredRecord | "no JSON" | undefined) {
     const known = chains.get(passed.id);
     if (known === undefined) {
       const tree = roots && passed.n === 0 ? merkleTree() : undefined;
@@ -159,7 +178,7 @@ export function verification(vouchers: Vouchers, { roots = false }: Verification
         tree,
       });
       if (own !== undefined) ownRecord(passed, own, tree);
-      tree?.add(digest);
+      grow(tree, passed);
       return;
     }
     if (known.broken) return;
@@ -175,8 +194,10 @@ export function verification(vouchers: Vouchers, { roots = false }: Verification
     if (passed.prev !== known.last.digest) known.doubted = known.last;
     known.last = passed;
     if (known.doubted === undefined && own !== undefined) ownRecord(passed, own, known.tree);
-    known.tree?.add(digest);
+    grow(known.tree, passed);
   }
+
+  const grow = (tree: MerkleTree | undefined, { digest }: Passed) => tree?.add(Buffer.from(digest, "base64url"));
 
   /** After a number was left out: does it come later? Everything else about the chain must wait. */
   function inGap(known: Walked, passed: Passed) {
@@ -211,16 +232,25 @@ export function verification(vouchers: Vouchers, { roots = false }: Verification
     }
   }
 
-  /** Records about the log: beginnings, checkpoints, what retention took. */
-  function ownRecord(passed: Passed, text: string, tree: MerkleTree | undefined) {
-    const record = parsed(text);
-    if (record === undefined) return found("changed", passed, "It is no JSON.");
+  /** Records about the log: beginnings and checkpoints. */
+  function ownRecord(passed: Passed, record: StoredRecord | "no JSON", tree: MerkleTree | undefined) {
+    if (record === "no JSON") return found("changed", passed, "It is no JSON.");
     const { action, details } = record;
     if (action === "audit.checkpoint") checkpointed(passed, details, tree);
-    const listed = <T>(name: string) => (details?.[name] ?? []) as unknown as readonly T[];
-    if (action === "audit.chain-started")
-      for (const head of listed<Head>("after")) elders.push({ head, at: passed.at });
-    if (action === "audit.retired") for (const gone of listed<RetiredChain>("chains")) retiredTo.set(gone.chain, gone);
+    for (const head of [...listed<Head>(details, "after"), ...listed<Head>(details, "beside")]) seen(head, passed.at);
+    const count = details?.["unchained"];
+    if (action === "audit.chain-started" && typeof count === "number") before = { of: count, ...before };
+  }
+
+  function retiring(details: JsonObject | undefined) {
+    const turn = Number(details?.["turn"] ?? 0);
+    retiredTo.add(listed<RetiredChain>(details, "chains"), turn);
+    if (turn <= before.turn) return;
+    before = { ...before, ...(details?.["unchained"] as unknown as Unchained | undefined), turn };
+  }
+
+  function seen({ chain, size }: Head, at: number) {
+    if ((elders.get(chain)?.size ?? 0) < size) elders.set(chain, { size, at });
   }
 
   function checkpointed(passed: Passed, details: JsonObject | undefined, tree: MerkleTree | undefined) {
@@ -237,43 +267,75 @@ export function verification(vouchers: Vouchers, { roots = false }: Verification
     return `It is signed with the key ${kid}, which is not among those that are trusted.`;
   }
 
-  function end(heads: readonly unknown[], beginnings: readonly Beginning[] = []): Verdict {
-    for (const beginning of beginnings) begun.set(beginning.chain, beginning);
+  function end(heads: readonly unknown[], cut?: Cut): Verdict {
+    for (const beginning of cut?.beginnings ?? []) begun.set(beginning.chain, beginning);
+    retiredTo.add(cut?.retired ?? [], Number.POSITIVE_INFINITY);
     for (const start of starts) began(start);
-    for (const stub of stubs.values()) taken(stub);
+    for (const [chain, left] of stubs) taken(chain, left);
     const signed = heads.map(readHead);
     for (const head of signed) {
       if (head === undefined) found("changed", undefined, "What the log says of the end of a chain cannot be read.");
       else if (!vouchesForHead(vouchers, head)) found("unsigned", chains.get(head.chain)?.last, unsigned(head.kid));
       else ended(head);
     }
-    const vouched = new Set(signed.map((head) => head?.chain));
+    for (const last of cut?.ends ?? []) ended(last);
+    const vouched = new Set([...signed, ...(cut?.ends ?? [])].map((head) => head?.chain));
     for (const [chain, { last }] of chains)
       if (!vouched.has(chain)) found("unsigned", last, "Nobody vouches for the end of its chain.");
-    for (const elder of elders) stillThere(elder);
+    if (cut === undefined) {
+      for (const gone of retiredTo.values()) stillKept(gone);
+      fromBefore();
+    }
+    for (const [chain, elder] of elders) stillThere(chain, elder);
     return { records, chains: chains.size, checkpoints, unchained, retired, problem };
   }
 
   /** A chain that is not here from its first record: is it known where the others are? */
   function began(start: Passed) {
-    const known = retiredTo.get(start.id) ?? begun.get(start.id);
+    const cut = begun.get(start.id);
+    const gone = retiredTo.get(start.id);
+    if (cut !== undefined && start.n === cut.n && start.prev === cut.prev) {
+      if (start.n === gone?.n) retired += start.n;
+      return;
+    }
     // An interrupted retirement has said what goes and not taken all of it.
-    if (known !== undefined && start.n <= known.n) {
-      if (retiredTo.has(start.id)) retired += start.n;
-    } else found("removed", start, `Its chain begins here with record ${start.n}; those before it are missing.`);
+    if (gone === undefined || start.n > gone.n)
+      found("removed", start, `Its chain begins here with record ${start.n}; those before it are missing.`);
+    else if (start.n === gone.n && start.prev !== gone.prev)
+      found("changed", start, "It follows another record than the one that retention took before it.");
+    else retired += start.n;
   }
 
   /** What retention has taken stands in its own record; anybody can write what looks like the rest of one. */
-  function taken(stub: Passed) {
-    if (stub.n >= (retiredTo.get(stub.id)?.through ?? 0))
-      found("removed", stub, "It was taken out, and retention has no record of that.");
+  function taken(chain: string, left: Left) {
+    const gone = retiredTo.get(chain);
+    for (const { at, n, count } of left)
+      for (let k = 0; k < count; k++)
+        if (n + k >= (gone?.through ?? 0) || (gone !== undefined && isKept(gone, n + k))) {
+          const which = { at: at + k, record: "", id: chain };
+          return found("removed", which, `Record ${n + k} of its chain was taken out, and not by retention.`);
+        }
   }
 
-  function ended(head: Head) {
+  /** What retention has kept of the beginning of a chain is there, or was taken later. */
+  function stillKept({ chain, kept: [first] }: RetiredChain) {
+    const start = starts.find(({ id }) => id === chain);
+    if (first === undefined || (start === undefined && chains.has(chain))) return;
+    if (start === undefined || start.n > first[0])
+      found("removed", start, `Record ${first[0]} of the chain ${chain} is missing, which retention has kept.`);
+  }
+
+  function fromBefore() {
+    const { of = 0, taken } = before;
+    const were = `The log began after ${counted(of, "record")} in no chain`;
+    if (unchained > of) found("added", firstUnchained, `${were}, and here are ${unchained}.`);
+    if (unchained < of - taken) found("removed", undefined, `${were}, of which only ${unchained} are left.`);
+  }
+
+  function ended(head: End) {
     const known = chains.get(head.chain);
     if (known === undefined) {
-      const gone = retiredTo.get(head.chain) ?? begun.get(head.chain);
-      if (gone === undefined || gone.n < head.size)
+      if ((retiredTo.get(head.chain)?.n ?? 0) < head.size)
         found("removed", undefined, `All ${head.size} records of the chain ${head.chain} are missing.`);
       return;
     }
@@ -301,39 +363,43 @@ export function verification(vouchers: Vouchers, { roots = false }: Verification
     else if (last.digest !== head.hash) found("changed", last, "Its chain was signed with another text at its end.");
   }
 
-  /** A chain that a later one has seen cannot vanish as a whole. */
-  function stillThere({ head, at }: { readonly head: Head; readonly at: number }) {
-    const known = chains.get(head.chain);
-    const gone = retiredTo.get(head.chain) ?? begun.get(head.chain);
-    const size = known === undefined ? (gone?.n ?? 0) : known.last.n + 1;
-    if (size < head.size && begun.size === 0)
+  /** A chain that another has seen cannot vanish, nor get shorter. */
+  function stillThere(chain: string, { size, at }: Elder) {
+    const known = chains.get(chain);
+    const left = known === undefined ? (retiredTo.get(chain)?.n ?? 0) : known.last.n + 1;
+    if (left < size && begun.size === 0)
       found(
         "removed",
-        { at, record: "", id: head.chain },
-        `This record saw a chain of ${counted(head.size, "record")}, of which ${size} are left.`,
+        { at, record: "", id: chain },
+        `This record saw a chain of ${counted(size, "record")}, of which ${left} are left.`,
       );
   }
 
-  return { read, end };
+  function told(): Told {
+    const { of, taken: gone } = before;
+    return { chains: [...retiredTo.values()], unchained: { ...(of !== undefined && { of }), taken: gone } };
+  }
+
+  return { read, end, told };
 }
 
-/** Its place in a chain, of a record's text; undefined for one that has none. */
-export function linkOf(text: string): Link | undefined {
-  const [, id, n, prev = ""] = LINK.exec(text.slice(-LINK_CHARACTERS)) ?? [];
-  return id === undefined ? undefined : { id, n: Number(n), prev };
+/** Stubs that follow one another, in the chain and in the log. */
+type Left = { readonly at: number; readonly n: number; count: number }[];
+
+/** A chain that another one has seen, when it was longest. */
+interface Elder {
+  readonly size: number;
+  /** Where that stands. */
+  readonly at: number;
 }
 
-/** Whether it is what retention left of a record, whose hash `stubHash` gives. */
-export function isStub(text: string): boolean {
-  return text.startsWith(STUB);
-}
-export function stubHash(text: string): string {
-  return /^\{"retired":\{"hash":"([\w-]{43})"\}/.exec(text)?.[1] ?? "";
+function listed<T>(details: JsonObject | undefined, name: string): readonly T[] {
+  return (details?.[name] ?? []) as unknown as readonly T[];
 }
 
-function parsed(text: string): StoredRecord | undefined {
+function parsed(bytes: Buffer): StoredRecord | undefined {
   try {
-    return JSON.parse(text) as StoredRecord;
+    return JSON.parse(bytes.toString()) as StoredRecord;
   } catch {
     return undefined;
   }

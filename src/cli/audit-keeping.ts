@@ -8,13 +8,14 @@ import { type Evidence, knownSigners } from "../audit/evidence.ts";
 import { exported, verifyExport } from "../audit/export.ts";
 import { type AuditRecord, logRecord } from "../audit/record.ts";
 import { holds, liftHold, placeHold, retire } from "../audit/retention.ts";
-import { type Vouchers, vouchersOf } from "../audit/signing.ts";
+import { vouchersOf } from "../audit/signing.ts";
 import { reachedBy } from "../audit/sinks/sinks.ts";
-import { type Verdict, type VerificationOptions, verification } from "../audit/verify.ts";
+import { verifyLog } from "../audit/standing.ts";
+import type { Verdict } from "../audit/verify.ts";
 import type { Settings } from "../config/schema.ts";
 import type { JsonObject } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
-import type { AuditLog, Store } from "../store/ports.ts";
+import type { Store } from "../store/ports.ts";
 import { atMost, moment } from "./audit.ts";
 import { evidenceOf, recorderOf } from "./evidence.ts";
 import { Ended, EXIT } from "./main.ts";
@@ -30,14 +31,16 @@ interface Place {
 
 const VERIFY_HELP = `
 A log that is whole ends with exit code 0, one that is not with 1 and the first record that was changed, removed, added or
-moved. Without --export the log of the store is verified; then the public keys that the store knows are trusted unless --key
-names others, and --key is what proves it to somebody who does not trust the store.
+moved. Without --export the log of the store is verified. Unless --key names others, the key is trusted that the gateway signs with;
+where its secrets cannot be read, those that the store names, which proves nothing to somebody who does not trust the store.
 
 Examples:
   $ drawbridge audit key > audit-public.pem
   $ drawbridge audit export --since 30d > november.jsonl
   $ drawbridge audit verify --export november.jsonl --key audit-public.pem
 `;
+
+const EARLIER_KEYS = "PEM file of a public key that the log was signed with before audit.signingKey was another";
 
 export function keepingCommands(command: Command, terminal: Terminal): void {
   const place = (one: Command) =>
@@ -56,6 +59,7 @@ export function keepingCommands(command: Command, terminal: Terminal): void {
     .description("write records as they are, with what it takes to verify them, one a line")
     .option("--since <time>", "from the first record of that time on: 24h, 30d, or a date", moment)
     .option("--until <time>", "up to the first record of that time", moment)
+    .option("--key <file...>", EARLIER_KEYS)
     .action((file: string | undefined, options: ExportOptions) => exportTo(file, options, terminal));
   place(command.command("key"))
     .description("print the public key that the log is signed with")
@@ -69,6 +73,7 @@ export function keepingCommands(command: Command, terminal: Terminal): void {
   place(command.command("prune"))
     .description("take out records that are older than audit.keep, or than --older-than, unless they are on hold")
     .option("--older-than <days>", "days", atMost(100_000))
+    .option("--key <file...>", EARLIER_KEYS)
     .action((file: string | undefined, options: PruneOptions) => prune(file, options, terminal));
   const hold = command.command("hold").description("legal hold: records that stay, however old");
   place(hold.command("list")).action((file: string | undefined, options: Place) => listHolds(file, options, terminal));
@@ -102,7 +107,7 @@ interface VerifyOptions extends Place {
 }
 
 async function verify(file: string | undefined, options: VerifyOptions, terminal: Terminal): Promise<void> {
-  const pems = await Promise.all((options.key ?? []).map((path) => readFile(resolve(terminal.cwd, path), "utf8")));
+  const pems = await keysIn(options, terminal);
   if (options.export !== undefined) {
     if (pems.length === 0)
       throw new DrawbridgeError(
@@ -112,30 +117,39 @@ async function verify(file: string | undefined, options: VerifyOptions, terminal
     const pieces = createReadStream(resolve(terminal.cwd, options.export), { highWaterMark: 1 << 20 });
     return tell(await verifyExport(pieces, vouchersOf(pems, "--key"), options), "line", options, terminal);
   }
-  await withStore({ file, store: options.store, readOnly: true }, terminal, async ({ audit, records }) => {
-    const vouchers = vouchersOf(pems.length > 0 ? pems : await trustedIn(records), "--key");
-    tell(await verifyLog(audit, vouchers, options), "record", options, terminal);
+  await withStore({ file, store: options.store, readOnly: true }, terminal, async ({ audit, records }, settings) => {
+    const trusted = pems.length > 0 ? pems : await trustedIn({ audit, records }, settings, file, terminal);
+    const vouchers = vouchersOf(trusted, "--key");
+    tell((await verifyLog(audit, vouchers, options)).verdict, "record", options, terminal);
   });
 }
 
-async function trustedIn(records: Store["records"]): Promise<readonly string[]> {
-  const known = await knownSigners(records);
-  if (known.length > 0) return known;
-  throw new DrawbridgeError("settings_invalid", "Nothing was signed in this store yet, so there is nothing to verify.");
+/** What the files of `--key` hold. */
+function keysIn({ key = [] }: { readonly key?: readonly string[] }, { cwd }: Terminal): Promise<readonly string[]> {
+  return Promise.all(key.map((path) => readFile(resolve(cwd, path), "utf8")));
 }
 
-/** Heads are read first: what is written meanwhile is left out. */
-async function verifyLog(audit: AuditLog, vouchers: Vouchers, options: VerificationOptions): Promise<Verdict> {
-  const checked = verification(vouchers, options);
-  const heads = (await audit.heads()).map(({ json }) => JSON.parse(json) as unknown);
-  const through = (await audit.read({ limit: 1, newest: true }))[0]?.sequence ?? 0;
-  for (let after = 0; after < through; ) {
-    const page = await audit.read({ limit: 1000, after });
-    if (page.length === 0) break;
-    for (const { sequence, json } of page) if (sequence <= through) checked.read(sequence, json);
-    after = page.at(-1)?.sequence ?? through;
-  }
-  return checked.end(heads);
+/**
+ * The key that the gateway signs with, where it can be read. The store names keys, too, but so could whoever has written the log anew.
+ */
+async function trustedIn(
+  store: Pick<Store, "audit" | "records">,
+  settings: Settings | undefined,
+  file: string | undefined,
+  terminal: Terminal,
+): Promise<readonly string[]> {
+  const known = await knownSigners(store.records);
+  if (known.length === 0)
+    throw new DrawbridgeError(
+      "settings_invalid",
+      "Nothing was signed in this store yet, so there is nothing to verify.",
+    );
+  const evidence = settings && evidenceOf(store, settings, file);
+  if (evidence !== undefined) return [(await evidence.signer()).publicKey];
+  terminal.stderr.write(
+    "The keys that are trusted are those that the store itself names. To be sure, name yours with --key.\n",
+  );
+  return known;
 }
 
 function tell(verdict: Verdict, where: "line" | "record", { format }: VerifyOptions, terminal: Terminal): void {
@@ -159,27 +173,22 @@ function tell(verdict: Verdict, where: "line" | "record", { format }: VerifyOpti
 interface ExportOptions extends Place {
   readonly since?: number;
   readonly until?: number;
+  readonly key?: readonly string[];
 }
 
-function exportTo(
-  file: string | undefined,
-  { store: named, since, until }: ExportOptions,
-  terminal: Terminal,
-): Promise<void> {
+function exportTo(file: string | undefined, options: ExportOptions, terminal: Terminal): Promise<void> {
+  const { store: named, since, until } = options;
   return withStore({ file, store: named, readOnly: true }, terminal, async ({ audit, records }, settings) => {
     const signer = await needed(evidenceOf({ audit, records }, settings, file)).signer();
-    const first = since === undefined ? undefined : (await audit.read({ limit: 1, since }))[0];
-    const end = until === undefined ? undefined : (await audit.read({ limit: 1, since: until }))[0];
-    if (since !== undefined && first === undefined)
-      throw new DrawbridgeError("settings_invalid", "There is no record of that time or later.");
-    const range = { after: (first?.sequence ?? 1) - 1, through: end && end.sequence - 1 };
     const write = writer(terminal);
-    for await (const line of exported(audit, signer, range, Date.now())) await write(line);
+    const lines = exported(audit, signer, { since, until }, Date.now(), await keysIn(options, terminal));
+    for await (const line of lines) await write(line);
   });
 }
 
 interface PruneOptions extends Place {
   readonly olderThan?: number;
+  readonly key?: readonly string[];
 }
 
 function prune(file: string | undefined, options: PruneOptions, terminal: Terminal): Promise<void> {
@@ -187,11 +196,16 @@ function prune(file: string | undefined, options: PruneOptions, terminal: Termin
     const days = options.olderThan ?? keptDays(settings);
     if (days === undefined)
       throw new DrawbridgeError("settings_invalid", "audit.keep is not set. Say how old with --older-than <days>.");
-    await using recorder = recorderOf(store, settings, file);
+    const evidence = needed(evidenceOf(store, settings, file));
+    // The journal tries again and again, which a person need not wait for when it is the key that is wrong.
+    await evidence.signer();
+    await using journal = evidence.journal;
     const { removed, stubs, held } = await retire(Date.now() - days * DAY_MS, {
       log: store.audit,
       records: store.records,
-      journal: recorder,
+      journal,
+      signer: evidence.signer,
+      earlierKeys: await keysIn(options, terminal),
       replica: "command line",
       clock: Date.now,
       notBeyond: () => reachedBy(settings?.audit.export ?? [], store.records),
@@ -277,9 +291,9 @@ async function erase(
       );
     const evidence = needed(evidenceOf(store, settings, file));
     await evidence.signer();
-    await evidence.journal.append(ownRecord("audit.erased", { subject, operator: userInfo().username }));
+    await using journal = evidence.journal;
+    await journal.append(ownRecord("audit.erased", { subject, operator: userInfo().username }));
     const keys = await evidence.keys.destroy(subject);
-    await evidence.journal.close();
     terminal.stdout.write(
       keys === 0
         ? `The log has nothing of ${printable(subject)} that could be erased.\n`

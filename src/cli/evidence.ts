@@ -19,7 +19,8 @@ export function evidenceOf(
   if (encryption?.equals(UNREAD) === true) return undefined;
   return openEvidence({
     store,
-    settings: settings?.audit ?? auditSettings.parse({}),
+    // Whatever the gateway does: a command ends right after its deed, and some deeds cannot be taken back.
+    settings: { ...(settings?.audit ?? auditSettings.parse({})), commit: "durable" },
     encryption,
     folder: dirname(resolve(file ?? DEFAULT_FILE)),
     replica: "command line",

@@ -3,10 +3,11 @@ import { userInfo } from "node:os";
 import type { Command } from "commander";
 import type { Settings } from "../config/schema.ts";
 import { DrawbridgeError } from "../core/errors.ts";
+import { forgetStandIns } from "../gateway/masking/key.ts";
 import { oauthRecord } from "../gateway/oauth-record.ts";
 import { type Administration, administration } from "../oauth/administration.ts";
 import { documentNet } from "../oauth/clients/clients.ts";
-import type { Report } from "../oauth/events.ts";
+import { endsAccess, type Report } from "../oauth/events.ts";
 import { clientsSettings } from "../oauth/settings.ts";
 import type { Records } from "../store/ports.ts";
 import { recorderOf } from "./evidence.ts";
@@ -61,7 +62,10 @@ export function openOffice(
     const net = await documentNet(clients.metadataDocuments);
     const encryption = settings?.tokens.keyEncryptionSecret;
     const recorder = recorderOf(store, settings, options.file);
-    const report: Report = (event) => recorder.append(oauthRecord(event, "command line", Date.now()));
+    const report: Report = async (event) => {
+      await recorder.append(oauthRecord(event, "command line", Date.now()));
+      if (endsAccess(event)) await forgetStandIns(store.records, encryption, event.user);
+    };
     const office: Office = {
       records: store.records,
       report,

@@ -5,7 +5,6 @@
 import type { Contract } from "../contract/contract.ts";
 import type { JsonObject, JsonValue, Outcome, Principal, Question } from "../core/call.ts";
 import { compileGlob } from "../core/glob.ts";
-import { Secret } from "../core/secret.ts";
 import { compileMasker, type Masked, type Masker, type PutBack, type Shape, type Viewer } from "../mask/masker.ts";
 import { type Action, type MaskSettings, maskSettings } from "../mask/settings.ts";
 import { asksMore } from "../mcp/interaction.ts";
@@ -14,6 +13,7 @@ import type { Records } from "../store/ports.ts";
 import { type Inspection, type ReadAnswer, unread } from "./inspection.ts";
 import { asPromised } from "./masking/as-promised.ts";
 import { withoutEchoes, withoutEchoesInText } from "./masking/echoes.ts";
+import { secretOf } from "./masking/key.ts";
 import { maskedUri, shapeOfErrorData, shapeOfNotification, shapeOfQuestion, shapeOfResult } from "./masking/shapes.ts";
 
 /** `mask:` as it is written; undefined when it is not. */
@@ -117,7 +117,7 @@ const MAX_DEFINED = 5_000;
 
 export function openMasking(options: MaskingOptions): Masking {
   const { records, rolesOf, counted, inspection, conceal = (text) => text } = options;
-  const key = new Secret(options.key.toString("base64url"));
+  const key = secretOf(options.key);
   const viewers = new WeakMap<Principal, Viewer>();
 
   const compiled = (written: WrittenMask): Current => {

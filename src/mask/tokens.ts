@@ -61,16 +61,12 @@ export interface Tokens {
 
 /** Makes the stand-ins of one gateway. All its replicas need the same key. */
 export function tokens(records: Records, key: Secret, ttlMs: number, clock: Clock): Tokens {
-  const derive = (use: string) => Buffer.from(hkdfSync("sha256", key.reveal(), "", `drawbridge mask ${use}`, 32));
-  const [shapeKey, idKey, sealKey] = [derive("stand-in"), derive("id"), derive("seal")];
+  const [shapeKey, idKey, sealKey] = [derived(key, "stand-in"), derived(key, "id"), derived(key, "seal")];
   const known = new Map<string, { readonly mark: string; readonly expiresAt: number }>();
   /** The first choice for a value, which comes again and again. */
   const first = new Map<string, { readonly mark: string; readonly standIn: string; readonly id: string }>();
 
-  const digest = (hmacKey: Buffer, ...parts: readonly string[]) =>
-    createHmac("sha256", hmacKey).update(JSON.stringify(parts)).digest();
   const idOf = (subject: string, standIn: string) => digest(idKey, "row", subject, standIn).toString("base64url");
-  const ownerOf = (subject: string) => digest(idKey, "owner", subject).toString("base64url");
   const markOf = (value: string) => digest(idKey, "value", value).toString("base64url");
 
   function remember(id: string, mark: string, expiresAt: number): void {
@@ -88,7 +84,7 @@ export function tokens(records: Records, key: Secret, ttlMs: number, clock: Cloc
 
   async function keepOne({ id, subject, value, type }: Pending): Promise<void> {
     const expiresAt = clock() + ttlMs;
-    const options = { expiresAt, index: { maskOwner: ownerOf(subject) } };
+    const options = { expiresAt, index: { maskOwner: ownerOf(idKey, subject) } };
     for (let attempt = 0; attempt < 3; attempt++) {
       const row = await records.get<Stored>(KIND, id);
       if (row !== undefined && open(sealKey, id, row.value.sealed) !== value) {
@@ -159,6 +155,8 @@ export function tokens(records: Records, key: Secret, ttlMs: number, clock: Cloc
         if (start < from) continue;
         const id = idOf(subject, standIn);
         const row = await records.get<Stored>(KIND, id);
+        // Others may have forgotten it: it is stored anew when it is shown again.
+        if (row === undefined) known.delete(id);
         const value = row === undefined ? undefined : open(sealKey, id, row.value.sealed);
         if (value === undefined && sure) {
           throw new DrawbridgeError(
@@ -176,11 +174,28 @@ export function tokens(records: Records, key: Secret, ttlMs: number, clock: Cloc
     },
 
     async forget(subject) {
-      await records.deleteWhere("maskOwner", ownerOf(subject), KIND);
+      await forgetStandInsOf(records, key, subject);
       known.clear();
       first.clear();
     },
   };
+}
+
+/** Forgets every stand-in of a user in the store, which is all that they are worth. */
+export async function forgetStandInsOf(records: Records, key: Secret, subject: string): Promise<void> {
+  await records.deleteWhere("maskOwner", ownerOf(derived(key, "id"), subject), KIND);
+}
+
+function derived(key: Secret, use: string): Buffer {
+  return Buffer.from(hkdfSync("sha256", key.reveal(), "", `drawbridge mask ${use}`, 32));
+}
+
+function digest(hmacKey: Buffer, ...parts: readonly string[]): Buffer {
+  return createHmac("sha256", hmacKey).update(JSON.stringify(parts)).digest();
+}
+
+function ownerOf(idKey: Buffer, subject: string): string {
+  return digest(idKey, "owner", subject).toString("base64url");
 }
 
 /** AES-256-GCM; the id is authenticated with it, so a row cannot be moved to another user. */

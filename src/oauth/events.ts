@@ -109,6 +109,13 @@ export type OAuthEvent = About &
       }
   );
 
+/** A user has lost all access. What is kept for them alone is worth nothing any more. */
+export function endsAccess(event: OAuthEvent): event is OAuthEvent & { readonly user: string } {
+  if (event.user === undefined) return false;
+  if (event.type === "revoked") return event.what === "user";
+  return event.type === "user-changed" && (event.change === "disabled" || event.change === "removed");
+}
+
 /**
  * Records an event. Where something is granted it is awaited before the grant is answered, and a rejection refuses the
  * grant: nothing is given that is not recorded.

@@ -14,6 +14,7 @@ import type { Records } from "../store/ports.ts";
 import type { Authority, ExchangedToken } from "./authority.ts";
 import { foreignIssuer, type IssuerMetadata } from "./issuers.ts";
 import { ALL_SCOPES, type ScopeText } from "./metadata.ts";
+import { isKeptElsewhere } from "./people/claims.ts";
 import { scopesFor } from "./resources.ts";
 import type { AuthorizationSettings } from "./settings.ts";
 import { DPOP_ALGORITHMS, proofCheck } from "./tokens/dpop.ts";
@@ -286,13 +287,21 @@ function principalOf(
     subject,
     client,
     actors: actorsOf(act),
-    groups: listed(claimAt(claims, settings.groupsClaim)).slice(0, MAX_GROUPS),
+    groups: groupsIn(claims, settings.groupsClaim),
     scopes,
     claims: kept,
     grant: undefined,
     tokenId: typeof jti === "string" ? jti : hash("sha256", token, "base64url"),
     expiresAt: Number(exp) * 1000,
   } satisfies Principal as unknown as Authenticated;
+}
+
+/** A group that was left out could be one that forbids something, so a token that does not name them all is none. */
+function groupsIn(claims: Claims, claim: string): readonly string[] {
+  const groups = listed(claimAt(claims, claim));
+  if (groups.length > MAX_GROUPS) throw unauthenticated(`it names more than ${MAX_GROUPS} groups`);
+  if (isKeptElsewhere(claims, claim)) throw unauthenticated(`its ${claim} are kept elsewhere (_claim_names)`);
+  return groups;
 }
 
 /** A claim by its whole name (which may have dots: `https://acme.example/groups`), or by the path to it. */

@@ -26,6 +26,9 @@ export interface RecordsAdapterOptions {
   readonly clock: Clock;
 }
 
+/** A proof of a client whose clock is ahead is good for so much longer than the library remembers it. */
+const AHEAD_SECONDS = 300;
+
 interface RegisteredClient {
   readonly client_name?: string;
   readonly redirect_uris?: readonly string[];
@@ -73,7 +76,7 @@ export function recordsAdapter(options: RecordsAdapterOptions): AdapterFactory {
           model === "Client" || model === "RegistrationAccessToken"
             ? options.clientExpiresAt()
             : expiresInSeconds
-              ? clock() + expiresInSeconds * 1000
+              ? clock() + (expiresInSeconds + (model === "ReplayDetection" ? AHEAD_SECONDS : 0)) * 1000
               : undefined;
         const value = model === "Client" ? withoutSecret(given) : PUBLIC_IDS.has(model) ? given : rest;
         const written = await records.put(kind, keyOf(id), value, {

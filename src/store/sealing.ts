@@ -34,7 +34,9 @@ export async function sharedKey(
 export function encrypted(key: Buffer | KeyObject, text: string, binding: string): string {
   const iv = nonce();
   const cipher = createCipheriv("aes-256-gcm", key, iv).setAAD(Buffer.from(binding));
-  return Buffer.concat([iv, cipher.update(text, "utf8"), cipher.final(), cipher.getAuthTag()]).toString("base64url");
+  const body = cipher.update(text, "utf8");
+  cipher.final(); // Of a stream cipher there is nothing left.
+  return Buffer.concat([iv, body, cipher.getAuthTag()]).toString("base64url");
 }
 
 /** The text; undefined for everything that `encrypted` did not make with this key and binding. */

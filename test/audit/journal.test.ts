@@ -1,5 +1,5 @@
 import { setImmediate } from "node:timers/promises";
-import { describe, expect, test } from "vitest";
+import { afterEach, describe, expect, test, vi } from "vitest";
 import { openChain } from "../../src/audit/chain.ts";
 import { openJournal } from "../../src/audit/journal.ts";
 import type { AuditRecord } from "../../src/audit/record.ts";
@@ -52,6 +52,15 @@ async function until(condition: () => boolean): Promise<void> {
   }
 }
 
+/** As much as happens without anybody's waiting for a time. */
+async function turns(): Promise<void> {
+  for (let turn = 0; turn < 20; turn++) await setImmediate();
+}
+
+afterEach(() => {
+  vi.useRealTimers();
+});
+
 function record(id: string): AuditRecord {
   return { id, kind: "call", at: 0, durationMs: 1, outcome: "permitted", replica: "r1" };
 }
@@ -96,6 +105,30 @@ describe("group commit", () => {
     await Promise.all(Array.from({ length: 10 }, (_, n) => caller(n)));
     expect(it.commits.flat()).toHaveLength(200);
     expect(it.commits.length).toBeLessThan(40);
+  });
+
+  test("under load a commit waits for two thirds of those who were there last time, and not for the rest", async () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    await using it = journalOf({});
+    await all(it.journal, ids(1, 9));
+    const five = all(it.journal, ids(10, 14));
+    await turns();
+    expect(it.commits).toEqual([ids(1, 9)]);
+    const sixth = it.journal.append(record("r15"));
+    await Promise.all([five, sixth]);
+    expect(it.commits).toEqual([ids(1, 9), ids(10, 15)]);
+  });
+
+  test("a commit does not wait long for those who do not come again", async () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    await using it = journalOf({});
+    await all(it.journal, ids(1, 9));
+    const alone = it.journal.append(record("r10"));
+    await turns();
+    expect(it.commits).toEqual([ids(1, 9)]);
+    vi.advanceTimersByTime(2);
+    await alone;
+    expect(it.commits).toEqual([ids(1, 9), ["r10"]]);
   });
 
   test("a caller alone does not wait for others", async () => {
@@ -200,6 +233,18 @@ describe("an async journal", () => {
     await until(() => it.journal.pending === 0);
     expect(await it.written()).toEqual(ids(1, 40));
     expect(it.commits.length).toBeLessThan(20);
+  });
+
+  test("does not let one wait who asks for durability, and commits what has gathered with it", async () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    await using it = journalOf({ commit: "async" });
+    await all(it.journal, ids(1, 3));
+    await turns();
+    expect(it.commits).toEqual([]);
+    await it.journal.append(record("r4"), "durable");
+    expect(it.commits).toEqual([ids(1, 4)]);
+    await it.journal.append(record("r5"), "durable");
+    expect(it.commits).toEqual([ids(1, 4), ["r5"]]);
   });
 
   test("does not gather so long that records are refused", async () => {

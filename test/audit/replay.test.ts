@@ -1,6 +1,7 @@
 /** What replay says of a call is what the policy would have said of it, or that it cannot be said. */
 import fc from "fast-check";
 import { describe, expect, test, vi } from "vitest";
+import { isStub, stubOf } from "../../src/audit/link.ts";
 import { type AuditRecord, draftOf, field, type RecordedField, recordedDecision } from "../../src/audit/record.ts";
 import { type Replay, type ReplayOptions, replay } from "../../src/audit/replay.ts";
 import { ASKED } from "../../src/cli/policy-replay.ts";
@@ -230,8 +231,16 @@ describe("a call", () => {
   });
   test("that no policy was asked about does not count, nor does what is left of a record", async () => {
     const list = written(permitted, one(), { decision: undefined });
-    const stub = '{"v":2,"id":"x","kind":"stub"}';
+    const link = { id: "01a1feff-b2f4-7001-b36a-225051020270", n: 7, prev: "A".repeat(43) };
+    const stub = stubOf("B".repeat(43), link);
+    expect(isStub(stub)).toBe(true);
+    // What only begins like one is a text like any other: it cannot be read as a call, and is told of.
+    const forged = stub.replace(
+      '},"chain"',
+      '},"decision":{"effect":"permit"},"kind":"call","at":"2026-11-20","chain"',
+    );
     expect(await replayed([list, stub], permitted)).toMatchObject({ records: 2, calls: 0, unjudged: [] });
+    expect(await replayed([list, forged], permitted)).toMatchObject({ calls: 1, unjudged: [{ reason: "unreadable" }] });
   });
   test("tells what was changed since from what the policy would change", async () => {
     const nobody: Rules = { ...permitted, assign: [] };

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { leafHash } from "../../src/audit/merkle.ts";
 import { retire } from "../../src/audit/retention.ts";
+import { signerOfSeed } from "../../src/audit/signing.ts";
 import { openCursor, placesIn } from "../../src/audit/sinks/cursor.ts";
 import { auditExportSettings } from "../../src/audit/sinks/settings.ts";
 import { reachedBy, type Sinks } from "../../src/audit/sinks/sinks.ts";
@@ -421,6 +422,7 @@ describe("while the gateway runs", () => {
         log: log.store.audit,
         records: log.store.records,
         journal: { append: async () => {} },
+        signer: async () => signerOfSeed(Buffer.alloc(32, 7)),
         replica: "r1",
         clock: Date.now,
         notBeyond,

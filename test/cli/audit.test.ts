@@ -3,8 +3,9 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { newId } from "../../src/core/ids.ts";
 import { modernRequest } from "../e2e/world.ts";
-import { type Operated, operated } from "./operated.ts";
+import { type Operated, operated, until } from "./operated.ts";
 
 let one: Operated;
 let subject: string;
@@ -93,7 +94,7 @@ describe("an export and the public key", () => {
   });
 });
 
-test("a hold is placed, listed and lifted, each in the log; pruning leaves what it covers", async () => {
+test("a hold is placed, listed and lifted, each in the log; pruning takes nothing that is young", async () => {
   const place = ["audit", "hold", "place", "case-7", "--user", subject, "--reason", "dispute"];
   expect((await one.cli(place)).code).toBe(0);
   expect((await one.cli(place)).stderr).toContain("already");
@@ -119,6 +120,18 @@ test("erasing a person leaves who called what, not what they sent, and the log v
   expect(JSON.stringify(record)).not.toContain("words");
   expect((await one.cli(["audit", "verify"])).code).toBe(0);
   expect((await one.cli(["audit", "erase", "nobody", "--yes"])).stdout).toContain("nothing of nobody");
+});
+
+test("who comes back after being erased is recorded so that it can be read, by the gateway that is still running", async () => {
+  const { access_token } = await one.live.tokens();
+  const words = async () => {
+    const [body, headers] = modernRequest("tools/call", { name: "echo", arguments: { text: "words since" } }, newId());
+    expect((await one.live.post(body, headers, access_token)).status).toBe(200);
+    return JSON.stringify(await found("audit", "search", "--target", "echo", "--format", "json"));
+  };
+  await until(async () => (await words()).includes("words since"));
+  expect(await words()).not.toContain("first words");
+  expect((await one.cli(["audit", "verify"])).code).toBe(0);
 });
 
 test("a record that somebody changes in the database is named by verify", async () => {

@@ -1,6 +1,7 @@
 /** Time grows with the length and with nothing else: the worst texts we could think of, for every detector. */
 import { describe, expect, test } from "vitest";
 import { DETECTORS } from "../../src/mask/detectors/all.ts";
+import { compilePatterns } from "../../src/mask/patterns.ts";
 import { amy, masking } from "./masking.ts";
 
 const SIZE = 100_000;
@@ -82,4 +83,26 @@ describe("100 kB of the worst are masked in a time that is twice that of 50 kB",
     ];
     expect(fourth).toBeLessThan(Math.max(150, third * 5));
   });
+});
+
+test.each([
+  ["KUNDE-\\d+( .*?ENDE)?", "KUNDE-1 "],
+  ["a(.*b)?", "a"],
+])(
+  "an operator's pattern %s that looks far beyond each match gives up, and the answer is withheld",
+  (pattern, unit) => {
+    const [slow] = compilePatterns({ slow: { pattern, do: "redact" } });
+    const text = unit.repeat(SIZE / unit.length);
+    const started = process.cpuUsage();
+    expect(() => slow?.findAll(text, 0, () => {})).toThrow("cannot be looked through");
+    const { user, system } = process.cpuUsage(started);
+    expect((user + system) / 1000).toBeLessThan(2_000);
+  },
+);
+
+test("an operator's pattern with many matches is not given up while it takes linear time", () => {
+  const [pattern] = compilePatterns({ staff: { pattern: "EMP-[0-9]+", do: "redact" } });
+  let found = 0;
+  pattern?.findAll("EMP-1 ".repeat(SIZE / 6), 0, () => found++);
+  expect(found).toBe(Math.floor(SIZE / 6));
 });

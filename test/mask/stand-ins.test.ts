@@ -106,6 +106,15 @@ describe("a stand-in", () => {
     );
   });
 
+  test("that another process has forgotten is stored anew when it is shown after it was given back in vain", async () => {
+    const { masker, store } = masking(TOKENS);
+    const text = await shown(masker, { email: customer.email });
+    await masking(TOKENS, store).masker.forget("amy");
+    await expect(masker.restore(text, amy, "mail", ["mail"])).rejects.toThrow(/has expired/);
+    expect(await shown(masker, { email: customer.email })).toBe(text);
+    expect(await masker.restore(text, amy, "mail", ["mail"])).toContain("anna@");
+  });
+
   test("is stored so that the store shows neither the value nor the user nor the stand-in", async () => {
     const { masker, store } = masking(TOKENS);
     const text = await shown(masker, { email: customer.email });

@@ -269,3 +269,17 @@ test("a client that must be bound where nothing can be is refused at the start",
     code: "settings_invalid",
   });
 });
+
+test("a proof from a clock that is ahead counts once, for as long as it is taken", async () => {
+  let shift = 0;
+  await using here = await running({ clients: clients(), clock: () => Date.now() + shift });
+  const now = Math.floor(Date.now() / 1000);
+  const dpop = await proof(here, mine, { iat: now + 290 });
+  const ask = async () => {
+    const claims = { iss: platform.issuer, sub: "ci", aud: here.base, jti: randomUUID(), iat: now, exp: now + 900 };
+    return token(here, { grant_type: JWT_BEARER, assertion: await platform.sign(claims) }, { dpop });
+  };
+  expect((await ask()).status).toBe(200);
+  shift = 310_000;
+  expect((await ask()).status).toBe(400);
+});

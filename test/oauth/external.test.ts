@@ -115,6 +115,17 @@ describe("a JWT of another server", () => {
     },
   );
 
+  test("that leaves groups out is refused: one of them could be one that forbids", async () => {
+    const many = Array.from({ length: 1001 }, (_, at) => `g${at}`);
+    const elsewhere = { _claim_names: { groups: "src1" }, _claim_sources: { src1: { endpoint: "https://x.example" } } };
+    for (const claims of [{ groups: many }, elsewhere])
+      expect((await failure(async () => authority.verify(await server.sign({ ...CLAIMS, ...claims }, at)))).code).toBe(
+        "unauthenticated",
+      );
+    const all = await authority.verify(await server.sign({ ...CLAIMS, groups: many.slice(1) }, at));
+    expect(all.groups).toHaveLength(1000);
+  });
+
   test("that is no JWT, or huge, is refused without a request", async () => {
     for (const token of ["opaque", "a.b.c", "x".repeat(20_000)])
       expect((await failure(() => authority.verify(token))).code).toBe("unauthenticated");

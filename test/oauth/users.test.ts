@@ -221,3 +221,24 @@ describe.each(everyStore)("two replicas on $name", ({ openTwo }) => {
     expect((await one.list({ limit: 100 })).map(({ id }) => id)).toEqual([made[0]?.id]);
   });
 });
+
+describe("guessing passwords", () => {
+  test("from one IPv6 network is slowed down as from one address, whatever its last 64 bits", async () => {
+    const clock = () => 1_700_000_000_000;
+    const { users } = people(memoryStore(clock).records, clock);
+    const results = [];
+    for (let at = 0; at < 40; at++)
+      results.push(await users.signIn(`name${at}`, "", `2001:db8:1:2::${(at + 1).toString(16)}`));
+    expect(results.filter((one) => !one.ok && one.reason === "throttled")).toHaveLength(10);
+  });
+
+  test("by a source that has to wait takes no tries of the name away from its owner", async () => {
+    const clock = () => 1_700_000_000_000;
+    const { users } = people(memoryStore(clock).records, clock);
+    await users.create(LOCAL);
+    for (let at = 0; at < 30; at++) await users.signIn(`name${at}`, "", "192.0.2.1");
+    for (let at = 0; at < 10; at++)
+      expect(await users.signIn("olive", "", "192.0.2.1")).toMatchObject({ reason: "throttled" });
+    expect(await users.signIn("olive", PASSWORD, "192.0.2.2")).toMatchObject({ ok: true });
+  });
+});

@@ -71,6 +71,42 @@ describe.skipIf(findRedis() === undefined)("a Redis server", () => {
     expect(await client.keys(`${prefix}*`)).toEqual([`${prefix}schema`]);
   });
 
+  test("reads no more of what retention has left than a page has, and all of it in order, also from before there was an order", async () => {
+    await using server = await startRedis();
+    await using store = await redisStore(server.url);
+    const count = 3000;
+    for (let n = 1; n <= count; n += 500)
+      await store.audit.append(Array.from({ length: 500 }, (_, at) => row(`r${n + at}`)));
+    const stubs = Array.from({ length: count - 10 }, (_, at) => ({ sequence: at + 6, stub: `{"retired":${at + 6}}` }));
+    for (let at = 0; at < stubs.length; at += 1000)
+      await store.audit.retire({ records: stubs.slice(at, at + 1000), heads: [] });
+    await using client = await connection(server.url);
+    const sent = async () => Number(/^total_net_output_bytes:(\d+)/m.exec(await client.info("stats"))?.[1]);
+    const before = await sent();
+    const last = await store.audit.read({ limit: 5, after: count - 5 });
+    expect(last.map(({ sequence }) => sequence)).toEqual([2996, 2997, 2998, 2999, 3000]);
+    const few = await store.audit.read({ limit: 7, newest: true });
+    expect(few.map(({ sequence, json }) => [sequence, json.startsWith('{"retired"')])).toEqual(
+      [2994, 2995, 2996, 2997, 2998, 2999, 3000].map((number) => [number, number <= 2995]),
+    );
+    expect((await sent()) - before).toBeLessThan(20_000);
+    await client.del("drawbridge:audit:stub-order");
+    await using again = await redisStore(server.url);
+    const all: number[] = [];
+    for (let page = await again.audit.read({ limit: 700 }); page.length > 0; ) {
+      all.push(...page.map(({ sequence }) => sequence));
+      page = await again.audit.read({ limit: 700, after: all.at(-1) ?? 0 });
+    }
+    expect(all).toEqual(Array.from({ length: count }, (_, at) => at + 1));
+    for (let at = 0; at < stubs.length; at += 1000)
+      await again.audit.retire({
+        records: stubs.slice(at, at + 1000).map(({ sequence }) => ({ sequence, stub: undefined })),
+        heads: [],
+      });
+    expect(await again.audit.read({ limit: 100 })).toHaveLength(10);
+    expect(await client.exists("drawbridge:audit:stub-order")).toBe(0);
+  });
+
   test("whose scripts were flushed is taught them again", async () => {
     await using server = await startRedis();
     await using store = await redisStore(server.url);

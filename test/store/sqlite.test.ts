@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process";
-import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -36,6 +36,27 @@ describe("the file", () => {
     await using second = sqliteStore(file);
     expect(await second.records.get("thing", "a")).toMatchObject({ value: "kept", version: 1 });
     expect(await second.audit.read({ limit: 9 })).toHaveLength(1);
+  });
+
+  test("holds nothing of a row that was deleted, once its write-ahead log was taken in", async () => {
+    const file = newFile();
+    const takeIn = () => {
+      const database = new DatabaseSync(file);
+      database.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+      database.close();
+      return readFileSync(file).includes("a key that is to be destroyed");
+    };
+    const first = sqliteStore(file);
+    for (const id of ["a", "b", "c"]) {
+      const value = id === "b" ? "a key that is to be destroyed" : "another key";
+      await first.records.put("audit-key", id, value, { index: { person: id } });
+    }
+    await first.close();
+    expect(takeIn()).toBe(true);
+    const second = sqliteStore(file);
+    expect(await second.records.deleteWhere("person", "b", "audit-key")).toBe(1);
+    await second.close();
+    expect(takeIn()).toBe(false);
   });
 
   test("a closed store refuses writes, and closing it twice is closing it once", async () => {

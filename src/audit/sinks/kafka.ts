@@ -2,6 +2,7 @@
 import { ProduceAcks, Producer, stringSerializers } from "@platformatic/kafka";
 import { DrawbridgeError } from "../../core/errors.ts";
 import { contentTypeOf, type Format } from "./formats.ts";
+import { signIn } from "./kafka-sign-in.ts";
 import { type KafkaSinkSettings, onThisMachine } from "./settings.ts";
 import type { Entry, Sink } from "./sink.ts";
 
@@ -23,7 +24,7 @@ export function kafkaSink(settings: KafkaSinkSettings, format: Format, certifica
     timeout: 8_000,
     ...(secure && { tls: certificates === undefined ? {} : { ca: certificates } }),
     ...(sasl !== undefined && {
-      sasl: { mechanism: sasl.mechanism, username: sasl.username, password: sasl.password.reveal() },
+      sasl: { mechanism: sasl.mechanism, authenticate: signIn(sasl) },
     }),
   });
   // Its connections tell their failures to those who wait for them, too.
@@ -33,7 +34,7 @@ export function kafkaSink(settings: KafkaSinkSettings, format: Format, certifica
     most: { entries: 500, bytes: 512 * 1024 },
     async send(entries) {
       await producer.send({ messages: entries.map((entry) => message(entry, topic, one)) }).catch((thrown: unknown) => {
-        throw translated(thrown, topic);
+        throw translated(thrown, settings);
       });
       return undefined;
     },
@@ -57,13 +58,17 @@ function message({ record, text }: Entry, topic: string, contentType: string) {
   };
 }
 
-function translated(thrown: unknown, topic: string): DrawbridgeError {
+function translated(thrown: unknown, { topic, sasl }: KafkaSinkSettings): DrawbridgeError {
   const words = [...wordsOf(thrown)].slice(0, 5).join("; ");
   if (/MESSAGE_TOO_LARGE|RECORD_LIST_TOO_LARGE/.test(words))
     return new DrawbridgeError("body_too_large", `Kafka does not take so much at once for ${topic}.`, {
       detail: words,
     });
-  return new DrawbridgeError("upstream_unavailable", `Kafka did not take records for ${topic}.`, {
+  const message =
+    sasl !== undefined && /SASL_AUTHENTICATION_FAILED|SASL mechanism/.test(words)
+      ? `Kafka does not let ${sasl.username} sign in by ${sasl.mechanism}. Check kafka.sasl: the mechanism, the user and the password.`
+      : `Kafka did not take records for ${topic}.`;
+  return new DrawbridgeError("upstream_unavailable", message, {
     cause: thrown,
     detail: words,
   });

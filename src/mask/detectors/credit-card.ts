@@ -43,6 +43,8 @@ export const creditCard: Detector = {
     ["3487-751203-30467", "3487-751203-30467"],
     ["3705 538197 84570", "3705 538197 84570"],
     ["5142\u00a02182\u00a06087\u00a00965", "5142\u00a02182\u00a06087\u00a00965"],
+    ["5570.2881.3722.4788 is on file.", "5570.2881.3722.4788"],
+    ["5142/2182/6087/0965", "5142/2182/6087/0965"],
     ["my card 4131034282458809939 expires", "4131034282458809939"],
     ["card-5215813640666307", "5215813640666307"],
   ],
@@ -51,6 +53,7 @@ export const creditCard: Detector = {
     "IMEI 354264069779571",
     "EAN 5050126970785",
     "0.5215813640666307",
+    "0.5570.2881.3722.4788",
     "x5215813640666307",
     "52158136406663071234",
     "5215 8136 4066 6307 1234 1111",
@@ -95,7 +98,7 @@ function lastGroup(text: string, run: NumberRun, first: number): number {
     last = first + 3;
     if (last + 1 < run.groups && lengthOf(run, last + 1) === 3) last++;
   }
-  if (last < 0 || !evenly(text, run, first, last, " -") || neighboured(text, run, first, last)) return -1;
+  if (last < 0 || !evenly(text, run, first, last, " -./") || neighboured(text, run, first, last)) return -1;
   return last;
 }
 

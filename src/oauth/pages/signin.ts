@@ -1,5 +1,6 @@
 /** Signing in, on the way to a client or to the account page: with a name and password kept here, or at a provider. */
 import { DrawbridgeError } from "../../core/errors.ts";
+import { networkOf } from "../../net/source.ts";
 import { type Exchange, readForm, seeOther } from "../http.ts";
 import type { SignedIn } from "../people/browser.ts";
 import { goToProvider } from "../people/provider-sign-in.ts";
@@ -51,7 +52,7 @@ async function signInAt(
   pending: Pending | undefined,
   provider: Provider,
 ): Promise<void> {
-  const wait = site.departures.take(exchange.source);
+  const wait = site.departures.take(networkOf(exchange.source));
   if (wait > 0) {
     const problems = [`Too many tries. Wait ${wait} seconds, then try again.`];
     return show(site, exchange, pending, { name: "", problems, status: 429, retryAfterSeconds: wait });

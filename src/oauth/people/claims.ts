@@ -30,6 +30,15 @@ export function claimAt(claims: Claims, name: string): unknown {
   return value;
 }
 
+/**
+ * Whether a claim is one that its reader should fetch from another place (OIDC Core §5.6.2), which is how Microsoft Entra names
+ * the groups of people who have more than 200. We do not, so it is not known.
+ */
+export function isKeptElsewhere(claims: Claims, name: string): boolean {
+  const names = claims["_claim_names"];
+  return typeof names === "object" && names !== null && Object.hasOwn(names, name);
+}
+
 /** Whether there is anything left to ask the userinfo endpoint for. */
 export function incomplete(claims: Claims, { groupsClaim }: SignInProvider): boolean {
   return claimAt(claims, groupsClaim) === undefined || claims["email"] === undefined || nameIn(claims) === undefined;
@@ -56,7 +65,10 @@ export function admitted(
   if (typeof subject !== "string" || subject === "" || subject.length > MAX_SUBJECT) {
     return refused("no-subject", `${label} did not say who you are. This is for the operator of ${label} to repair.`);
   }
-  const groups = groupsIn(claimAt(idToken, groupsClaim) ?? claimAt(userinfo, groupsClaim));
+  const found = claimAt(idToken, groupsClaim) ?? claimAt(userinfo, groupsClaim);
+  const elsewhere =
+    found === undefined && (isKeptElsewhere(idToken, groupsClaim) || isKeptElsewhere(userinfo, groupsClaim));
+  const groups = elsewhere ? undefined : groupsIn(found);
   if (groups === undefined) {
     return refused(
       "too-many-groups",

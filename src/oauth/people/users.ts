@@ -6,6 +6,7 @@ import { hash } from "node:crypto";
 import { type Clock, systemClock } from "../../core/clock.ts";
 import { DrawbridgeError } from "../../core/errors.ts";
 import { newId, newToken } from "../../core/ids.ts";
+import { networkOf } from "../../net/source.ts";
 import type { Page, Records, Row } from "../../store/ports.ts";
 import { throttle } from "../throttle.ts";
 import { announceTo } from "../watch.ts";
@@ -265,7 +266,8 @@ export function usersIn(records: Records, clock: Clock = systemClock): Users {
       }
     },
     async signIn(name, password, source) {
-      const wait = Math.max(perSource.take(source), perName.take(normal(name)));
+      // A source that has to wait takes no tries of a name with it: else it could lock its owner out.
+      const wait = perSource.take(networkOf(source)) || perName.take(normal(name));
       if (wait > 0) return { ok: false, reason: "throttled", retryAfterSeconds: wait };
       const user = await at(NAME, normal(name));
       const right = await checkPassword(password, user?.password);

@@ -61,6 +61,7 @@ async function checkSchema(redis: Redis, readOnly: boolean): Promise<void> {
   const stored = await redis.command("GET", key);
   if (stored === null) throw absent(redis.place);
   if (Number(stored) > SCHEMA) throw tooNew(redis.place, Number(stored), SCHEMA);
+  if (!readOnly) await redis.run("orderStubs", []);
 }
 
 async function checkServer(redis: Redis, url: string, warn: (message: string) => void): Promise<void> {
@@ -218,9 +219,22 @@ function redisAudit(redis: Redis, writing: Redis): AuditLog {
     return flat.flatMap((field, at) => (at % 2 === 0 ? [[field, flat[at + 1] ?? ""] as const] : []));
   }
 
-  async function stubsFrom(sequence: number): Promise<readonly Found[]> {
-    const stubs = (await hashOf("audit:stubs")).map(([which, json]) => ({ sequence: Number(which), json }));
-    return stubs.filter((stub) => stub.sequence >= sequence);
+  async function stubsFrom(sequence: number, newest: boolean, limit: number): Promise<readonly Found[]> {
+    const order = `${redis.prefix}audit:stub-order`;
+    const [command, first, last] = newest
+      ? ["ZREVRANGEBYSCORE", "+inf", String(sequence)]
+      : ["ZRANGEBYSCORE", String(sequence), "+inf"];
+    const words = [command, order, first, last, "LIMIT", "0", String(limit)];
+    const numbers = (await redis.command(...words)) as readonly string[];
+    if (numbers.length === 0) return [];
+    const texts = (await redis.command("HMGET", `${redis.prefix}audit:stubs`, ...numbers)) as readonly (
+      | string
+      | null
+    )[];
+    return numbers.flatMap((number, at) => {
+      const json = texts[at] ?? null;
+      return json === null ? [] : [{ sequence: Number(number), json }];
+    });
   }
 
   return {
@@ -240,8 +254,11 @@ function redisAudit(redis: Redis, writing: Redis): AuditLog {
         const from = (query.after ?? 0) + 1;
         const kept = await range(log, from, Number.MAX_SAFE_INTEGER, command, query.limit);
         const order = newest ? -1 : 1;
-        const all = [...kept, ...(await stubsFrom(from))].sort((a, b) => (a.sequence - b.sequence) * order);
-        found.push(...all.slice(0, query.limit));
+        const stubs = await stubsFrom(from, newest, query.limit);
+        // Retired between the two reads, a record is in both of them.
+        const all = new Map([...stubs, ...kept].map((one) => [one.sequence, one]));
+        const sorted = [...all.values()].sort((a, b) => (a.sequence - b.sequence) * order);
+        found.push(...sorted.slice(0, query.limit));
       } else {
         // A block at a time, and compared here: a search of a long log must not hold up the server.
         for (const [from, to] of await spans(query)) {

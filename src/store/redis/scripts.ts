@@ -9,7 +9,8 @@
  * - `audit:log`, `audit:columns` streams whose ids are the sequence numbers: the records, and what they are searched by
  * - `audit:times` the earliest and the latest time in each block of the log, so that a search by time passes over the others
  * - `audit:ids` sequence by record id; `audit:last` the last sequence
- * - `audit:heads` the last head of each chain; `audit:stubs` what was left of retired records, by sequence
+ * - `audit:heads` the last head of each chain; `audit:stubs` what was left of retired records, by sequence, and `audit:stub-order` a
+ *   sorted set of those sequences, so that a page of the log reads no more of them than it has
  *
  * Rows have no expiry of Redis' own: it would leave their names in the sorted sets, and it knows only the server's clock.
  */
@@ -141,8 +142,21 @@ end
 for at = heads * 2 + 2, #ARGV, 2 do
   redis.call('XDEL', prefix .. 'audit:columns', ARGV[at] .. '-0')
   redis.call('XDEL', prefix .. 'audit:log', ARGV[at] .. '-0')
-  if ARGV[at + 1] ~= '' then redis.call('HSET', prefix .. 'audit:stubs', ARGV[at], ARGV[at + 1])
-  else redis.call('HDEL', prefix .. 'audit:stubs', ARGV[at]) end
+  if ARGV[at + 1] ~= '' then
+    redis.call('HSET', prefix .. 'audit:stubs', ARGV[at], ARGV[at + 1])
+    redis.call('ZADD', prefix .. 'audit:stub-order', ARGV[at], ARGV[at])
+  else
+    redis.call('HDEL', prefix .. 'audit:stubs', ARGV[at])
+    redis.call('ZREM', prefix .. 'audit:stub-order', ARGV[at])
+  end
+end
+`;
+
+/** For a store of a version that did not keep the order. */
+const ORDER_STUBS = `
+if redis.call('EXISTS', prefix .. 'audit:stub-order') == 1 then return end
+for _, sequence in ipairs(redis.call('HKEYS', prefix .. 'audit:stubs')) do
+  redis.call('ZADD', prefix .. 'audit:stub-order', sequence, sequence)
 end
 `;
 
@@ -154,6 +168,7 @@ export const SCRIPTS = {
   sweep: PRELUDE + SWEEP,
   append: PRELUDE + APPEND,
   retire: PRELUDE + RETIRE,
+  orderStubs: PRELUDE + ORDER_STUBS,
   countTake: PRELUDE + COUNT_TAKE,
   countLeave: PRELUDE + COUNT_LEAVE,
   countRenew: PRELUDE + COUNT_RENEW,

@@ -97,12 +97,15 @@ export function prepareFile(file: string): void {
   }
 }
 
-/** Opens a connection to a prepared file. A commit is on disk when it returns (`synchronous = FULL`). */
+/**
+ * Opens a connection to a prepared file. A commit is on disk when it returns (`synchronous = FULL`). What is deleted is overwritten, for
+ * a key that was destroyed must not be found in the free space of the file.
+ */
 export function connect(file: string, options: { readonly readOnly?: boolean } = {}): DatabaseSync {
   try {
     const database = new DatabaseSync(file, { readOnly: options.readOnly ?? false, timeout: BUSY_MS });
     database.exec(
-      `PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = ${CHECKPOINT_PAGES}; PRAGMA trusted_schema = OFF`,
+      `PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = ${CHECKPOINT_PAGES}; PRAGMA trusted_schema = OFF; PRAGMA secure_delete = FAST`,
     );
     return database;
   } catch (thrown) {
