@@ -226,7 +226,7 @@ export function fault(reply: Reply, id: number, text: string): string | undefine
   }
   if (answer.id !== id) return WRONG_ANSWER;
   if (answer.error !== undefined) return `rpc-error:${answer.error.code}`;
-  const came = answer.result?.content?.[0]?.text;
+  const came = answer.result?.structuredContent?.text ?? answer.result?.content?.[0]?.text;
   if (came === text) return undefined;
   return answer.result?.isError === true ? "tool-error" : WRONG_ANSWER;
 }
@@ -234,7 +234,11 @@ export function fault(reply: Reply, id: number, text: string): string | undefine
 interface CallAnswer {
   readonly id: number;
   readonly error?: { readonly code: number };
-  readonly result?: { readonly isError?: boolean; readonly content?: readonly { readonly text?: string }[] };
+  readonly result?: {
+    readonly isError?: boolean;
+    readonly structuredContent?: { readonly text?: string };
+    readonly content?: readonly { readonly text?: string }[];
+  };
 }
 
 const CLIENT_INFO = '{"name":"drawbridge-bench","version":"1.0.0"}';

@@ -79,6 +79,14 @@ const MARKS: readonly Mark[] = [
   { what: "a decision, 100 rules with conditions", figure: "policy.us.perTool", unit: " µs", digits: 2, atMost: 5 },
   { what: "1,000 rules compiled", figure: "policy.ms.load", unit: " ms", digits: 0, atMost: 1000 },
   { what: "first answer with a stdio child", figure: "cold.seconds.floor", unit: " s", digits: 3, atMost: 0.4 },
+  ...AUDIT.map((audit) => ({
+    what: `calls of a declared server for each of the SDK's, audit ${audit}`,
+    figure: `author.perSdk.${audit}`,
+    unit: "",
+    digits: 2,
+    atLeast: 6,
+  })),
+  { what: "first answer of a declared server", figure: "author.cold.package", unit: " s", digits: 3, atMost: 0.22 },
   ...["20", "200", "1000", "5000"].map((connections) => ({
     what: `failed calls, stdio, ${connections} connections, one id for all`,
     figure: `stdio.failed.${connections}`,

@@ -13,6 +13,7 @@ import { type Figure, printed, type Table } from "./figures.ts";
 import { judged } from "./marks.ts";
 import { RESULTS, stopAll, stopAtExit } from "./processes.ts";
 import { audit } from "./suites/audit.ts";
+import { author, authorCold } from "./suites/author.ts";
 import { cold } from "./suites/cold.ts";
 import { contracts } from "./suites/contracts.ts";
 import { eras } from "./suites/eras.ts";
@@ -41,6 +42,8 @@ const SUITES: readonly Suite[] = [
   contracts,
   audit,
   eras,
+  author,
+  authorCold,
 ];
 const ROOT = path.resolve(import.meta.dirname, "..");
 

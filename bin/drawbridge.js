@@ -5,9 +5,9 @@
  */
 import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
-import * as nodeModule from "node:module";
 import { createRequire } from "node:module";
 import { setFlagsFromString } from "node:v8";
+import "./compile-cache.js";
 
 const NEEDED = [24, 11];
 const PACKAGES = {
@@ -34,7 +34,6 @@ function start() {
     process.on("disconnect", () => process.kill(process.pid, "SIGTERM"));
     process.channel.unref();
   }
-  if (typeof nodeModule.enableCompileCache === "function") nodeModule.enableCompileCache();
   // While the heap is still small, V8 takes calls under way for long-lived and from then on puts every call into the old
   // generation, where its garbage costs twenty times as much (docs/decisions/006-calls-die-young.md).
   setFlagsFromString("--no-allocation-site-pretenuring");

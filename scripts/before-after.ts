@@ -1,11 +1,15 @@
 /**
- * What the order desk's contracts change, measured: the same ten jobs are done with the desk alone and through its contracts, on a fresh
- * database each. Writes the table into README.md: `node scripts/before-after.ts`.
+ * What contracts and `drawbridge-mcp/author` change, measured: the same ten jobs are done with the order desk alone, through its
+ * contracts, and with the desk that was written again, on a fresh database each. Writes the table into README.md:
+ * `node scripts/before-after.ts`.
  */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { check } from "../src/check/check.ts";
+import { ofSettings } from "../src/cli/check-servers.ts";
 import { type Look, openLook } from "../src/cli/look.ts";
+import type { Terminal } from "../src/cli/terminal.ts";
 import { loadSettings } from "../src/config/load.ts";
 import {
   type Contract,
@@ -18,9 +22,13 @@ import { principalOf, tryCall } from "../src/contract/examples.ts";
 import { estimateTokens } from "../src/contract/tokens.ts";
 import type { JsonObject } from "../src/core/call.ts";
 import { compileExpression } from "../src/policy/expressions.ts";
+import { clientAt } from "../test/author/clients.ts";
 
 const root = join(import.meta.dirname, "..");
-const SETTINGS = join(root, "examples/orders/drawbridge.yaml");
+const ALONE = join(root, "examples/orders/careless.yaml");
+const CONTRACTED = join(root, "examples/orders/drawbridge.yaml");
+const AGAIN = join(root, "examples/orders-safe/drawbridge.yaml");
+const PROGRAM = join(root, "examples/orders-safe/server.ts");
 const BEGIN = "<!-- written by `node scripts/before-after.ts`: begin -->";
 const END = "<!-- written by `node scripts/before-after.ts`: end -->";
 
@@ -28,6 +36,7 @@ type Call = readonly [tool: string, args: JsonObject];
 interface Job {
   readonly alone: readonly Call[];
   readonly contracted: Call;
+  readonly again: Call;
 }
 
 const order_id = "ORD-100007";
@@ -39,15 +48,24 @@ const tracking_number = "GB123456789TR";
 
 /** Each as an agent would do it that knows the tools. In this order: some need what others did. */
 const JOBS: Readonly<Record<string, Job>> = {
-  "look up an order": { alone: [["get_order", { order_id }]], contracted: ["look_up_order", { order_id }] },
+  "look up an order": {
+    alone: [["get_order", { order_id }]],
+    contracted: ["look_up_order", { order_id }],
+    again: ["look_up_order", { order_id }],
+  },
   "find somebody's orders": {
     alone: [
       ["search_customers", { query: email }],
       ["get_customer_orders", { customer_id: "CUS-0001" }],
     ],
     contracted: ["find_orders", { email }],
+    again: ["find_orders", { email }],
   },
-  "see what is in stock": { alone: [["list_products", {}]], contracted: ["list_products", {}] },
+  "see what is in stock": {
+    alone: [["list_products", {}]],
+    contracted: ["list_products", {}],
+    again: ["show_desk", { show: "products" }],
+  },
   "see what waits": {
     alone: [
       ["list_orders", { status: "paid" }],
@@ -55,6 +73,7 @@ const JOBS: Readonly<Record<string, Job>> = {
       ["list_refunds", { status: "requested" }],
     ],
     contracted: ["show_open_work", {}],
+    again: ["show_desk", { show: "open_work" }],
   },
   "place an order": {
     alone: [
@@ -63,18 +82,22 @@ const JOBS: Readonly<Record<string, Job>> = {
       ["adjust_stock", { sku: "KET-01", by: "-2" }],
     ],
     contracted: ["place_order", { customer_id: "CUS-0001", sku: "KET-01", quantity: 2 }],
+    again: ["place_order", { customer_id: "CUS-0001", items: [{ sku: "KET-01", quantity: 2 }] }],
   },
   "ship it": {
     alone: [["create_shipment", { order_id: open, carrier: "Northway", tracking_number }]],
     contracted: ["ship_order", { order_id: open, carrier: "Northway", tracking_number }],
+    again: ["ship_order", { order_id: open, carrier: "Northway", tracking_number }],
   },
   "ask for a refund": {
     alone: [["create_refund", { order_id, amount: "1.00", reason: "Arrived late" }]],
     contracted: ["request_refund", { order_id, amount_pence: 100, reason: "Arrived late" }],
+    again: ["settle_order", { order_id, remedy: "ask_for_refund", reason: "Arrived late", amount_pence: 100 }],
   },
   "decide on it": {
     alone: [["reject_refund", { refund_id: "{refund}" }]],
     contracted: ["decide_refund", { refund_id: "{refund}", decision: "reject" }],
+    again: ["decide_refund", { refund_id: "{refund}", decision: "reject" }],
   },
   "write to its customer": {
     alone: [
@@ -82,10 +105,12 @@ const JOBS: Readonly<Record<string, Job>> = {
       ["email_customer", { to: email, subject: "Your order", body: text }],
     ],
     contracted: ["write_about_order", { order_id, to: "customer", text }],
+    again: ["settle_order", { order_id, remedy: "write_to_customer", reason: "Arrived damaged", text }],
   },
   "cancel an order": {
     alone: [["cancel_order", { order_id: "ORD-100421", reason: "Changed my mind" }]],
     contracted: ["cancel_order", { order_id: "ORD-100421", reason: "Changed my mind" }],
+    again: ["settle_order", { order_id: "ORD-100421", remedy: "cancel", reason: "Changed my mind" }],
   },
 };
 
@@ -119,9 +144,13 @@ const TABLES: Readonly<Record<string, string>> = {
   cancel_order: "orders",
   ship_order: "shipments",
   request_refund: "refunds",
+  settle_order: "refunds",
+  decide_refund: "refunds",
 };
 
 export interface Side {
+  /** What `drawbridge check` says of it. */
+  readonly grade: string;
   readonly tools: number;
   readonly others: number;
   readonly tokens: number;
@@ -133,90 +162,168 @@ export interface Side {
   readonly columns: number;
   readonly personal: number;
 }
+/** A side where a role that answers questions sees less. */
+export interface Kept extends Side {
+  readonly support: { readonly tools: number; readonly tokens: number };
+}
 export interface Measured {
   readonly alone: Side;
-  readonly contracted: Side;
-  readonly support: { readonly tools: number; readonly tokens: number };
+  readonly contracted: Kept;
+  readonly again: Kept;
   readonly allColumns: number;
 }
 
-/** Measures both sides. The same numbers each time. */
+/** Measures all sides. The same numbers each time. */
 export async function measure(): Promise<Measured> {
   const columns = await withDesk(columnsOf);
-  const alone = await withDesk(async (look) => {
-    const { tools, resources, resourceTemplates, prompts } = await look.offered("orders");
-    const sizes = await sizesOf(
-      ({ alone: calls }) => calls,
-      async (tool, args) => {
-        const answer = await look.call("orders", tool, args);
-        return { bytes: bytesOf(answer), refund: refundIn(JSON.stringify(answer)) };
-      },
-    );
-    return {
-      ...sizes,
-      tools: tools.length,
-      others: resources.length + resourceTemplates.length + prompts.length,
-      tokens: tokensOf(tools),
-      unbounded: tools.map((tool) => unboundedIn(tool)).reduce((sum, one) => sum + one, 0),
-      // run_sql reads them all.
-      columns: columns.length,
-      personal: columns.filter((column) => PERSONAL.has(column)).length,
-    };
+  return {
+    alone: await withDesk((look) => measureAlone(look, columns)),
+    contracted: await withDesk((look, settings) => measureContracted(look, settings, columns)),
+    again: await withDesk((look, _, database) => measureAgain(look, database, columns), PROGRAM),
+    allColumns: columns.length,
+  };
+}
+
+async function measureAlone(look: Look, columns: readonly string[]): Promise<Side> {
+  const { tools, resources, resourceTemplates, prompts } = await look.offered("orders");
+  const sizes = await sizesOf(
+    ({ alone: calls }) => calls,
+    async (tool, args) => {
+      const answer = await look.call("orders", tool, args);
+      return { bytes: bytesOf(answer), refund: refundIn(JSON.stringify(answer)) };
+    },
+  );
+  return {
+    ...sizes,
+    grade: await gradeOf(ALONE),
+    tools: tools.length,
+    others: resources.length + resourceTemplates.length + prompts.length,
+    tokens: tokensOf(tools),
+    unbounded: unboundedIn(tools),
+    // run_sql reads them all.
+    columns: columns.length,
+    personal: personalIn(columns),
+  };
+}
+
+async function measureContracted(look: Look, settings: Settings, columns: readonly string[]): Promise<Kept> {
+  const contracts = await contractsOf(look, settings);
+  const served = contracts.map((contract) => contract.served);
+  const byName = new Map(contracts.map((contract) => [contract.name, contract]));
+  const sizes = await sizesOf(
+    ({ contracted }) => [contracted],
+    async (tool, args) => {
+      const contract = byName.get(tool);
+      if (contract === undefined) throw new Error(`no contract ${tool}`);
+      const tried = await tryCall(contract, args, principalOf({}), look.call);
+      if (tried.refused !== undefined) throw new Error(`${tool}: ${tried.refused}`);
+      return { bytes: tried.bytes, refund: refundIn(JSON.stringify(tried.returned)) };
+    },
+  );
+  const reached = new Set(
+    Object.entries(settings.tools ?? {}).flatMap(([name, { output }]) =>
+      (output?.fields ?? []).map((field) => columnOf(name, field)),
+    ),
+  );
+  const support = (settings.roles?.["support"]?.may ?? []).map(String);
+  return {
+    ...sizes,
+    ...shownBy(served, reached, columns),
+    grade: await gradeOf(CONTRACTED),
+    others: Object.keys(settings.resources ?? {}).length + Object.keys(settings.prompts ?? {}).length,
+    support: seenOf(served.filter(({ name }) => support.includes(String(name)))),
+  };
+}
+
+async function measureAgain(look: Look, database: string, columns: readonly string[]): Promise<Kept> {
+  const { tools, resources, resourceTemplates, prompts } = await look.offered("orders");
+  // A refund is decided by a person, who is asked.
+  const client = await clientAt({ program: PROGRAM, environment: { ORDERS_DB: database } }, "legacy", () => ({
+    action: "accept",
+    content: { approve: true },
+  }));
+  const sizes = await sizesOf(
+    ({ again }) => [again],
+    async (name, args) => {
+      const answer = (await client.callTool({ name, arguments: args })) as JsonObject;
+      if (answer["isError"] === true) throw new Error(`${name}: ${JSON.stringify(answer)}`);
+      return { bytes: bytesOf(answer), refund: refundIn(JSON.stringify(answer)) };
+    },
+  ).finally(() => client.close());
+  const reached = new Set(
+    tools.flatMap((tool) =>
+      fieldsOf(tool["outputSchema"] as Schema).map((field) => columnOf(String(tool["name"]), field)),
+    ),
+  );
+  // Its role `support` may `access:read`.
+  const reads = (tool: JsonObject) => (tool["annotations"] as JsonObject | undefined)?.["readOnlyHint"] === true;
+  return {
+    ...sizes,
+    ...shownBy(tools, reached, columns),
+    grade: await gradeOf(AGAIN),
+    others: resources.length + resourceTemplates.length + prompts.length,
+    support: seenOf(tools.filter(reads)),
+  };
+}
+
+function shownBy(tools: readonly JsonObject[], reached: ReadonlySet<string>, columns: readonly string[]) {
+  const within = columns.filter((column) => reached.has(column));
+  return {
+    tools: tools.length,
+    tokens: tokensOf(tools),
+    unbounded: unboundedIn(tools),
+    columns: within.length,
+    personal: personalIn(within),
+  };
+}
+const seenOf = (tools: readonly JsonObject[]) => ({ tools: tools.length, tokens: tokensOf(tools) });
+const personalIn = (columns: readonly string[]) => columns.filter((column) => PERSONAL.has(column)).length;
+
+async function gradeOf(file: string): Promise<string> {
+  return withFolder(async (folder) => {
+    const env = { ...process.env, ORDERS_DB: join(folder, "orders.db") };
+    const terminal = { cwd: folder, home: folder, platform: process.platform, env, stderr: { write: () => true } };
+    const { grades } = await check(await ofSettings(file, "desk", terminal as unknown as Terminal));
+    return grades?.overall ?? "none";
   });
-  return withDesk(async (look, settings) => {
-    const contracts = await contractsOf(look, settings);
-    const served = contracts.map((contract) => contract.served);
-    const byName = new Map(contracts.map((contract) => [contract.name, contract]));
-    const sizes = await sizesOf(
-      ({ contracted }) => [contracted],
-      async (tool, args) => {
-        const contract = byName.get(tool);
-        if (contract === undefined) throw new Error(`no contract ${tool}`);
-        const tried = await tryCall(contract, args, principalOf({}), look.call);
-        if (tried.refused !== undefined) throw new Error(`${tool}: ${tried.refused}`);
-        return { bytes: tried.bytes, refund: refundIn(JSON.stringify(tried.returned)) };
-      },
-    );
-    const reached = new Set(
-      Object.entries(settings.tools ?? {}).flatMap(([name, { output }]) =>
-        (output?.fields ?? []).map((field) => columnOf(name, field)),
-      ),
-    );
-    const within = columns.filter((column) => reached.has(column));
-    const support = (settings.roles?.["support"]?.may ?? []).map(String);
-    const seen = served.filter(({ name }) => support.includes(String(name)));
-    const contracted: Side = {
-      ...sizes,
-      tools: served.length,
-      others: Object.keys(settings.resources ?? {}).length + Object.keys(settings.prompts ?? {}).length,
-      tokens: tokensOf(served),
-      unbounded: served.map((tool) => unboundedIn(tool)).reduce((sum, one) => sum + one, 0),
-      columns: within.length,
-      personal: within.filter((column) => PERSONAL.has(column)).length,
-    };
-    return {
-      alone,
-      contracted,
-      support: { tools: seen.length, tokens: tokensOf(seen) },
-      allColumns: columns.length,
-    };
-  });
+}
+
+interface Schema {
+  readonly properties?: Readonly<Record<string, Schema>>;
+  readonly items?: Schema;
+}
+/** The paths of its leaves, as contracts write them. */
+function fieldsOf({ properties, items }: Schema, path: readonly string[] = []): readonly string[] {
+  if (items !== undefined) return fieldsOf(items, [...path, "*"]);
+  if (properties === undefined) return [path.join("/")];
+  return Object.entries(properties).flatMap(([name, schema]) => fieldsOf(schema, [...path, name]));
 }
 
 type Settings = Awaited<ReturnType<typeof loadSettings>>["settings"];
 
-/** A desk of its own for `work`, with a database that nobody has changed. */
-async function withDesk<T>(work: (look: Look, settings: Settings) => Promise<T>): Promise<T> {
-  const folder = mkdtempSync(join(tmpdir(), "before-after-"));
-  try {
-    const loaded = await loadSettings(SETTINGS, { env: process.env });
+/** A desk of its own for `work`, with a database that nobody has changed. `program`: another one than the settings name. */
+async function withDesk<T>(
+  work: (look: Look, settings: Settings, database: string) => Promise<T>,
+  program?: string,
+): Promise<T> {
+  return withFolder(async (folder) => {
+    const loaded = await loadSettings(CONTRACTED, { env: process.env });
     const { orders } = loaded.settings.servers;
     if (orders === undefined || !("command" in orders)) throw new Error("the desk has no server orders");
+    const command = program === undefined ? orders.command : ([process.execPath, program] as const);
+    const database = join(folder, "orders.db");
     // A job after the other, by one process.
-    const server = { ...orders, environment: { ORDERS_DB: join(folder, "orders.db") } };
+    const server = { ...orders, command: [...command] as typeof orders.command, environment: { ORDERS_DB: database } };
     const settings = { ...loaded.settings, servers: { orders: server } };
     await using look = openLook({ ...loaded, settings }, process);
-    return await work(look, settings);
+    return await work(look, settings, database);
+  });
+}
+
+async function withFolder<T>(work: (folder: string) => Promise<T>): Promise<T> {
+  const folder = mkdtempSync(join(tmpdir(), "before-after-"));
+  try {
+    return await work(folder);
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
@@ -259,7 +366,7 @@ async function sizesOf(
     const own = JSON.parse(JSON.stringify(args).replaceAll("{refund}", refund)) as JsonObject;
     const answer = await run(tool, own);
     sizes.push(answer.bytes);
-    if (/refund/.test(tool)) refund = answer.refund ?? refund;
+    refund = answer.refund ?? refund;
   }
   return {
     largestBytes: Math.max(...sizes),
@@ -290,31 +397,42 @@ function columnOf(tool: string, field: string): string {
   return `${table}.${name === "refund_id" ? "id" : name}`;
 }
 
-function unboundedIn(tool: JsonObject): number {
-  const { properties = {} } = (tool["inputSchema"] ?? {}) as { properties?: Record<string, JsonObject> };
-  return Object.values(properties).filter(
-    ({ type, maxLength, pattern, enum: values }) =>
-      type === "string" && maxLength === undefined && pattern === undefined && values === undefined,
-  ).length;
+/** How many arguments of these take text of any length. */
+function unboundedIn(tools: readonly JsonObject[]): number {
+  return tools
+    .map(
+      ({ inputSchema }) => (inputSchema as { properties?: Record<string, JsonObject> } | undefined)?.properties ?? {},
+    )
+    .flatMap((properties) => Object.values(properties))
+    .filter(
+      ({ type, maxLength, pattern, enum: values }) =>
+        type === "string" && maxLength === undefined && pattern === undefined && values === undefined,
+    ).length;
 }
 
 /** The rows as Markdown. */
-export function table({ alone, contracted, support, allColumns }: Measured): string {
+export function table({ alone, contracted, again, allColumns }: Measured): string {
   const n = (number: number) => number.toLocaleString("en-GB");
-  const rows: readonly (readonly [string, string, string])[] = [
-    ["tools", n(alone.tools), `${n(contracted.tools)} (support: ${support.tools})`],
-    ["resources, templates and prompts", n(alone.others), n(contracted.others)],
-    ["tokens of the `tools/list` answer", n(alone.tokens), `${n(contracted.tokens)} (support: ${n(support.tokens)})`],
-    ["arguments that take any text", n(alone.unbounded), n(contracted.unbounded)],
-    ["calls for the desk's ten jobs", n(alone.calls), n(contracted.calls)],
-    ["bytes of their answers", n(alone.allBytes), n(contracted.allBytes)],
-    ["bytes of the largest one", n(alone.largestBytes), n(contracted.largestBytes)],
-    [`columns of the database within reach (of ${allColumns})`, n(alone.columns), n(contracted.columns)],
-    ["of them about a person", n(alone.personal), n(contracted.personal)],
+  const seen = (side: Kept, what: "tools" | "tokens") => `${n(side[what])} (support: ${n(side.support[what])})`;
+  const rows: readonly (readonly string[])[] = [
+    ["grade of `drawbridge check`", ...[alone, contracted, again].map(({ grade }) => `**${grade}**`)],
+    ["tools", n(alone.tools), seen(contracted, "tools"), seen(again, "tools")],
+    ["resources, templates and prompts", n(alone.others), n(contracted.others), n(again.others)],
+    ["tokens of the `tools/list` answer", n(alone.tokens), seen(contracted, "tokens"), seen(again, "tokens")],
+    ...(
+      [
+        ["arguments that take any text", "unbounded"],
+        ["calls for the desk's ten jobs", "calls"],
+        ["bytes of their answers", "allBytes"],
+        ["bytes of the largest one", "largestBytes"],
+        [`columns of the database within reach (of ${allColumns})`, "columns"],
+        ["of them about a person", "personal"],
+      ] as const
+    ).map(([what, name]) => [what, n(alone[name]), n(contracted[name]), n(again[name])]),
   ];
   return [
-    "| | the desk alone | behind its contracts |",
-    "|---|--:|--:|",
+    "| | the desk alone | behind its contracts | written again |",
+    "|---|--:|--:|--:|",
     ...rows.map((cells) => `| ${cells.join(" | ")} |`),
   ].join("\n");
 }

@@ -32,6 +32,8 @@ export function build(dist: string): void {
     stdio: "inherit",
   });
   for (const folder of ["bin", "schema"]) cpSync(join(root, folder), join(dist, folder), { recursive: true });
+  // What a browser gets is written as it is sent.
+  cpSync(join(root, "src/cli/dev/page"), join(dist, "cli/dev/page"), { recursive: true });
   for (const file of FILES) if (existsSync(join(root, file))) copyFileSync(join(root, file), join(dist, file));
   writeFileSync(join(dist, "package.json"), `${JSON.stringify(publishedManifest(dist), null, 2)}\n`);
 }
@@ -45,6 +47,8 @@ function publishedManifest(dist: string): Record<string, unknown> {
     exports: {
       ...(hasIndex ? { ".": { types: "./index.d.ts", default: "./index.js" } } : {}),
       "./author": { types: "./author/index.d.ts", default: "./author/index.js" },
+      "./mounted": { types: "./author/mounted.d.ts", default: "./author/mounted.js" },
+      "./compile-cache": "./bin/compile-cache.js",
       "./schema/config.schema.json": "./schema/config.schema.json",
       "./package.json": "./package.json",
     },

@@ -19,8 +19,8 @@ export interface DrawbridgeOptions {
   readonly audit: "durable" | "async" | "off";
   /** As in the settings file: `{ url }` or `{ command }`, with whatever else a server takes. */
   readonly server: Readonly<Record<string, unknown>>;
-  /** Base address of an OTLP/HTTP receiver. */
-  readonly otlp: string;
+  /** Base address of an OTLP/HTTP receiver; without one nothing is traced. */
+  readonly otlp?: string;
   /** `2025-11-25` opens a session on each connection. */
   readonly revision?: Endpoint["revision"];
   readonly nodeFlags?: readonly string[];
@@ -94,10 +94,14 @@ const PACKAGE = path.join(RESULTS, "package");
 let built = false;
 
 /** What users run: the package as it is published, built from this checkout once in each run of the bench. */
-export function builtProgram(): string {
+export function builtPackage(): string {
   if (!built) build(PACKAGE);
   built = true;
-  return path.join(PACKAGE, "bin/drawbridge.js");
+  return PACKAGE;
+}
+
+export function builtProgram(): string {
+  return path.join(builtPackage(), "bin/drawbridge.js");
 }
 
 /** YAML, written as its subset JSON. */
@@ -114,7 +118,7 @@ function settings(options: DrawbridgeOptions, folder: string, port: number): str
       assign: [{ role: "caller", group: "owner" }],
       limits: { perPrincipalPerMinute: 10_000_000, perToolPerMinute: 10_000_000, concurrentPerPrincipal: 100_000 },
       audit: options.audit === "off" ? { insecureOff: true } : { commit: options.audit },
-      telemetry: { otlpEndpoint: options.otlp, sampleRatio: 1 },
+      ...(options.otlp !== undefined && { telemetry: { otlpEndpoint: options.otlp, sampleRatio: 1 } }),
     },
     null,
     2,

@@ -14,7 +14,7 @@ import { sqliteStore } from "../../src/store/sqlite/sqlite.ts";
 import { startAll } from "../arms/arm.ts";
 import { drawbridge } from "../arms/drawbridge.ts";
 import { nodeServer, openEndpoint, warm } from "../arms/http.ts";
-import { GENERATOR_CORE, SERVER_CORE } from "../cores.ts";
+import { ANY_CORE, GENERATOR_CORE, SERVER_CORE } from "../cores.ts";
 import { each, type Figure, failures, figure, kinds, ratio, spread, type Table } from "../figures.ts";
 import type { LoadResult } from "../load.ts";
 import { inTurns } from "../rounds.ts";
@@ -32,16 +32,18 @@ const OFF = "drawbridge, audit off";
 const perSecond = (run: LoadResult): number => run.perSecond;
 
 async function measure(effort: Effort): Promise<SuiteResult> {
-  const calls = await cost(effort);
+  const oneCore = await cost(effort, SERVER_CORE);
+  const allCores = await cost(effort, ANY_CORE);
   const log = await logOf(effort);
   return {
-    tables: [calls.table, log.table],
-    figures: { ...calls.figures, ...log.figures },
-    raw: { calls: calls.raw, log: log.table.rows },
+    tables: [oneCore.table, allCores.table, log.table],
+    figures: { ...oneCore.figures, ...allCores.figures, ...log.figures },
+    raw: { oneCore: oneCore.raw, allCores: allCores.raw, log: log.table.rows },
   };
 }
 
-async function cost(effort: Effort) {
+/** On one core all of it is paid by the calls; with more, the thread that writes has its own. */
+async function cost(effort: Effort, core: number | undefined) {
   const upstream = await nodeServer("upstream", "floor.ts", GENERATOR_CORE);
   await warm(openEndpoint(upstream.port), WARM_SECONDS);
   const sink = await traceSink();
@@ -51,7 +53,7 @@ async function cost(effort: Effort) {
     drawbridge({ name: OFF, audit: "off", server, otlp }),
     ...AUDITS.map((commit) => drawbridge({ name: armName(commit), audit: commit, server, otlp })),
   ];
-  const { running, missing } = await startAll(arms, SERVER_CORE, effort.tell);
+  const { running, missing } = await startAll(arms, core, effort.tell);
   const results = await inTurns(
     running,
     { upstream: upstream.pid, "OTLP receiver": sink.pid },
@@ -69,7 +71,11 @@ async function cost(effort: Effort) {
   for (const arm of running) await arm.stop();
   const figures: Record<string, Figure> = {};
   for (const commit of AUDITS)
-    figures[`audit.perOff.${commit}`] = ratio(results.get(armName(commit)), results.get(OFF), perSecond);
+    figures[`audit.perOff${core === ANY_CORE ? ".allCores" : ""}.${commit}`] = ratio(
+      results.get(armName(commit)),
+      results.get(OFF),
+      perSecond,
+    );
   const rows = [OFF, ...AUDITS.map(armName)].map((name) => {
     const runs = results.get(name) ?? [];
     const cpu = each(runs, (run) => run.cpuMsPerCall[name] ?? Number.NaN);
@@ -77,7 +83,7 @@ async function cost(effort: Effort) {
     return [name, spread(each(runs, perSecond), 0), spread(kept, 2), spread(cpu, 4), kinds(failures(runs))];
   });
   const table: Table = {
-    title: `Calls with the audit log, bare node:http echo server, SQLite, ${CONNECTIONS} connections, ${effort.rounds} rounds of ${effort.seconds} s`,
+    title: `Calls with the audit log, ${core === ANY_CORE ? "the gateway on all cores" : "the gateway on one core"}, bare node:http echo server, SQLite, ${CONNECTIONS} connections, ${effort.rounds} rounds of ${effort.seconds} s`,
     head: ["arm", "calls/s", "of off", "CPU ms/call", "failures"],
     rows,
     notes: ["Medians with their range over the rounds; ratios are taken within each round.", ...missing],

@@ -5,36 +5,48 @@
 import type { JsonObject, JsonValue, Outcome } from "../core/call.ts";
 import { isObject } from "../mcp/json-text.ts";
 import type { ModuleCall } from "../mcp/module-server.ts";
-import type { Logger } from "../observe/logger.ts";
+import type { Logger } from "../observe/log-lines.ts";
+import { cannotAsk } from "./context.ts";
+import { openCounts } from "./counts.ts";
 import type { Server } from "./server.ts";
 import type { Tool } from "./tool.ts";
 
 /** Calls `server` as whoever started it, with what of its declarations can be kept without a gateway. */
-export function aloneWith(server: Server, log: Logger): (call: ModuleCall) => Promise<Outcome> {
+export function aloneWith(server: Server, log: Logger, counts = openCounts()): (call: ModuleCall) => Promise<Outcome> {
   const tools = new Map(server.declared.tools.map((tool) => [tool.name, tool]));
-  const counted = server.declared.tools.filter(({ limits }) => limits !== undefined).map(({ name }) => name);
-  if (counted.length > 0)
-    log.warn(
-      { tools: counted },
-      "limits are kept by a gateway; over stdio alone there is one user and nothing is counted",
-    );
+  const scoped = server.declared.tools.filter(({ scopes = [] }) => scopes.length > 0).map(({ name }) => name);
+  if (scoped.length > 0)
+    log.warn({ tools: scoped }, "scopes are those of a token, which there is none of over stdio: a gateway keeps them");
+  const counted = async (tool: Tool, call: ModuleCall): Promise<Outcome> => {
+    // As in a gateway, what does not fit is refused before it is counted, and an approval is asked for after.
+    const end = tool.limits !== undefined && fits(tool, call) ? counts.take(tool) : () => {};
+    try {
+      const why = await unapproved(tool, call);
+      return why === undefined ? await server.call(call) : toolError(why);
+    } finally {
+      end();
+    }
+  };
   return async (call) => {
     const tool = call.method === "tools/call" ? tools.get(String(call.params["name"])) : undefined;
     if (tool === undefined) return server.call(call);
-    const why = await unapproved(tool, call);
-    if (why !== undefined) return toolError(why);
-    const outcome = await server.call(call);
+    const outcome = await counted(tool, call);
     return tool.mask === undefined || outcome.kind === "error" ? outcome : withoutMasked(outcome.value, tool.mask);
   };
 }
 
+/** Whether the arguments are what was declared. The call itself says what is wrong with them. */
+const fits = ({ input }: Tool, { params }: ModuleCall) => input.strict().safeParse(params["arguments"] ?? {}).success;
+
 /** Why a call may not be made; undefined when it may. Fails closed: what only others can approve is not called. */
-async function unapproved({ title, approval, input }: Tool, call: ModuleCall): Promise<string | undefined> {
-  if (approval === undefined || !input.strict().safeParse(call.params["arguments"] ?? {}).success) return undefined;
+async function unapproved(tool: Tool, call: ModuleCall): Promise<string | undefined> {
+  const { title, approval } = tool;
+  if (approval === undefined || !fits(tool, call)) return undefined;
   const terms = typeof approval === "string" ? {} : approval;
   if (terms.by !== undefined || terms.fourEyes === true)
     return `${title} needs the approval of another person, which a gateway asks for. Serve this server by one.`;
-  if (call.ask === undefined) return `${title} needs the approval of a person, and the client cannot ask for one.`;
+  if (call.ask === undefined)
+    return cannotAsk(`${title} needs the approval of a person, and the client cannot ask for one.`, call);
   const args = JSON.stringify(call.params["arguments"] ?? {}).slice(0, 1000);
   const answer = await call.ask(
     {

@@ -1,4 +1,5 @@
 /** One call of a declared tool, resource or prompt: its arguments checked, its handler run, and of what it says only what is declared. */
+import { channel } from "node:diagnostics_channel";
 import type { z } from "zod";
 import type { JsonObject, Outcome } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
@@ -11,6 +12,11 @@ import type { Declared } from "./server.ts";
 import type { Tool } from "./tool.ts";
 
 const TIMEOUT_SECONDS = 60;
+/**
+ * What handlers return, or throw, before anything is taken out of it: `{ trace, value }` or `{ trace, thrown }`. For `drawbridge dev`, whose
+ * copy of this package may be another one, so it is found by name. Without a listener it costs nothing.
+ */
+const HANDLED = channel("drawbridge-mcp/author/handled");
 /** Of a stranger's list of mistakes no more are told. */
 const MAX_TOLD = 10;
 
@@ -34,7 +40,11 @@ export function openCalls({ tools, resources = [], prompts = [] }: Declared): (c
     if (did.kind === "refused") return toolError(did.message);
     const answer = declaredPart(tool, did.value, call);
     if (answer === undefined) return failed(tool.name);
-    return result({ content: [{ type: "text", text: JSON.stringify(answer) }], structuredContent: answer });
+    const text = JSON.stringify(answer);
+    const value = { content: [{ type: "text", text }], structuredContent: answer };
+    // What stands in it twice is made once.
+    const whole = `{"content":[{"type":"text","text":${JSON.stringify(text)}}],"structuredContent":${text}}`;
+    return { kind: "result", result: whole, value };
   };
 
   const readResource = async (call: ModuleCall): Promise<Outcome> => {
@@ -89,19 +99,26 @@ async function handled(
   call: ModuleCall,
   timeoutSeconds = TIMEOUT_SECONDS,
 ): Promise<Did> {
-  await using deadline = openDeadline(timeoutSeconds * 1000, call.signal);
-  const put = call.ask;
-  const ask: ModuleCall["ask"] = put && ((question, withdrawn) => deadline.standing(() => put(question, withdrawn)));
-  const context = contextOf({ ...call, ask }, deadline.signal);
+  const deadline = openDeadline(timeoutSeconds * 1000, () => call.signal);
+  const context = contextOf(call, deadline);
   try {
     const run = handler as (args: unknown, context: unknown) => unknown;
-    return { kind: "did", value: await deadline.within((async () => run(args, context))()) };
+    const value = await deadline.within(() => thenable(run(args, context)));
+    if (HANDLED.hasSubscribers) HANDLED.publish({ trace: call.trace, value });
+    return { kind: "did", value };
   } catch (thrown) {
+    if (HANDLED.hasSubscribers) HANDLED.publish({ trace: call.trace, thrown });
     if (thrown instanceof Refusal) return { kind: "refused", message: thrown.message };
     if (thrown instanceof DrawbridgeError) throw thrown;
     call.log.error({ tool: name, error: thrown }, "a handler failed");
     throw new DrawbridgeError("upstream_failed", `${name} failed. The operator's log says why.`, { cause: thrown });
   }
+}
+
+/** What handlers return as one of the two kinds there are: other libraries have promises of their own. */
+function thenable(value: unknown): unknown {
+  const { then } = (value ?? {}) as { readonly then?: unknown };
+  return typeof then === "function" ? Promise.resolve(value) : value;
 }
 
 /** What of an answer was declared; undefined, with a word to the operator, when it is not what was declared. */

@@ -1,8 +1,9 @@
 /** What a handler has beside its arguments: who calls, and the ways to the world that are open to it. */
 import { z } from "zod";
-import type { JsonObject, Principal, Question } from "../core/call.ts";
+import { type JsonObject, MODERN_REVISION, type Principal, type Question } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import type { ModuleCall, ModuleLog } from "../mcp/module-server.ts";
+import type { Deadline } from "./deadline.ts";
 import { flatSchema } from "./soundness.ts";
 
 export interface Context {
@@ -14,8 +15,8 @@ export interface Context {
   /** Tells the client how far the call is; nothing happens when it did not ask. `done` must grow. */
   progress(done: number, total?: number, message?: string): void;
   /**
-   * Asks the person at the client. A closed, flat form of primitives; resolves with what they did. Throws `Refusal` when the client
-   * can ask nobody.
+   * Asks the person at the client. A closed, flat form of primitives; resolves with what they did. Throws `Refusal`, or for a client of
+   * 2026-07-28 `missing_client_capability`, when it can ask nobody.
    */
   elicit<Form extends z.ZodObject>(message: string, form: Form): Promise<Elicited<z.output<Form>>>;
   /**
@@ -47,15 +48,25 @@ export function refuse(message: string): never {
   throw new Refusal(message);
 }
 
-export function contextOf(call: ModuleCall, signal: AbortSignal): Context {
+/** The words for a model whose client cannot ask; 2026-07-28 has an error for that, `missing_client_capability`, which is thrown. */
+export function cannotAsk(message: string, { revision }: ModuleCall): string {
+  if (revision !== MODERN_REVISION) return message;
+  throw new DrawbridgeError("missing_client_capability", message, {
+    data: { requiredCapabilities: { elicitation: { form: {} } } },
+  });
+}
+
+export function contextOf(call: ModuleCall, deadline: Pick<Deadline, "signal" | "standing">): Context {
   const { principal, log, trace } = call;
   return {
     principal,
-    signal,
+    get signal() {
+      return deadline.signal;
+    },
     log,
     traceparent: trace && `00-${trace.traceId}-${trace.spanId}-${trace.sampled ? "01" : "00"}`,
     progress(done, total, message) {
-      if (signal.aborted) return;
+      if (deadline.signal.aborted) return;
       call.progress?.({
         progress: done,
         ...(total !== undefined && { total }),
@@ -63,12 +74,14 @@ export function contextOf(call: ModuleCall, signal: AbortSignal): Context {
       });
     },
     async elicit(message, form) {
-      if (call.ask === undefined) refuse("This needs an answer of a person, and the client cannot ask for one.");
+      if (call.ask === undefined)
+        refuse(cannotAsk("This needs an answer of a person, and the client cannot ask for one.", call));
       const question: Question = {
         method: "elicitation/create",
         params: JSON.stringify({ mode: "form", message, requestedSchema: flatSchema(form) }),
       };
-      const answer = await call.ask(question, signal);
+      const { ask } = call;
+      const answer = await deadline.standing(() => ask(question, deadline.signal));
       if (answer.kind === "error") refuse("The question could not be put to anybody.");
       const { action, content } = JSON.parse(answer.result) as { action?: unknown; content?: JsonObject };
       if (action !== "accept") return { action: action === "decline" ? "decline" : "cancel" };
@@ -81,7 +94,7 @@ export function contextOf(call: ModuleCall, signal: AbortSignal): Context {
         throw new DrawbridgeError("upstream_unavailable", "Nobody exchanges tokens for this server.", {
           detail: "set `credentials: { exchange: { audience } }` of the server, and serve it by a gateway",
         });
-      return call.token(signal);
+      return call.token(deadline.signal);
     },
     async span(name, work, attributes = {}) {
       const span = call.span?.(name, attributes);

@@ -1,26 +1,31 @@
-/** The time of one call, which stands still while a person is asked. */
+/** The time of one call, which stands still while a person is asked. A handler that answers at once needs none of it, and pays for none. */
 import { DrawbridgeError } from "../core/errors.ts";
 
-export interface Deadline extends AsyncDisposable {
+export interface Deadline {
   /** Aborts when the time is over, or the caller goes. */
   readonly signal: AbortSignal;
-  /** Rejects with `upstream_timeout` or `cancelled` when `work` is not done by then, whether or not it heeds the signal. */
-  within<T>(work: Promise<T>): Promise<T>;
+  /**
+   * What `run` returns; when that is a promise, rejects with `upstream_timeout` or `cancelled` when it is not settled by then, whether or
+   * not `run` heeds the signal. Once only.
+   */
+  within<T>(run: () => T | Promise<T>): T | Promise<T>;
   /** Waits for `answer` without the clock. */
   standing<T>(answer: () => Promise<T>): Promise<T>;
 }
 
-export function openDeadline(ms: number, outer: AbortSignal): Deadline {
-  const controller = new AbortController();
-  const over = Promise.withResolvers<never>();
-  over.promise.catch(() => {}); // Nobody may be waiting any more.
+/** `outer`: aborts when the caller goes; asked for when there is something to wait for. */
+export function openDeadline(ms: number, outer: () => AbortSignal): Deadline {
+  let controller: AbortController | undefined;
+  let ended: DrawbridgeError | undefined;
+  let over: PromiseWithResolvers<never> | undefined;
   let left = ms;
   let since = 0;
   let asking = 0;
   let timer: NodeJS.Timeout | undefined;
   const end = (error: DrawbridgeError) => {
-    over.reject(error);
-    controller.abort(error);
+    ended ??= error;
+    over?.reject(ended);
+    controller?.abort(ended);
   };
   const start = () => {
     since = performance.now();
@@ -28,26 +33,43 @@ export function openDeadline(ms: number, outer: AbortSignal): Deadline {
     timer.unref();
   };
   const gone = () => end(new DrawbridgeError("cancelled", "The request was cancelled."));
-  outer.addEventListener("abort", gone, { once: true });
-  if (outer.aborted) gone();
-  else start();
+
+  const bounded = async <T>(work: Promise<T>): Promise<T> => {
+    over = Promise.withResolvers<never>();
+    over.promise.catch(() => {}); // Nobody may be waiting any more.
+    const caller = outer();
+    caller.addEventListener("abort", gone, { once: true });
+    if (caller.aborted) gone();
+    else if (asking === 0) start();
+    try {
+      return await Promise.race([work, over.promise]);
+    } finally {
+      over = undefined;
+      clearTimeout(timer);
+      caller.removeEventListener("abort", gone);
+    }
+  };
+
   return {
-    signal: controller.signal,
-    within: (work) => Promise.race([work, over.promise]),
+    get signal() {
+      controller ??= new AbortController();
+      if (ended !== undefined) controller.abort(ended);
+      return controller.signal;
+    },
+    within(run) {
+      const made = run();
+      return made instanceof Promise ? bounded(made) : made;
+    },
     async standing(answer) {
-      if (asking++ === 0) {
+      if (asking++ === 0 && timer !== undefined) {
         clearTimeout(timer);
         left = Math.max(0, left - (performance.now() - since));
       }
       try {
         return await answer();
       } finally {
-        if (--asking === 0 && !controller.signal.aborted) start();
+        if (--asking === 0 && over !== undefined && ended === undefined) start();
       }
-    },
-    async [Symbol.asyncDispose]() {
-      clearTimeout(timer);
-      outer.removeEventListener("abort", gone);
     },
   };
 }

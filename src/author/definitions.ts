@@ -85,7 +85,7 @@ export function contractsOf({ tools, resources = [], prompts = [] }: Declared, a
       tools.flatMap(({ name, limits }) => (limits === undefined ? [] : [[`tool:${name}`, plain(limits)]])),
     ),
     stepUp: Object.fromEntries(
-      tools.flatMap(({ name, scopes = [] }) => scopes.slice(0, 1).map((scope) => [`tool:${name}`, scope])),
+      tools.flatMap(({ name, scopes = [] }) => (scopes.length === 0 ? [] : [[`tool:${name}`, [...scopes]]])),
     ),
   };
 }

@@ -96,6 +96,9 @@ const PROBLEMS = {
     ...(["read", "write", "destructive"].includes(tool.access)
       ? []
       : ['access is missing: "read", "write" or "destructive"']),
+    ...(tool.scopes ?? []).flatMap((scope) =>
+      SCOPE.test(scope) ? [] : [`${JSON.stringify(scope)} is no scope: a name without spaces, none of OpenID Connect`],
+    ),
     ...(tool.input === undefined ? ["an input is missing: z.object({…})"] : inputProblems(tool.input)),
     ...(tool.output === undefined
       ? ["an output is missing: z.object({…}), what of the answer leaves"]
@@ -127,5 +130,8 @@ function unequal(variables: readonly string[], fields: readonly string[]): reado
     ...fields.filter((name) => !variables.includes(name)).map((name) => `input "${name}" is no variable of its URI`),
   ];
 }
+
+/** RFC 6749 §3.3, as `stepUp` of a settings file has it. */
+const SCOPE = /^(?!(?:openid|offline_access|profile|email)$)[\x21\x23-\x5b\x5d-\x7e]{1,100}$/;
 
 const isText = (text: unknown): text is string => typeof text === "string" && text.trim() !== "";

@@ -20,8 +20,7 @@ import { canBeAsked, lacking, questionText } from "../mcp/interaction.ts";
 import { isObject, parseRequestText } from "../mcp/json-text.ts";
 import { type ListKey, methodRow } from "../mcp/methods.ts";
 import type { ModuleCall } from "../mcp/module-server.ts";
-import { createLogger } from "../observe/logger.ts";
-import { logSettings } from "../observe/settings.ts";
+import { type LogStream, plainLogger } from "../observe/log-lines.ts";
 import { aloneWith } from "./alone.ts";
 import { openRounds } from "./rounds.ts";
 import type { Server } from "./server.ts";
@@ -29,7 +28,7 @@ import type { Server } from "./server.ts";
 export interface Streams {
   readonly input: NodeJS.ReadableStream;
   readonly output: { write(text: string): unknown };
-  readonly errors: { write(text: string): unknown };
+  readonly errors: LogStream;
 }
 
 const MAX_LINE = 4 << 20;
@@ -41,7 +40,7 @@ const ANSWER_MS = 600_000;
 /** Resolves when the input has ended and every call was ended. */
 export async function serveStdio(server: Server, streams: Streams = processStreams()): Promise<void> {
   const { input, output, errors } = streams;
-  const log = createLogger(logSettings.parse({}), errors as Parameters<typeof createLogger>[1]);
+  const log = plainLogger(errors);
   const alone = aloneWith(server, log);
   const rounds = openRounds();
   const calls = new Map<RequestId, AbortController>();
@@ -156,6 +155,7 @@ export async function serveStdio(server: Server, streams: Streams = processStrea
           callOf({
             method,
             params,
+            revision: MODERN_REVISION,
             meta,
             client,
             signal,
@@ -185,7 +185,7 @@ export async function serveStdio(server: Server, streams: Streams = processStrea
     return controller;
   };
 
-  interface CallParts extends Pick<ModuleCall, "method" | "params" | "signal" | "ask"> {
+  interface CallParts extends Pick<ModuleCall, "method" | "params" | "revision" | "signal" | "ask"> {
     readonly meta: JsonObject;
     readonly client: string;
   }

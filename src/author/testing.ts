@@ -2,7 +2,7 @@
 import type { JsonObject, Principal } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import type { ModuleCall } from "../mcp/module-server.ts";
-import { silentLogger } from "../observe/logger.ts";
+import { silentLogger } from "../observe/log-lines.ts";
 import type { Server } from "./server.ts";
 import { localUser } from "./stdio.ts";
 

@@ -47,8 +47,8 @@ export interface ToolOptions {
   readonly openWorld?: boolean;
   /** Calling it twice does no more than calling it once. */
   readonly idempotent?: boolean;
-  /** A scope that a token needs for it, beside that for calls; asked for when it is first wanted (step-up). */
-  readonly scopes?: readonly [string];
+  /** Scopes that a token needs for it, all of them, beside that for calls; asked for when it is first wanted (step-up). */
+  readonly scopes?: readonly string[];
   /** What becomes of fields of the answer, by their paths: `{ "customer/email": "token" }`. */
   readonly mask?: Readonly<Record<string, MaskAction>>;
   readonly limits?: Limits;

@@ -1,7 +1,8 @@
 /** What can be checked: lists of tools, with what is known of the servers that they came from. */
 import { z } from "zod";
-import type { JsonObject } from "../core/call.ts";
+import type { JsonObject, JsonValue } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
+import { isObject } from "../inspect/parameters.ts";
 import type { InspectedServer, SetFinding } from "../inspect/set-rule.ts";
 
 export interface Target {
@@ -19,14 +20,18 @@ export interface Target {
 /** A list of more tools than this is not read. */
 const MAX_TOOLS = 100_000;
 
-const tool = z.record(z.string(), z.unknown());
-const list = z.object({ tools: z.array(tool).max(MAX_TOOLS) });
+/** What is no object is no tool, and is judged by what it says all the same: a report has one line for each entry. */
+const entry = z.unknown().transform((one): JsonObject => {
+  if (isObject(one)) return one;
+  return one === null || one === undefined ? {} : { "": one as JsonValue };
+});
+const list = z.object({ tools: z.array(entry).max(MAX_TOOLS) });
 /** `{tools}`, the result of `tools/list`, its whole JSON-RPC answer, or a bare array of tools. */
 const file = z.union([
   list,
   z.object({ result: list }).transform(({ result }) => result),
   z
-    .array(tool)
+    .array(z.record(z.string(), z.unknown()).transform((one) => one as JsonObject))
     .max(MAX_TOOLS)
     .transform((tools) => ({ tools })),
 ]);
@@ -50,5 +55,5 @@ export function readTools(text: string, name: string): Target {
       `${name} holds no list of tools. Give it the answer to tools/list, {"tools": […]}.`,
       { detail: z.prettifyError(read.error) },
     );
-  return { name, servers: [{ name: "", tools: read.data.tools as JsonObject[] }] };
+  return { name, servers: [{ name: "", tools: read.data.tools }] };
 }

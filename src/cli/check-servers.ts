@@ -1,6 +1,8 @@
 /** Servers that `drawbridge check` starts or finds in settings, with the tools that they list. */
+import { extname } from "node:path";
+import { fileURLToPath } from "node:url";
 import type { Target } from "../check/targets.ts";
-import { settingsForCommand } from "../config/defaults.ts";
+import { nameOfModule, settingsForCommand } from "../config/defaults.ts";
 import { importClientSettings } from "../config/import.ts";
 import { type LoadedSettings, loadSettings, settleSettings } from "../config/load.ts";
 import type { JsonObject } from "../core/call.ts";
@@ -10,7 +12,9 @@ import { openContracts } from "../gateway/contracts.ts";
 import type { Pins } from "../gateway/pins.ts";
 import { silentLogger } from "../observe/logger.ts";
 import { compileExpression } from "../policy/expressions.ts";
+import { findProgram } from "../upstream/sandbox/program.ts";
 import type { ListName, Upstream } from "../upstream/upstream.ts";
+import { UNLOADED } from "./check-host.ts";
 import type { TargetOptions } from "./check-targets.ts";
 import { importedServers, type ServerEntry, setUp } from "./imported-servers.ts";
 import { type Offered, openLook } from "./look.ts";
@@ -57,6 +61,43 @@ export async function ofCommand(
 ): Promise<Target> {
   const plain = await settingsForCommand(command, terminal.cwd, { env: terminal.env });
   const [server = "server"] = Object.keys(plain.settings.servers);
+  const { tools } = await startedOnce(server, command, { read, sandbox }, terminal);
+  return { name: command.join(" "), servers: [{ name: server, command, tools }] };
+}
+
+/**
+ * A module of `drawbridge-mcp/author`, loaded by a program of ours in the same sandbox. Throws `settings_invalid` for one that cannot be
+ * loaded or declares what cannot be served, and for the module of anything else.
+ */
+export async function ofModule(
+  file: string,
+  name: string,
+  { read, sandbox }: TargetOptions,
+  terminal: Terminal,
+): Promise<Target> {
+  const server = nameOfModule(file);
+  const host = fileURLToPath(new URL(`./check-host${extname(import.meta.url)}`, import.meta.url));
+  // Inside, a module sees what it would see as the program of a command: its project, and the packages around it.
+  const path = terminal.env["PATH"] ?? "";
+  const seen = findProgram([process.execPath, file], { cwd: terminal.cwd, path, home: terminal.home })?.needs ?? [];
+  const command = [process.execPath, host, file];
+  const { identity, tools } = await startedOnce(server, command, { read: [...seen, ...read], sandbox }, terminal);
+  if (identity.info["name"] === UNLOADED) {
+    const why = identity.instructions ?? `${name} cannot be loaded.`;
+    const other = why.includes(" exports no server")
+      ? `. A server of another kind: drawbridge check -- node ${name}`
+      : "";
+    throw new DrawbridgeError("settings_invalid", `${why}${other}`);
+  }
+  return { name, servers: [{ name: server, tools }] };
+}
+
+async function startedOnce(
+  server: string,
+  command: readonly string[],
+  { read, sandbox }: Pick<TargetOptions, "read" | "sandbox">,
+  terminal: Terminal,
+): Promise<Offered> {
   const entry = {
     command: [...command],
     cwd: terminal.cwd,
@@ -64,8 +105,7 @@ export async function ofCommand(
   };
   const loaded = await settleSettings({ servers: { [server]: entry } }, terminal.cwd, { env: terminal.env });
   await using look = openLook(loaded, terminal);
-  const { tools } = await look.offered(server);
-  return { name: command.join(" "), servers: [{ name: server, command, tools }] };
+  return await look.offered(server);
 }
 
 export async function ofClient(

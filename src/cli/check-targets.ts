@@ -1,6 +1,5 @@
-/** What `drawbridge check` is pointed at: a list of tools, a lockfile, settings of ours or of a client, a command. */
-import { existsSync } from "node:fs";
-import { readFile } from "node:fs/promises";
+/** What `drawbridge check` is pointed at: a list of tools, a lockfile, settings of ours or of a client, a module, a command. */
+import { createReadStream, existsSync, statSync } from "node:fs";
 import { isAbsolute, join, resolve } from "node:path";
 import { readTools, type Target } from "../check/targets.ts";
 import { CLIENTS } from "../config/clients.ts";
@@ -26,6 +25,8 @@ export interface TargetOptions {
 
 /** Loaded only where servers are started: a list of tools needs no gateway. */
 const servers = () => import("./check-servers.ts");
+/** What of a folder is meant, the first that is there. */
+const OF_A_FOLDER = ["drawbridge.yaml", "drawbridge.yml", ...["ts", "mts", "js", "mjs"].map((end) => `server.${end}`)];
 /** A file may not be larger. */
 const MAX_BYTES = 256 * 1024 * 1024;
 
@@ -43,13 +44,18 @@ export async function readTarget(
   }
   if (given === undefined)
     throw usage(
-      "What is to be checked? A URL, a file, the name of a client (claude, cursor, …), or a command after --.",
+      "What is to be checked? A URL, a file, a folder, the name of a client (claude, cursor, …), or a command after --.",
     );
   if (/^https?:\/\//i.test(given)) return ofUrl(given, options, terminal);
   if (given === "-") return readTools(await piped(terminal), "Standard input");
   const file = isAbsolute(given) ? given : join(terminal.cwd, given);
   if (!existsSync(file) && Object.hasOwn(CLIENTS, given))
     return (await servers()).ofClient(given, given, options, terminal);
+  if (isFolder(file)) return ofFolder(given, options, terminal);
+  if (MODULE.test(given)) {
+    if (!existsSync(file)) throw usage(`There is no file ${given}.`);
+    return (await servers()).ofModule(file, given, options, terminal);
+  }
   const text = await textOf(file, given);
   if (/\.ya?ml$/i.test(given))
     return /^(?:servers|publicUrl):/m.test(text)
@@ -65,6 +71,18 @@ export async function readTarget(
       return (await servers()).ofClient(file, given, options, terminal);
   }
   return readTools(text, given);
+}
+
+/** A module is known by its name, since reading it is running it. */
+const MODULE = /\.m?[jt]s$/;
+
+const isFolder = (file: string) => statSync(file, { throwIfNoEntry: false })?.isDirectory() === true;
+
+async function ofFolder(given: string, options: TargetOptions, terminal: Terminal): Promise<Target> {
+  const found = OF_A_FOLDER.find((name) => existsSync(resolve(terminal.cwd, given, name)));
+  if (found === undefined)
+    throw usage(`${given} is a folder with neither drawbridge.yaml nor server.ts. Name a file in it.`);
+  return readTarget(join(given, found), undefined, options, terminal);
 }
 
 /** A running server, asked. */
@@ -107,15 +125,29 @@ function contentOf(text: string): unknown {
   }
 }
 
+/** A pipe or a device is read no further than a file may be long. */
 async function textOf(file: string, given: string): Promise<string> {
   try {
-    const text = await readFile(file, "utf8");
-    if (text.length > MAX_BYTES) throw usage(`${given} is larger than ${MAX_BYTES} bytes.`);
-    return text;
+    const pieces: Buffer[] = [];
+    let length = 0;
+    for await (const piece of createReadStream(file) as AsyncIterable<Buffer>) {
+      length += piece.length;
+      if (length > MAX_BYTES) throw usage(`${given} is larger than ${MAX_BYTES} bytes.`);
+      pieces.push(piece);
+    }
+    return decoded(Buffer.concat(pieces));
   } catch (cause) {
     if (cause instanceof DrawbridgeError) throw cause;
     throw new DrawbridgeError("settings_invalid", `${given} cannot be read.`, { detail: String(cause), cause });
   }
+}
+
+/** UTF-8, or UTF-16 where a byte order mark says so: a redirected answer of an older PowerShell is that. */
+function decoded(bytes: Buffer): string {
+  const [first, second] = bytes;
+  if (first === 0xff && second === 0xfe) return new TextDecoder("utf-16le").decode(bytes);
+  if (first === 0xfe && second === 0xff) return new TextDecoder("utf-16be").decode(bytes);
+  return bytes.toString("utf8");
 }
 
 async function piped(terminal: Terminal): Promise<string> {

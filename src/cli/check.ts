@@ -17,8 +17,10 @@ import { painter, type Terminal } from "./terminal.ts";
 
 const HELP = `
 Judges every tool (block, review or clean) and grades the server from A to F by the five principles. Offline, without an account.
-It takes the URL of a running server, which is asked a hundred small questions at most; the answer to tools/list as a file, {"tools": […]}; a command after --, which is started in a sandbox without network; a
-drawbridge.yaml, of which it grades what is served; the settings of a client (mcp.json, or claude, cursor, vscode, …); a lockfile.
+It takes the URL of a running server, which is asked a hundred small questions at most; the answer to tools/list as a file,
+{"tools": […]}; a command after --, or the module of a server of drawbridge-mcp/author, which are started in a sandbox without
+network; a drawbridge.yaml, of which it grades what is served, or a folder with one; the settings of a client (mcp.json, or claude,
+cursor, vscode, …); a lockfile.
 docs/check.md explains grades and formats, docs/detection.md how often verdicts are right, docs/rules/ what each rule finds.
 
 At a server on this machine a client is registered for the probe, and taken back; elsewhere only with --register.
@@ -27,6 +29,7 @@ Exit codes: 0 nothing at or above --fail-on, 1 something is, or a server could n
 
 Examples:
   $ drawbridge check tools.json
+  $ drawbridge check server.ts
   $ drawbridge check -- node server.js
   $ drawbridge check https://mcp.example.com/mcp --token-env TOKEN
   $ drawbridge check --fail-on C drawbridge.yaml
@@ -71,7 +74,10 @@ const DAY_MS = 86_400_000;
 
 export function define(command: Command, terminal: Terminal, rest: readonly string[] | undefined): void {
   command
-    .argument("[target]", "a URL, a file, or the name of a client; - reads a list of tools from standard input")
+    .argument(
+      "[target]",
+      "a URL, a file, a folder, or the name of a client; - reads a list of tools from standard input",
+    )
     .addOption(
       new Option("--format <format>", "how the report is written").choices(Object.keys(REPORTS)).default("text"),
     )
@@ -86,8 +92,8 @@ export function define(command: Command, terminal: Terminal, rest: readonly stri
     .option("--reason <text>", "with --write-baseline: why these findings are taken")
     .option("--expires <date>", `with --write-baseline: the last day, YYYY-MM-DD (default: in ${WAIVER_DAYS} days)`)
     .option("--start", "start the servers of a client's settings, in a sandbox, and judge their tools", false)
-    .option("--read <path...>", "what a command after -- may read beside its own program", [])
-    .option("--no-sandbox", "start a command after -- as you, with your network and files")
+    .option("--read <path...>", "what a command after --, or a module, may read beside its own program", [])
+    .option("--no-sandbox", "start a command after --, or a module, as you, with your network and files")
     .option("--token-env <name>", "for a URL: environment variable that holds a token; the tools are judged, too")
     .option("--register", "for a URL: register a client for the probe (RFC 7591)")
     .option("--no-register", "for a URL: register none, also at a server on this machine")
@@ -105,8 +111,7 @@ async function run(
   terminal: Terminal,
 ): Promise<void> {
   const { format, isolate, failOn, baseline: file } = options;
-  if (options.writeBaseline !== undefined && (options.reason ?? "").trim().length < 3)
-    throw usage("--write-baseline needs --reason: say why these findings are taken.");
+  refuseContradictions(options);
   const baseline = file === undefined ? [] : readBaseline(await textOf(file, terminal), file);
   const target = await readTarget(given, rest, options, terminal);
   const report = await check(target, { isolate, baseline });
@@ -115,6 +120,29 @@ async function run(
   if (options.writeBaseline !== undefined) return;
   if (report.unread.length > 0 || fails(report, failOn)) throw new Ended(EXIT.failed);
 }
+
+/** What would silently let something pass is wrong usage. */
+function refuseContradictions({ isolate, failOn, writeBaseline: file, reason, expires }: CheckCommandOptions): void {
+  if (isolate && isGrade(failOn))
+    throw usage(
+      `--isolate gives no grades, so --fail-on ${failOn} can never fail. Use block or review, or leave out --isolate.`,
+    );
+  if (file === undefined) {
+    if (reason !== undefined || expires !== undefined)
+      throw usage("--reason and --expires are of use with --write-baseline alone.");
+    return;
+  }
+  if ((reason ?? "").trim().length < 3)
+    throw usage("--write-baseline needs --reason: say why these findings are taken.");
+  if (expires === undefined) return;
+  const last = /^\d{4}-\d{2}-\d{2}$/.test(expires) ? new Date(`${expires}T00:00:00Z`) : undefined;
+  // A day that no month has is another day for `Date`.
+  if (last === undefined || Number.isNaN(last.getTime()) || dayOf(last) !== expires)
+    throw usage(`--expires ${expires} is no date. Write it as YYYY-MM-DD.`);
+  if (expires < dayOf(new Date())) throw usage(`--expires ${expires} is past: nothing would be waived.`);
+}
+
+const dayOf = (date: Date) => date.toISOString().slice(0, 10);
 
 function fails(report: Report, failOn: CheckCommandOptions["failOn"]): boolean {
   if (isGrade(failOn)) return report.grades !== undefined && atLeastAsBad(report.grades.overall, failOn);
@@ -134,7 +162,7 @@ async function keep(
   terminal: Terminal,
 ): Promise<void> {
   if (file === undefined) return;
-  const last = expires ?? new Date(Date.now() + WAIVER_DAYS * DAY_MS).toISOString().slice(0, 10);
+  const last = expires ?? dayOf(new Date(Date.now() + WAIVER_DAYS * DAY_MS));
   const found = [
     ...tools.flatMap(({ name, findings }) => findings.map((finding) => ({ about: `tool ${name}`, finding }))),
     ...servers.flatMap(({ name, findings }) => findings.map((finding) => ({ about: `server ${name}`, finding }))),
@@ -148,14 +176,28 @@ async function keep(
   }));
   const text = writeBaseline([...baseline, ...added]);
   readBaseline(text, file);
-  await writeFile(resolve(terminal.cwd, file), text);
+  try {
+    await writeFile(resolve(terminal.cwd, file), text);
+  } catch (cause) {
+    throw new DrawbridgeError("settings_invalid", `The baseline ${file} cannot be written.`, {
+      detail: String(cause),
+      cause,
+    });
+  }
   terminal.stderr.write(`wrote ${file}: ${added.length} findings waived until ${last}\n`);
 }
 
 async function textOf(file: string, terminal: Terminal): Promise<string> {
   const path = resolve(terminal.cwd, file);
   if (!existsSync(path)) throw usage(`There is no baseline ${file}.`);
-  return readFile(path, "utf8");
+  try {
+    return await readFile(path, "utf8");
+  } catch (cause) {
+    throw new DrawbridgeError("settings_invalid", `The baseline ${file} cannot be read.`, {
+      detail: String(cause),
+      cause,
+    });
+  }
 }
 
 /** Waits until the reader has taken it: a report may be longer than a pipe holds. */

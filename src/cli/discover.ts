@@ -114,7 +114,14 @@ async function keep(file: string, servers: readonly Discovered[], terminal: Term
   const found = servers.map(({ client, server, runs, fingerprint }) => ({ client, server, runs, fingerprint }));
   const replaced = (one: Approved) =>
     found.some(({ client, server }) => one.client === client && one.server === server);
-  await writeFile(path, writeApproved([...before.filter((one) => !replaced(one)), ...found]));
+  try {
+    await writeFile(path, writeApproved([...before.filter((one) => !replaced(one)), ...found]));
+  } catch (cause) {
+    throw new DrawbridgeError("settings_invalid", `The list ${file} cannot be written.`, {
+      detail: String(cause),
+      cause,
+    });
+  }
   terminal.stderr.write(`wrote ${file}: ${found.length} servers approved\n`);
 }
 

@@ -355,7 +355,12 @@ async function withReactions(
   for (const one of all) {
     const { server, kind, name } = one;
     const [was, is] = [before, now].map((side) => side.get(server)?.get(lockKey(kind, name)));
-    const drift = inspect === "off" ? one.drift : await inspectedDrift(one.drift, server, kind, was?.value, is?.value);
+    const ownTools = () =>
+      [before, now]
+        .flatMap((side) => [...(side.get(server)?.values() ?? [])])
+        .flatMap((entry) => (entry.kind === "tool" ? [entry.name] : []));
+    const drift =
+      inspect === "off" ? one.drift : await inspectedDrift(one.drift, server, kind, was?.value, is?.value, ownTools);
     judgedAll.push({ ...one, drift, reaction: reactionTo(drift, policy), offered: is?.pin });
   }
   return judgedAll;

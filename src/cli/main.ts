@@ -31,6 +31,10 @@ const COMMANDS: Readonly<Record<string, CommandRow>> = {
     load: () => import("./init.ts"),
   },
   new: { summary: "write a server of one's own, with tests", load: () => import("./new.ts") },
+  dev: {
+    summary: "try a server while it is written: loaded anew on change, called in each role from a page",
+    load: () => import("./dev.ts"),
+  },
   contract: {
     summary: "run the examples of contracts and read their documentation",
     load: () => import("./contract.ts"),

@@ -14,6 +14,7 @@ start, and says where and why.
 Examples:
   $ drawbridge new library
   $ cd library && npm install && npm test
+  $ npm run dev                     (loaded anew on change, with a page to try its tools as each role)
   $ npx drawbridge serve            (inside the gateway: sign-in, roles, audit)
   $ node server.ts                  (alone, over stdio)
 `;
@@ -47,6 +48,7 @@ async function scaffold(folder: string, terminal: Terminal): Promise<void> {
   cd ${folder}
   npm install
   npm test                  its tools called as anybody, without a socket
+  npm run dev               a page to try them as each role, loaded anew on change
   npm run check             the compiler, and the grade of its tools
   npx drawbridge serve      inside the gateway
 `);
@@ -68,8 +70,9 @@ export function filesOf(name: string, release: string): Readonly<Record<string, 
         engines: { node: ">=24.11" },
         scripts: {
           start: "node server.ts",
+          dev: "drawbridge dev",
           test: "node --test",
-          check: "tsc && drawbridge check drawbridge.yaml",
+          check: "tsc && drawbridge check --fail-on B drawbridge.yaml",
         },
         dependencies: { "drawbridge-mcp": release, zod: "4.6.7" },
         devDependencies: { "@types/node": "24.19.2", typescript: "7.0.2" },
@@ -96,6 +99,7 @@ export function filesOf(name: string, release: string): Readonly<Record<string, 
       2,
     )}\n`,
     ".gitignore": "node_modules/\n.drawbridge/\n",
+    "README.md": readme(name),
     "drawbridge.yaml": `# What the tools take, give and may stands beside their handlers, in server.ts. Here is who may call them.
 store: sqlite:./.drawbridge/drawbridge.db
 
@@ -166,6 +170,36 @@ test("what is no ISBN is refused, and so is what nobody declared", async () => {
 });
 `,
   };
+}
+
+function readme(name: string): string {
+  return `# ${name}
+
+A server for MCP clients, written with \`drawbridge-mcp/author\`: what a tool takes, gives and may stands beside what it does. What is
+careless does not compile, or does not start, and says where and why.
+
+    npm install
+    npm test                # its tools called as anybody, without a socket
+    npm run dev             # a page to try them as each role, loaded anew on change
+    npm run check           # the compiler, and the grade of its tools: A, or it fails
+
+| file | what it is |
+| --- | --- |
+| \`server.ts\` | the tools; \`books\` stands for the system behind them |
+| \`server.test.ts\` | what each does, and what it refuses |
+| \`drawbridge.yaml\` | who may call them, when it is served to others |
+
+## Serve it
+
+To others, with sign-in, roles and a record of each call: \`npx drawbridge serve\`. It prints the address for clients, and a link that makes
+your account. The group \`owner\` may all, the group \`reader\` what only reads.
+
+To yourself alone, by a client that starts it:
+
+\`\`\`json
+{ "mcpServers": { "${name}": { "command": "node", "args": ["/path/to/${name}/server.ts"] } } }
+\`\`\`
+`;
 }
 
 /** A name as a constant of JavaScript; one that would be a word of the language gets another. */

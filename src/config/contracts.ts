@@ -215,7 +215,7 @@ function idlePatterns({ tools, roles }: Settings): string[] {
   return Object.entries(roles ?? {}).flatMap(([role, lists]) =>
     (["may", "deny"] as const).flatMap((list) =>
       lists[list].flatMap((pattern): string[] => {
-        if (/^(resource|prompt):/.test(pattern) || uris.includes(pattern)) return [];
+        if (/^(?:resource:|prompt:|access:|open-world$)/.test(pattern) || uris.includes(pattern)) return [];
         const matches = compilePattern(pattern);
         const glob = pattern.replace(/^tool:/, "");
         const met = names.some((name) => (servesAll(name) ? overlap(name, glob) : matches({ kind: "tool", name })));

@@ -19,9 +19,13 @@ export function settingsForUrl(url: string, folder: string, options: LoadOptions
 /** Settings for `drawbridge serve server.ts`: a module of `drawbridge-mcp/author`, called after its folder when its own name tells nothing. */
 export async function settingsForModule(file: string, folder: string, options: LoadOptions): Promise<LoadedSettings> {
   const module = resolve(folder, file);
-  const own = simpleName(basename(module).replace(/\.\w+$/, ""));
-  const name = own === "" || TELLS_NOTHING.test(own) ? simpleName(basename(dirname(module))) || "server" : own;
-  return settleSettings({ servers: { [name]: { module } } }, folder, options);
+  return settleSettings({ servers: { [nameOfModule(module)]: { module } } }, folder, options);
+}
+
+/** A server name from the absolute path of a module: `library` for `/work/library/server.ts`. */
+export function nameOfModule(file: string): string {
+  const own = simpleName(basename(file).replace(/\.\w+$/, ""));
+  return own === "" || TELLS_NOTHING.test(own) ? simpleName(basename(dirname(file))) || "server" : own;
 }
 
 const RUNNERS =

@@ -36,7 +36,8 @@ async function readWhole(file: string): Promise<Readonly<Record<string, unknown>
   const document = parseDocument(text, { uniqueKeys: true });
   const [mistake] = document.errors;
   if (mistake !== undefined) throw new Error(`the file ${file}: ${firstLine(mistake.message)}`);
-  const whole: unknown = document.toJS({ maxAliasCount: 100 });
+  const whole = plainly(document);
+  if (whole === TOO_MANY_ALIASES) throw new Error(`the file ${file}: ${whole}`);
   if (!isRecord(whole)) throw new Error(`the file ${file} has no \`roles\``);
   return whole;
 }
@@ -56,13 +57,27 @@ export async function readPolicyCases(file: string, name: string): Promise<Polic
   };
   if (document.errors.length > 0)
     throw new SettingsProblems(document.errors.map((error) => problem(error.pos[0], [], firstLine(error.message))));
-  const raw: unknown = document.toJS({ maxAliasCount: 100 });
+  const raw = plainly(document);
+  if (raw === TOO_MANY_ALIASES) throw new SettingsProblems([problem(0, [], raw)]);
   const parsed = policyCases.safeParse(raw);
   if (parsed.success) return parsed.data;
   const findings = findingsOf(parsed.error.issues, raw, policyCases, (path) => String(valueAt(raw, path)));
   throw new SettingsProblems(
     findings.map(({ path, message, suggestion }) => problem(offsetOf(document, path), path, message, suggestion)),
   );
+}
+
+const MAX_ALIASES = 100;
+const TOO_MANY_ALIASES = `more than ${MAX_ALIASES} aliases`;
+
+/** The document as values; or that it grows without end, as a few lines of aliases of aliases do. */
+function plainly(document: Document): unknown {
+  try {
+    return document.toJS({ maxAliasCount: MAX_ALIASES });
+  } catch (thrown) {
+    if (thrown instanceof ReferenceError) return TOO_MANY_ALIASES;
+    throw thrown;
+  }
 }
 
 /** Where a value stands, or what should have it. */

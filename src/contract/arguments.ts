@@ -5,7 +5,7 @@
 import type { Ajv as AjvDraft07, ErrorObject, Options } from "ajv";
 import type { FormatName } from "ajv-formats";
 import type { JsonObject, JsonValue } from "../core/call.ts";
-import { matcherOf } from "./pattern.ts";
+import { matcherOf, weightOf } from "./pattern.ts";
 
 /** Undefined when the arguments are accepted, else one sentence per problem (at most eight). */
 export type ArgumentCheck = (args: JsonObject) => readonly string[] | undefined;
@@ -27,6 +27,10 @@ const MAX_SCHEMA_BYTES = 512 * 1024;
 const MAX_SCHEMA_NODES = 20_000;
 const MAX_SCHEMA_DEPTH = 64;
 const MAX_PROBLEMS = 8;
+/** Of all patterns of one schema, as `weightOf` has it: a third of a second to compile at worst. */
+const MAX_PATTERN_WEIGHT = 20_000;
+/** A text times the weight of its pattern: beyond it, matching holds everybody up. The stricter is for patterns that operators bound. */
+const MAX_STEPS = { roughly: 5_000_000, strictly: 20_000_000 } as const;
 
 /** Compiles one tool's input schema. Never throws. Costs milliseconds: call it once per definition. */
 export async function compileArguments(
@@ -39,14 +43,15 @@ export async function compileArguments(
     measure(schema);
     const { $schema, $id: _ignored, ...body } = schema as JsonObject;
     const ajv = await engine(dialectOf($schema), strict);
-    const before = unread;
+    const before = { unread, weight };
     const mine: string[] = [];
     unread = mine;
+    weight = 0;
     let validate: ReturnType<typeof ajv.compile>;
     try {
       validate = ajv.compile(body);
     } finally {
-      unread = before;
+      ({ unread, weight } = before);
     }
     return {
       problem: undefined,
@@ -104,7 +109,7 @@ async function createEngine(dialect: Dialect, strict: boolean): Promise<AjvDraft
     ownProperties: true,
     validateSchema: true,
     logger: false,
-    code: { regExp: linearRegExp },
+    code: { regExp: strict ? strictly : roughly },
   };
   const { Ajv } = dialect === "draft-07" ? await import("ajv") : { Ajv: (await import("ajv/dist/2020.js")).Ajv2020 };
   const { default: addFormats } = await import("ajv-formats");
@@ -126,18 +131,33 @@ const MAX_URL_LENGTH = 2000;
 
 /** Of the schema that is being compiled. */
 let unread: string[] = [];
+let weight = 0;
 
 /**
- * Patterns in linear time. One that cannot be run so (look-ahead, back-references) is left to the upstream, which wrote it. Ajv keys its cache of
- * patterns on `toString()`, so each must have its own: with a shared one every pattern would be the first.
+ * Patterns in linear time. One that cannot be run so (look-ahead, back-references, too large) is left to the upstream, which wrote it,
+ * and so is a text that would take too long; strictly, that one does not match. Ajv keys its cache of patterns on `toString()`, so each must have its
+ * own: with a shared one every pattern would be the first.
  */
-function linearRegExp(pattern: string, flags: string) {
+function linearRegExp(pattern: string, flags: string, maxSteps: number, otherwise: boolean) {
   const text = `/${pattern}/${flags}`;
-  const test = matcherOf(pattern);
-  if (test === undefined) unread.push(pattern);
-  return { test: test ?? (() => true), toString: () => text };
+  const own = weightOf(pattern);
+  const matches = weight + own > MAX_PATTERN_WEIGHT ? undefined : matcherOf(pattern);
+  if (matches === undefined) unread.push(pattern);
+  else weight += own;
+  const test = (value: string) => {
+    if (matches === undefined) return true;
+    return value.length * matches.weight > maxSteps ? otherwise : matches(value);
+  };
+  return { test, toString: () => text };
 }
-linearRegExp.code = "linearRegExp";
+const roughly = Object.assign(
+  (pattern: string, flags: string) => linearRegExp(pattern, flags, MAX_STEPS.roughly, true),
+  { code: "linearRegExp" },
+);
+const strictly = Object.assign(
+  (pattern: string, flags: string) => linearRegExp(pattern, flags, MAX_STEPS.strictly, false),
+  { code: "linearRegExp" },
+);
 
 function sentence(error: ErrorObject): string {
   const where = error.instancePath === "" ? "arguments" : `arguments${error.instancePath}`;

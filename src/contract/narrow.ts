@@ -2,13 +2,15 @@
  * The input of a contract: what clients may send, what of it the server gets, and the proof that the server takes all of it. Made
  * when the contract is loaded; a call costs one check and one pass over the arguments.
  */
+import { setImmediate } from "node:timers/promises";
 import type { JsonObject, JsonValue, Principal } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import { accepts, isSchemaObject, resolveRef, type Schema } from "./accepts.ts";
 import { type ArgumentCheck, compileArguments } from "./arguments.ts";
 import { withoutRaw } from "./exact.ts";
+import { bounded } from "./regular.ts";
 import type { InputRule } from "./settings.ts";
-import { unprovedSubset } from "./subset.ts";
+import { MAX_PATTERN_STEPS, unprovedSubset } from "./subset.ts";
 
 export interface Narrowing {
   /** The JSON Schema that clients see: closed, and bounded throughout. */
@@ -62,6 +64,8 @@ export async function narrowInput(
   const steps: Step[] = [];
   const open = upstream["additionalProperties"] !== false;
   for (const [name, rule] of Object.entries(taken)) {
+    // Each may bring patterns of a server that take a while to read; others have their turn between them.
+    await setImmediate();
     const target = rule.as ?? name;
     const base = offered.get(target);
     if (base === undefined && !open) {
@@ -72,7 +76,9 @@ export async function narrowInput(
       continue;
     }
     if (sent.has(target)) problems.push({ path: [name, "as"], message: `${quoted(target)} is there twice` });
-    const { schema, problems: merging } = merged(base ?? true, rule, upstream, [name]);
+    const { schema, problems: merging } = bounded(MAX_PATTERN_STEPS, () =>
+      merged(base ?? true, rule, upstream, [name]),
+    );
     problems.push(...merging);
     const hidden = [rule.fixed, rule.bind, rule.hidden === true || undefined].filter((one) => one !== undefined);
     if (hidden.length > 1)
@@ -94,7 +100,7 @@ export async function narrowInput(
       certain.push(target);
       steps.push({ to: target, value: rule.default });
     } else {
-      problems.push(...unbounded(schema, upstream, [name], rules === undefined));
+      problems.push(...bounded(MAX_PATTERN_STEPS, () => unbounded(schema, upstream, [name], rules === undefined)));
       visible.push([name, described(schema, rule)]);
       names.set(name, target);
       sent.set(target, schema);

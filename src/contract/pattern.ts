@@ -8,18 +8,53 @@ import { JS } from "refa";
 import { languageOf } from "./regular.ts";
 
 /** Whether a pattern is found in a text. */
-export type Matcher = (text: string) => boolean;
+export interface Matcher {
+  (text: string): boolean;
+  /** Steps that one character may take, about: time is linear in a text, and as much longer as this is larger. */
+  readonly weight: number;
+}
 
-/** Undefined for a pattern that nothing here can run: look-around, back-references. */
+/** Parts at most, repetitions written out: more take long to compile, and for ever to run. */
+const MAX_WEIGHT = 5_000;
+
+/** Undefined for a pattern that nothing here can run: look-around, back-references, `((a{0,99}){0,99}){0,99}`. */
 export function matcherOf(pattern: string): Matcher | undefined {
+  const weight = weightOf(pattern);
+  if (weight > MAX_WEIGHT) return undefined;
   try {
     const compiled = RE2JS.compile(inRe2(pattern));
-    return (value) => compiled.matcher(value).find();
+    return Object.assign((value: string) => compiled.matcher(value).find(), { weight });
   } catch {
     // RE2 repeats nothing more than a thousand times; an automaton may.
     const strings = languageOf(pattern)?.strings;
-    return strings && ((value) => strings.test(Array.from(value, (one) => one.codePointAt(0) ?? 0)));
+    if (strings === undefined) return undefined;
+    const test = (value: string) => strings.test(Array.from(value, (one) => one.codePointAt(0) ?? 0));
+    return Object.assign(test, { weight: 1 });
   }
+}
+
+/** How many parts a pattern has when its repetitions are written out, as RE2 and automata have them; before either is made. */
+export function weightOf(pattern: string): number {
+  try {
+    return weightOfAny(JS.Parser.fromLiteral({ source: pattern, flags: "u" }).ast.pattern.alternatives);
+  } catch {
+    return pattern.length;
+  }
+}
+
+function weightOfAny(alternatives: readonly Alternative[]): number {
+  return alternatives.reduce(
+    (sum, { elements }) => sum + 1 + elements.reduce((all, one) => all + weightOfOne(one), 0),
+    0,
+  );
+}
+
+function weightOfOne(element: Element): number {
+  if (element.type === "Group" || element.type === "CapturingGroup") return weightOfAny(element.alternatives);
+  if (element.type !== "Quantifier") return 1;
+  const { element: inner, min, max } = element;
+  const times = max === Number.POSITIVE_INFINITY ? min + 1 : max;
+  return 1 + weightOfOne(inner) * times;
 }
 
 type Alternative = JS.RegexppAst["pattern"]["alternatives"][number];

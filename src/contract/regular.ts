@@ -2,7 +2,7 @@
  * Regular expressions as sets of strings: whether one holds all of another. Only where that can be told for certain: assertions
  * other than ^ and $ at the ends, back-references and Unicode properties cannot be read.
  */
-import { DFA, isDisjointWith, JS, NFA, type ReadonlyDFA } from "refa";
+import { DFA, isDisjointWith, JS, NFA, type ReadonlyDFA, type TransitionIterator } from "refa";
 
 /** The strings of which a pattern finds a part, as JSON Schema has it. */
 export interface Language {
@@ -16,14 +16,40 @@ export interface Language {
 
 /** States and nodes at most: a pattern that needs more is not read. */
 const MAX_NODES = 5_000;
+/** Steps at most to make one pattern deterministic: its states, each as many times as it is in a set of them. Some 50 ms. */
+const MAX_WORK = 20_000;
 const MAX_CACHED = 1000;
 const known = new Map<string, Language | undefined>();
 
-/** The language of a pattern as ECMA-262 reads it with the `u` flag; undefined when it cannot be read exactly. */
+/** Steps that are left to whoever compares; those who ask without a bound have one for each pattern alone. */
+let left = Number.POSITIVE_INFINITY;
+
+/** Takes no more than so many steps over all the patterns that `compare` asks about; what is beyond them it is told as unknown. */
+export function bounded<T>(steps: number, compare: () => T): T {
+  const before = left;
+  left = Math.min(left, steps);
+  const given = left;
+  try {
+    return compare();
+  } finally {
+    left = before - (given - left);
+  }
+}
+
+/**
+ * The language of a pattern as ECMA-262 reads it with the `u` flag; undefined when it cannot be read exactly, or would take too long
+ * to read: `(a{0,50}){0,50}` is short and holds every state in every other.
+ */
 export function languageOf(pattern: string): Language | undefined {
   if (!known.has(pattern)) {
+    if (left <= 0) return undefined;
+    const most = Math.min(left, MAX_WORK);
+    const { language, work } = read(pattern, most);
+    left -= work;
+    // It was not its own fault.
+    if (language === undefined && work >= most && most < MAX_WORK) return undefined;
     if (known.size >= MAX_CACHED) known.clear();
-    known.set(pattern, read(pattern));
+    known.set(pattern, language);
   }
   return known.get(pattern);
 }
@@ -49,6 +75,8 @@ function empty(automata: readonly ReadonlyDFA[]): boolean | undefined {
   const last = rest.pop();
   if (first === undefined) return false;
   if (last === undefined) return first.isEmpty;
+  if (left <= 0) return undefined;
+  left -= WORK_OF_PRODUCT;
   try {
     let all: ReadonlyDFA = first;
     for (const one of rest) all = DFA.fromIntersection(all, one, new DFA.LimitedNodeFactory(MAX_NODES));
@@ -58,7 +86,18 @@ function empty(automata: readonly ReadonlyDFA[]): boolean | undefined {
   }
 }
 
-function read(pattern: string): Language | undefined {
+/** Of two languages together, as it mostly is. */
+const WORK_OF_PRODUCT = 50;
+
+function read(pattern: string, most: number): { readonly language: Language | undefined; readonly work: number } {
+  let work = 1;
+  const one = () => {
+    if (++work > most) throw new Error("takes too long");
+  };
+  return { language: readWithin(pattern, one), work };
+}
+
+function readWithin(pattern: string, step: () => void): Language | undefined {
   try {
     const { ast } = JS.Parser.fromLiteral({ source: pattern, flags: "u" });
     if (BEYOND.test(pattern)) return undefined;
@@ -68,7 +107,7 @@ function read(pattern: string): Language | undefined {
     const { expression, maxCharacter } = parser.parse(options);
     const nodes = () => new DFA.LimitedNodeFactory(MAX_NODES);
     const nfa = NFA.fromRegex(expression, { maxCharacter }, {}, new NFA.LimitedNodeFactory(MAX_NODES));
-    const strings = DFA.fromFA(nfa, nodes());
+    const strings = DFA.fromTransitionIterator(stepping(nfa.transitionIterator(), step), { maxCharacter }, nodes());
     strings.minimize();
     const complement = strings.copy(nodes());
     complement.complement(nodes());
@@ -76,6 +115,17 @@ function read(pattern: string): Language | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** The same, and tells of every step. */
+function stepping<Node>(iterator: TransitionIterator<Node>, step: () => void): TransitionIterator<Node> {
+  return {
+    ...iterator,
+    getOut(node) {
+      step();
+      return iterator.getOut(node);
+    },
+  };
 }
 
 /** Unicode properties are large, and differ with the version of Unicode; and modifiers. */

@@ -3,6 +3,7 @@ import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { openEvidence, personalKeysOf } from "../audit/evidence.ts";
 import type { Journal } from "../audit/journal.ts";
+import { KEYS_DESTROYED } from "../audit/personal.ts";
 import { keepFor, type RetentionParts } from "../audit/retention.ts";
 import type { LoadedSettings } from "../config/load.ts";
 import type { Environment } from "../config/references.ts";
@@ -14,7 +15,7 @@ import { newId } from "../core/ids.ts";
 import { Secret } from "../core/secret.ts";
 import { sourceBehind } from "../net/source.ts";
 import type { Authority } from "../oauth/authority.ts";
-import type { OAuthEvent } from "../oauth/events.ts";
+import { endsAccess, type OAuthEvent } from "../oauth/events.ts";
 import { placeOf } from "../oauth/http.ts";
 import { protectedResourceMetadata } from "../oauth/metadata.ts";
 import { usersIn } from "../oauth/people/users.ts";
@@ -29,11 +30,11 @@ import { compileExpression } from "../policy/expressions.ts";
 import { openPolicy } from "../policy/live.ts";
 import { furtherScopes } from "../policy/step-up.ts";
 import { openStore } from "../store/open.ts";
-import { sharedKey } from "../store/sealing.ts";
+import type { Store } from "../store/ports.ts";
 import { watchChanges } from "../store/watch.ts";
 import type { UpstreamCredentials } from "../upstream/credentials.ts";
 import { openUpstream } from "../upstream/open.ts";
-import type { ListName, UpstreamEvents } from "../upstream/upstream.ts";
+import type { ListName, Upstream, UpstreamEvents } from "../upstream/upstream.ts";
 import type { ReadUserSecret } from "../upstream/user-values.ts";
 import { type Administered, answerAdmin, answerControl } from "./admin.ts";
 import { contractAppliers, NOTHING_TO_DO, otherReplicas, policyChanges, taking, usable } from "./appliers.ts";
@@ -55,9 +56,10 @@ import { openIdentities } from "./identities.ts";
 import { openInspection } from "./inspection.ts";
 import { type Interaction, openInteraction } from "./interaction.ts";
 import { openLimits } from "./limits/limits.ts";
-import { listen } from "./listener.ts";
+import { type Listener, listen } from "./listener.ts";
 import { following } from "./lists.ts";
 import { followLock } from "./lock.ts";
+import { maskKey } from "./masking/key.ts";
 import { type Masking, openMasking, openScrubber, type Scrubber } from "./masking.ts";
 import { oauthRecord } from "./oauth-record.ts";
 import { openOutcomeTools } from "./outcome-tool.ts";
@@ -113,6 +115,12 @@ export interface StartOptions {
   readonly logTo?: LogStream;
   /** How long a gateway that says nothing is believed to be there, until another undoes what its tools with steps began. */
   readonly leaseMs?: number;
+  /** Who takes requests, inside somebody else's server. Default: a port of our own, as `listen` of the settings says. */
+  readonly listener?: Listener;
+  /** In place of the one that the settings name. The gateway closes it. */
+  readonly store?: Store;
+  /** Puts something around each server, to see what it answers before anything is taken out of that. */
+  readonly around?: (upstream: Upstream) => Upstream;
 }
 
 /** Starts a gateway. Resolves when it listens; upstreams may still be starting. Rejects with `DrawbridgeError` and leaves nothing behind. */
@@ -122,6 +130,9 @@ export async function startGateway({
   logger,
   logTo = process.stderr,
   leaseMs = LEASE_MS,
+  listener,
+  store,
+  around = (upstream) => upstream,
 }: StartOptions): Promise<RunningGateway> {
   const { settings } = loaded;
   const conceal = openConcealer();
@@ -135,7 +146,7 @@ export async function startGateway({
     });
   const undo: (() => Promise<unknown> | unknown)[] = [];
   try {
-    return await start({ loaded, environment, log, conceal, scrubber, leaseMs, undo });
+    return await start({ loaded, environment, log, conceal, scrubber, leaseMs, listener, store, around, undo });
   } catch (error) {
     for (const step of undo.toReversed()) {
       try {
@@ -155,11 +166,15 @@ interface Start {
   readonly conceal: Concealer;
   readonly scrubber: Scrubber;
   readonly leaseMs: number;
+  readonly listener: Listener | undefined;
+  readonly store: Store | undefined;
+  readonly around: (upstream: Upstream) => Upstream;
   /** What to do, last first, when the start fails half-way. */
   readonly undo: (() => Promise<unknown> | unknown)[];
 }
 
-async function start({ loaded, environment, log, conceal, scrubber, leaseMs, undo }: Start): Promise<RunningGateway> {
+async function start(given: Start): Promise<RunningGateway> {
+  const { loaded, environment, log, conceal, scrubber, leaseMs, undo } = given;
   const { settings, folder } = loaded;
   const version = await ownVersion();
   const replica = newId();
@@ -206,7 +221,9 @@ async function start({ loaded, environment, log, conceal, scrubber, leaseMs, und
       catalogue?.blocked(name, uri) === true || streams.resourceUpdated(name, uri, params, instance),
   });
   // Its files must be there before a server is confined: what is not there cannot be hidden.
-  const store = await openStore(settings.store, { baseDirectory: folder, warn: (message) => log.warn({}, message) });
+  const store =
+    given.store ??
+    (await openStore(settings.store, { baseDirectory: folder, warn: (message) => log.warn({}, message) }));
   undo.push(() => store.close());
   const inspection = openInspection({
     settings: settings.answers,
@@ -214,14 +231,19 @@ async function start({ loaded, environment, log, conceal, scrubber, leaseMs, und
   });
   const masking = openMasking({
     settings: settings.mask,
-    key: await sharedKey(store.records, "mask", "drawbridge mask 1", settings.tokens.keyEncryptionSecret),
+    key: await maskKey(store.records, settings.tokens.keyEncryptionSecret),
     records: store.records,
     rolesOf: (by) => policy.roles(by),
     counted: (counts) => telemetry.masked(counts),
     inspection,
     conceal: conceal.text,
   });
-  const said = (by: Authenticated, params: string) => masking.viewOf(by).said(params);
+  const said = (by: Authenticated, params: string) => {
+    const view = masking.viewOf(by);
+    const told = view.said(params);
+    flow.heard(by, undefined, view, false);
+    return told;
+  };
   // Servers take longest to start, so they begin now and start while the rest is made.
   const served = openServed({
     servers: settings.servers,
@@ -239,7 +261,7 @@ async function start({ loaded, environment, log, conceal, scrubber, leaseMs, und
         hidden: [...(loaded.file === undefined ? [] : [resolve(loaded.file)]), ...secretFiles(settings, folder)],
         credentials: remembered(connected ?? upstreamCredentials(name, server, () => issuing), conceal),
       });
-      return connected === undefined ? upstream : withoutPersonal(upstream, connected);
+      return given.around(connected === undefined ? upstream : withoutPersonal(upstream, connected));
     },
     conceal: conceal.text,
     onChange: () => catalogue?.serve([...upstreams.values()]),
@@ -269,7 +291,11 @@ async function start({ loaded, environment, log, conceal, scrubber, leaseMs, und
     environment,
   );
   undo.push(() => telemetry.close());
-  const { journal } = openEvidence({
+  const {
+    journal,
+    keys: personalKeys,
+    signer,
+  } = openEvidence({
     store,
     settings: settings.audit,
     encryption: settings.tokens.keyEncryptionSecret,
@@ -282,12 +308,12 @@ async function start({ loaded, environment, log, conceal, scrubber, leaseMs, und
   });
   undo.push(() => journal.close());
   const auditExport = openAuditExport(settings.audit, store.records);
-  const kept = { log: store.audit, records: store.records, journal, replica, notBeyond: auditExport.reached };
+  const kept = { log: store.audit, records: store.records, journal, signer, replica, notBeyond: auditExport.reached };
   const endRetention = retention(settings.audit, kept, log);
   undo.push(endRetention);
 
   // The port is bound first: with port 0 the public URL, which every token and document names, is known only then.
-  const listener = await listen(settings.listen, settings.tls, log);
+  const listener = given.listener ?? (await listen(settings.listen, settings.tls, log));
   undo.push(() => listener.close(0));
   const publicUrl = new URL(settings.publicUrl ?? listener.url);
   auditExport.begin({
@@ -381,6 +407,7 @@ async function start({ loaded, environment, log, conceal, scrubber, leaseMs, und
   };
   lock.onChange(compareAnew);
   changes.on(PINS_CHANGED, compareAnew);
+  changes.on(KEYS_DESTROYED, () => personalKeys.forget());
   // The first sign-in should not wait for what can be loaded now that nothing else is to do.
   void Promise.all([offered.ready, met])
     .then(() => server?.warm())
@@ -712,24 +739,18 @@ const revealed = (place: string | Secret) => (place instanceof Secret ? place.re
 
 /** What is wrong in a settings file is said with what is written there, which may be a key in the wrong place. */
 function withMaskedErrors(journal: Journal, masking: Masking): Journal {
-  const append: Journal["append"] = (record) => {
+  const append: Journal["append"] = (record, commit) => {
     const { error } = record;
-    if (error === undefined) return journal.append(record);
+    if (error === undefined) return journal.append(record, commit);
     const { message, detail } = error;
     const told = { ...error, message: masking.recordedText(message) };
-    return journal.append({
+    const masked = {
       ...record,
       error: detail === undefined ? told : { ...told, detail: masking.recordedText(detail) },
-    });
+    };
+    return journal.append(masked, commit);
   };
   return Object.create(journal, { append: { value: append } }) as Journal;
-}
-
-/** Nothing that the user was shown may be used any more. */
-function endsAccess(event: OAuthEvent): event is OAuthEvent & { readonly user: string } {
-  if (event.user === undefined) return false;
-  if (event.type === "revoked") return event.what === "user";
-  return event.type === "user-changed" && (event.change === "disabled" || event.change === "removed");
 }
 
 /** Which lists are others for somebody than they were for them. */

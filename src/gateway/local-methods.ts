@@ -158,6 +158,8 @@ function capabilitiesOf(
     if (isObject(told)) merged.set(name, { ...told, ...own, ...(name === "resources" && { subscribe: subscribable }) });
     else merged.delete(name);
   }
+  // Whoever answers `prompts/list` declares it (2026-07-28, Prompts, Capabilities), also while there is none.
+  if (!merged.has("prompts")) merged.set("prompts", {});
   const tasks = anyMakesTasks(identities);
   if (tasks && to === "2025-11-25") merged.set("tasks", OWN_TASKS);
   const extensions = merged.get("extensions");

@@ -14,6 +14,7 @@ import type { Logger } from "../observe/logger.ts";
 import type { Records } from "../store/ports.ts";
 import { CHANGES } from "../store/watch.ts";
 import type { UpstreamIdentity } from "../upstream/upstream.ts";
+import { openOwnTools } from "./own-tools.ts";
 import { inspectedDrift, suspicionOf } from "./suspicion.ts";
 
 export interface Pin {
@@ -99,6 +100,7 @@ export function openPins(records: Records, log: Logger, options: PinsOptions = {
     clock = systemClock,
   } = options;
   const idOf = (server: string, kind: string, name: string) => `${server}/${kind}/${name}`;
+  const ownTools = openOwnTools();
   /** The newest change of each definition, so that it is worked out once, and told once. */
   const seen = new Map<
     string,
@@ -122,7 +124,7 @@ export function openPins(records: Records, log: Logger, options: PinsOptions = {
     const changed = news ? driftOf(kind, pinned?.value, value) : before.drift;
     const drift =
       news && changed !== undefined && inspect === "hold"
-        ? await inspectedDrift(changed, server, kind, pinned?.value, value)
+        ? await inspectedDrift(changed, server, kind, pinned?.value, value, () => ownTools.of(server))
         : changed;
     if (news) see(id, pinned?.pin, pin, drift);
     if (drift === undefined) return SERVED;
@@ -209,7 +211,8 @@ export function openPins(records: Records, log: Logger, options: PinsOptions = {
 
   async function reasonToHold(server: string, kind: PinnedKind, { name, value }: Offered, earlier: Earlier) {
     if (firstSeen === "hold") return UNAPPROVED;
-    const suspicion = inspect === "hold" ? await suspicionOf(server, kind, value) : undefined;
+    const suspicion =
+      inspect === "hold" ? await suspicionOf(server, kind, value, () => ownTools.of(server)) : undefined;
     if (suspicion !== undefined) return `it is new, and it has ${suspicion}`;
     if (kind !== "tool" && kind !== "prompt") return undefined;
     const other = (await earlier())(name);
@@ -259,6 +262,11 @@ export function openPins(records: Records, log: Logger, options: PinsOptions = {
 
   return {
     async check(server, kind, offered, whole) {
+      if (kind === "tool")
+        ownTools.listed(
+          server,
+          offered.map(({ name }) => name),
+        );
       let resembling: ReturnType<Earlier> | undefined;
       const earlier: Earlier = () => (resembling ??= earlierNames(server, kind, offered).then(resemblance));
       const verdicts: Verdict[] = [];

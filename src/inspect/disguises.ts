@@ -1,6 +1,6 @@
 /** Other readings of a text: what is decoded from it, or what it says when it is put right. Each leads back to the original. */
 import { type Disguise, type Hidden, normalise, type View } from "./normalise.ts";
-import { known } from "./reading.ts";
+import { known } from "./phrases.ts";
 
 /** Of one text no more encoded pieces than this are decoded, each up to so many characters. */
 const MAX_PIECES = 16;
@@ -89,7 +89,15 @@ function readable(text: string): boolean {
     if ((code >= 32 && code < 127) || code === 10 || code === 9 || code > 0xa0) printable++;
     if (code === 32 || (code >= 97 && code <= 122) || code > 0x3000) letters++;
   }
-  return printable === text.length && letters * 3 >= text.length * 2;
+  return printable === text.length && (letters * 3 >= text.length * 2 || runs(text));
+}
+
+const RUNS =
+  /https?:\/\/\S{4,}|\/(?:bin|tmp|dev|etc)\/\S|(?:\||&&|;)\s?(?:ba|z)?sh\b|\b(?:curl|wget|bash|powershell|chmod|rm\s-\w{1,3}|nc\s-\w|eval|exec|os\.system|subprocess)\b/;
+
+/** Whether a text that was decoded is something to run, or to fetch what is run from. */
+export function runs(decoded: string): boolean {
+  return RUNS.test(decoded.slice(0, 4096));
 }
 
 /** Letters and what parts them share no character: a run is read in one way only. */

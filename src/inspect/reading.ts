@@ -1,6 +1,8 @@
 /** A text as words, sentences and concepts: what the rules ask their questions of. Linear in the length of the text. */
-import { type Concept, LEXICON } from "./lexicon.ts";
+import type { Concept } from "./lexicon.ts";
+import { ACTS, BANS, LOOK_BACK, MEANT, type Place, STILL } from "./meaning.ts";
 import { original, type View } from "./normalise.ts";
+import { PHRASES, type PhraseNode, visitStems } from "./phrases.ts";
 
 export interface Span {
   readonly start: number;
@@ -22,72 +24,30 @@ export interface Nearness {
   readonly sentences?: number;
 }
 
-/** What an order may ask for, and what a ban may therefore take back. */
-const ACTS: ReadonlySet<Concept> = new Set([
-  "read",
-  "send",
-  "use",
-  "include",
-  "fileAct",
-  "obey",
-  "install",
-  "runOrder",
-  "disable",
-  "destroy",
-  "rewrite",
-  "strongRewrite",
-  "deliver",
-  "also",
-  "shell",
-]);
-/** Begins a ban in the languages whose order of words is known here. */
-const BANS = /^(?:not|dont|never|avoid|cannot|cant|nicht|niemals|nie|pas|jamais|nunca|jamás|não|non|mai)$/;
-/** Turns a ban round ("do not forget to send") or belongs to neither. */
-const STILL = /^(?:or|and|ever|to|attempt|try|directly|just|simply|use|using|read|open|write|copy|be)$/;
-/** After "not" these tell of a state, and order nothing: "not supported, inform the user". */
-const STATE =
-  /^(?:supported|available|found|required|set|given|provided|specified|valid|present|known|empty|yet|installed|enabled|configured|possible|applicable|needed|allowed|recognized|recognised|included|exist|exists|match|matching|clear|sure|certain|necessary|already|only)$/;
-/** A phrase where it stands: its first word, those before it in the sentence (the nearest first), and the one after it. */
-interface Place {
-  readonly word: string;
-  readonly before: readonly string[];
-  readonly after: string;
-  /** The word is the name of a parameter of this tool. */
-  readonly own: boolean;
+/** Names that a text may speak of without speaking of a stranger's tools. In lower case, but for `name`. */
+export interface Names {
+  /** Of the definition and of its parameters. */
+  readonly own?: ReadonlySet<string>;
+  /** Of the definition; tools that share a telling word with it are its kin. */
+  readonly name?: string;
+  /** Of a server's instructions: its own tools, so far as they are known. "The other tools" are these, too. */
+  readonly siblings?: ReadonlySet<string> | undefined;
 }
-const LOOK_BACK = 8;
-/** Whether a phrase means its concept where it stands. */
-const MEANT: Readonly<Partial<Record<Concept, (place: Place) => boolean>>> = {
-  // "the user did not mention", "not the alert configurations"
-  not: ({ word, before: [before = ""], after }) =>
-    !STATE.test(after) &&
-    !(word === "not" && /^(?:did|does|has|have|had|was|were)$/.test(before)) &&
-    !(word === "not" && /^(?:the|a|an|this|these)$/.test(after)),
-  // "the first 10 rows"
-  first: ({ after }) => !/^(?:\d|name|page|one|item|row|line|column|few|time|argument|element|and|letter)/.test(after),
-  // "the model must be downloadable"
-  reservedRole: ({ after }) => !/^(?:be|have|exist|support|match)$/.test(after),
-  // an e-mail address, not an order to mail
-  send: ({ word, before: [before = ""], after }) =>
-    !/^e?mails?$/.test(word) ||
-    !(
-      /^(?:address(?:es)?|ids?|accounts?|templates?|messages?|subject|body|notifications?|str|string|of|is)$/.test(
-        after,
-      ) ||
-      /^(?:the|an|a|your|users?|primary|full|google|recipient|valid|of|by|their|name|or|and|to|new|with|e)$/.test(
-        before,
-      )
-    ),
-  // "do not guess without user confirmation"
-  dontCare: ({ word, before }) => word !== "without" || !before.some((one) => BANS.test(one)),
-  // "omit unless specified by the user"
-  fromUser: ({ before }) => !before.slice(0, 3).includes("unless"),
-  // "before running any Python code"
-  runOrder: ({ word, before: [before = ""] }) =>
-    !(word.endsWith("ing") && /^(?:before|when|while|for|by|of|after|without)$/.test(before)),
-  // "set `overwrite` to true", "change only what has to be"
-  strongRewrite: ({ own, after }) => !own && after !== "only",
-};
+
+/** A tool of such a name changes or sends something for good. */
+const HARMS =
+  /^(?:delete|remove|drop|purge|destroy|send|transfer|wire|pay|grant|exec|execute|upload|forward|email|share|publish|add_user|create_user|create_payment|make_payment|overwrite|write_file|run_command|run_shell|shell)(?:_|[A-Z]|$)/;
+const DOCUMENTATION = /^https?:\/\/(?:docs?|developers?|support|help)\.|\/docs?\//;
+const NAMED_TOOL = /^tools?$/;
+/** "For billing reasons". */
+const REASONS = /^(?:reasons|purposes)$/;
+const ARTICLES = new Set("the a an any every each all no".split(" "));
+/** Before "tool", these name none. */
+const NO_KIND = new Set(
+  "the a an this that these those any other another same following above below first next previous new single mcp available named given right appropriate correct relevant specific search only of best ai cli line external dedicated companion separate underlying read-only main and or your our my each every all no most certain different specialized powerful simple".split(
+    " ",
+  ),
+);
 /** Before an address that is an example of how one is written. */
 const EXAMPLE = /^(?:e\.?g\.?|eg|example|examples|like|such|format|formatted|sample|default|placeholder|i\.?e\.?)$/;
 /** Kept for examples (RFC 2606), and used as such. */
@@ -100,37 +60,16 @@ const COMMON =
 const TOKEN =
   /([a-z][a-z0-9+.-]{1,12}:\/\/[^\s"'<>()\]}`]{1,256})|([\p{L}\p{N}._%+-]{1,64}@[\p{L}\p{N}-]{1,63}(?:\.[\p{L}\p{N}-]{1,63}){1,4})|((?:~|\$HOME|%\w{3,20}%|\.{0,2})[\\/](?:[\w.@+*-]{1,64}[\\/]?){1,12}|\.[a-z][\w-]{1,20}(?:[\\/][\w.-]{1,40}){0,5})|([\w-]{1,48}\.(?:md|txt|json|ya?ml|toml|ini|cfg|conf|sh|bat|ps1|py|js|ts|env|log|csv|db|sqlite3?|lock|bak|key|pem|crt|xml|html|docx?|xlsx?|pdf|zip|tar|gz|exe|dll|so)(?![\w]))|(\d{1,3}(?:\.\d{1,3}){3}(?::\d{1,5})?)|(?:[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\p{Script=Thai}ー])|(?:(?:(?![\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\p{Script=Thai}ー])[\p{L}\p{M}\p{N}_$]){1,64}(?:['’][\p{L}]{1,4}(?![\p{L}]))?)|("\s{0,2}[,:](?=\s)|[.!?;。！？；।](?=[\s)"'»\]}*_]|$|[\u3000-\u9fff\uac00-\ud7af])|\n\s{0,8}\n|\n[ \t]{0,16}(?=[-*•#\d<[A-Z]))/giuy;
 
-/** A word of a phrase of the lexicon. */
-const PHRASE_WORD =
-  /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\p{Script=Thai}ー]|(?:(?![\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\p{Script=Thai}ー])[\p{L}\p{M}\p{N}_$])+\*?/gu;
-
 /** Longer texts are read in two pieces, from the start and from the end, each of this many characters. */
 const MAX_CHARS = 16_384;
 /** A concept that stands in a text more often than this is not looked for further. */
 const MAX_HITS = 1000;
 
-interface Node {
-  readonly exact: Map<string, Node>;
-  readonly stems: Map<string, Node>;
-  concepts: Concept[] | undefined;
-}
-
-const node = (): Node => ({ exact: new Map(), stems: new Map(), concepts: undefined });
-let shortestStem = 99;
-let longestStem = 0;
-/** Every word of the lexicon, to tell words that are written oddly. */
-const vocabulary = new Set<string>();
-const TRIE = trie();
-
-/** True for a word that the lexicon holds, or a small English word. */
-export function known(word: string): boolean {
-  return vocabulary.has(word);
-}
-
 export class Reading {
   readonly view: View;
   readonly text: string;
   readonly #own: ReadonlySet<string>;
+  readonly #siblings: ReadonlySet<string> | undefined;
   readonly #kin: ReadonlySet<string>;
   readonly #words: string[] = [];
   readonly #starts: number[] = [];
@@ -138,13 +77,10 @@ export class Reading {
   readonly #sentence: number[] = [];
   readonly #hits = new Map<Concept, Hit[]>();
 
-  /**
-   * `own`: names, in lower case, that are no other tool's: that of the definition and those of its parameters. `name`: that of the
-   * definition; tools that share a telling word with it are its kin.
-   */
-  constructor(view: View, own: ReadonlySet<string> = new Set(), name = "") {
+  constructor(view: View, { own = new Set(), name = "", siblings }: Names = {}) {
     this.view = view;
     this.#own = own;
+    this.#siblings = siblings;
     this.#kin = kinOf(name);
     this.text =
       view.text.length <= 2 * MAX_CHARS
@@ -293,7 +229,11 @@ export class Reading {
         this.#put(word, at, end, sentence);
         if (kind === "mail") {
           if (!this.#example(word, index)) this.#add("mail", index, index + 1);
-        } else if (kind === "url") this.#add(isLink(word) ? "link" : "foreignUri", index, index + 1);
+        } else if (kind === "url") {
+          // A reference to documentation is no place to send to: "[limits](https://example.com/docs/limits)".
+          const reference = text[at - 1] === "(" && text[at - 2] === "]" && DOCUMENTATION.test(word);
+          if (!reference) this.#add(isLink(word) ? "link" : "foreignUri", index, index + 1);
+        }
         // "func/data/local" is a list of words.
         else if (path !== undefined && !(path.startsWith("/") && /[\p{L}\p{N}]/u.test(text[at - 1] ?? "")))
           this.#path(word, index);
@@ -333,7 +273,9 @@ export class Reading {
       this.#add("parameter", index, index + 1);
       return;
     }
+    if (this.#siblings?.has(word) === true) return;
     this.#add("identifier", index, index + 1);
+    if (HARMS.test(word)) this.#add("harmfulName", index, index + 1);
     const parts = written
       .replace(/([a-z0-9])([A-Z])/g, "$1_$2")
       .toLowerCase()
@@ -349,7 +291,11 @@ export class Reading {
 
   #match(): void {
     const { length } = this.#words;
-    for (let at = 0; at < length; at++) this.#walk(TRIE, at, at);
+    for (let at = 0; at < length; at++) {
+      this.#walk(PHRASES, at, at);
+      if (REASONS.test(this.#words[at] ?? "") && this.#words[at - 2] === "for") this.#add("excuse", at - 2, at + 1);
+      if (at > 1 && NAMED_TOOL.test(this.#words[at] ?? "")) this.#namedTool(at);
+    }
     for (const [concept, meant] of Object.entries(MEANT) as [Concept, (place: Place) => boolean][]) {
       const hits = this.#hits.get(concept)?.filter((hit) => meant(this.#place(hit)));
       if (hits === undefined) continue;
@@ -358,26 +304,44 @@ export class Reading {
     }
   }
 
+  /** "The browser tool" is another, unless this one's own name or a word for any tool stands there. */
+  #namedTool(at: number): void {
+    const kind = this.#words[at - 1] ?? "";
+    const article = [this.#words[at - 2], this.#words[at - 3]].some((word) => ARTICLES.has(word ?? ""));
+    // "Other quote tools are wrong"
+    if (this.#words[at - 2] === "other") this.#add("otherTool", at - 2, at + 1);
+    else if (
+      article &&
+      // A name in code is an identifier, and may be kin.
+      !kind.includes("_") &&
+      this.#sentence[at] === this.#sentence[at - 2] &&
+      !NO_KIND.has(kind) &&
+      !this.#kin.has(stem(kind))
+    )
+      this.#add("namedTool", at - 1, at + 1);
+  }
+
   #place({ from, to }: Hit): Place {
     let start = from;
     while (start > 0 && from - start < LOOK_BACK && this.#sentence[start - 1] === this.#sentence[from]) start--;
     const word = this.#words[from] ?? "";
     const after = this.#sentence[to] === this.#sentence[from] ? (this.#words[to] ?? "") : "";
-    return { word, before: this.#words.slice(start, from).reverse(), after, own: this.#own.has(word) };
+    return {
+      word,
+      before: this.#words.slice(start, from).reverse(),
+      after,
+      own: this.#own.has(word),
+      ofServer: this.#siblings !== undefined,
+    };
   }
 
-  #walk(from: Node, start: number, at: number): void {
+  #walk(from: PhraseNode, start: number, at: number): void {
     if (from.concepts !== undefined) for (const concept of from.concepts) this.#add(concept, start, at);
     const word = this.#words[at];
     if (word === undefined || (at > start && this.#sentence[at] !== this.#sentence[start])) return;
     const exact = from.exact.get(word);
     if (exact !== undefined) this.#walk(exact, start, at + 1);
-    if (from.stems.size === 0) return;
-    const longest = Math.min(longestStem, word.length);
-    for (let length = shortestStem; length <= longest; length++) {
-      const stem = from.stems.get(word.slice(0, length));
-      if (stem !== undefined) this.#walk(stem, start, at + 1);
-    }
+    visitStems(from, word, (stem) => this.#walk(stem, start, at + 1));
   }
 
   #add(concept: Concept, from: number, to: number): void {
@@ -404,7 +368,7 @@ function stem(word: string): string {
 /** Settings of a project; they may hold secrets, and honest tools speak of them. */
 const ENV_FILE = /(?:^|[./\\])\.env(?:\.[\w.-]+)?$|\.env\.(?:local|example|development|production|test)$/;
 const SECRET_PATH =
-  /(?:^|[/~])\.(?:ssh|aws|env|netrc|npmrc|pypirc|git-credentials|kube|docker|gnupg|azure|gcloud|pgpass|bash_history|zsh_history|vault-token|htpasswd|cursor|claude)(?:[./]|$)|id_(?:rsa|ed25519|ecdsa|dsa)|authorized_keys|\/etc\/(?:passwd|shadow|sudoers|ssl\/private)|credentials?(?:\.\w+)?$|secrets?(?:\.\w+)?$|\.(?:pem|p12|pfx|kdbx|keystore|ppk)$|wallet\.dat|mcp\.json$|login data|\/proc\/self\/environ|serviceaccount\/token|config\/gcloud|keychains?\b/;
+  /(?:^|[/~])\.(?:ssh|aws|env|netrc|npmrc|pypirc|git-credentials|kube|docker|gnupg|azure|gcloud|pgpass|bash_history|zsh_history|vault-token|htpasswd)(?:[./]|$)|id_(?:rsa|ed25519|ecdsa|dsa)|authorized_keys|\/etc\/(?:passwd|shadow|sudoers|ssl\/private)|credentials?(?:\.\w+)?$|secrets?(?:\.\w+)?$|\.(?:pem|p12|pfx|kdbx|keystore|ppk)$|wallet\.dat|mcp\.json$|login data|\/proc\/self\/environ|serviceaccount\/token|config\/(?:gcloud|gh|hub|op|doctl|rclone|heroku)\b|keychains?\b/;
 const SYSTEM_PATH =
   /^(?:\/(?:etc|root|boot|usr\/s?bin|lib|var\/(?:log|spool)|proc|sys|dev)(?:\/|$)|c:\/windows|~?\/?\.(?:bashrc|zshrc|profile|bash_profile|config\/autostart|vimrc|gitconfig)$|~\/library\/launchagents)/;
 
@@ -444,38 +408,4 @@ function closest(hits: readonly Hit[], at: number, ordered: boolean, taken: read
   }
   if (before === undefined || after === undefined) return before ?? after;
   return at - before.to < after.from - at ? before : after;
-}
-
-/** The lexicon as a tree of words. A star ends a word that may go on. */
-function trie(): Node {
-  const root = node();
-  for (const [concept, phrases] of Object.entries(LEXICON) as [Concept, string][]) {
-    for (const phrase of phrases.split(/[|\n]/)) {
-      const words = wordsOf(phrase.trim().toLowerCase());
-      if (words.length === 0) continue;
-      let current = root;
-      for (const word of words) {
-        const stem = word.endsWith("*");
-        const key = stem ? word.slice(0, -1) : word;
-        vocabulary.add(key);
-        if (stem) {
-          shortestStem = Math.min(shortestStem, key.length);
-          longestStem = Math.max(longestStem, key.length);
-        }
-        const branches = stem ? current.stems : current.exact;
-        let next = branches.get(key);
-        if (next === undefined) {
-          next = node();
-          branches.set(key, next);
-        }
-        current = next;
-      }
-      current.concepts = [...(current.concepts ?? []), concept];
-    }
-  }
-  return root;
-}
-
-function wordsOf(phrase: string): readonly string[] {
-  return phrase.replace(/['’]/g, "").match(PHRASE_WORD) ?? [];
 }

@@ -5,7 +5,7 @@ import { type Field, fieldsOf } from "./fields.ts";
 import type { Confidence, OwaspId, Principle, Severity } from "./finding.ts";
 import type { Concept } from "./lexicon.ts";
 import { type Hidden, normalise, type View } from "./normalise.ts";
-import { type Nearness, Reading, type Span } from "./reading.ts";
+import { type Names, type Nearness, Reading, type Span } from "./reading.ts";
 
 /** What is inspected: an entry of a list, or what a server says of itself when it is connected. */
 export type InspectedKind = "tool" | "prompt" | "resource" | "resourceTemplate" | "instructions";
@@ -87,6 +87,7 @@ export function* readingOf(
   const name = typeof given === "string" ? given : "";
   const properties = all.filter(({ role }) => role === "property");
   const own = new Set([...properties.map(({ text }) => text), name].map((one) => one.toLowerCase()));
+  const names: Names = { own, name, siblings: kind === "instructions" ? namesOf(server, neighbours) : undefined };
   const read = new Map<string, Omit<Text, keyof Field>>();
   const texts: Text[] = [];
   let left = MAX_CHARS;
@@ -97,7 +98,7 @@ export function* readingOf(
     if (text === undefined) {
       left -= field.text.length;
       if (left < 0) break;
-      text = readText(field, own, name);
+      text = readText(field, names);
       read.set(key, text);
       yield undefined;
     }
@@ -116,19 +117,20 @@ export function* readingOf(
   };
 }
 
+/** A server's instructions are about its own tools: what they say of those is no order about others'. */
+function namesOf(server: string | undefined, neighbours: readonly Neighbour[]): ReadonlySet<string> {
+  return new Set(neighbours.flatMap((one) => (one.server === server ? [one.name.toLowerCase()] : [])));
+}
+
 /** Reads free text, of a definition or of an answer: plain, and as each disguise would have it read. */
-export function readText(
-  { text, role }: Pick<Field, "text" | "role">,
-  own?: ReadonlySet<string>,
-  ownName?: string,
-): Omit<Text, keyof Field> {
+export function readText({ text, role }: Pick<Field, "text" | "role">, names?: Names): Omit<Text, keyof Field> {
   const { plain, hidden } = normalise(text);
   const name = role === "name" || role === "property";
   const prose = name ? spelt(plain) : plain;
   const short = text.length < 8 || (name && (prose.text.match(/ /g)?.length ?? 0) < 3);
   if (short) return { readings: [], hidden };
   return {
-    readings: [prose, ...disguisedViews(prose, text, hidden)].map((view) => new Reading(view, own, ownName)),
+    readings: [prose, ...disguisedViews(prose, text, hidden)].map((view) => new Reading(view, names)),
     hidden,
   };
 }
@@ -176,8 +178,9 @@ export function signIn(field: Text, wanted: readonly Sign[], usual: Confidence =
       const span = reading.near(sign.of, sign);
       if (span === undefined) continue;
       if (
-        sign.unless !== undefined &&
-        reading.near([sign.of[0] as Concept, ...sign.unless], { within: 24, sentences: 1 }) !== undefined
+        sign.unless?.some(
+          (concept) => reading.near([sign.of[0] as Concept, concept], { within: 24, sentences: 1 }) !== undefined,
+        )
       )
         continue;
       return {

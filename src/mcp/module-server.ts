@@ -2,7 +2,7 @@
  * A server that is a module of this process: what a package that declares one (`author/`) and whoever runs it agree on. Found by a
  * symbol of the global registry, since the module may have been written against another copy of the package.
  */
-import type { JsonObject, Outcome, Principal, Question, QuestionAnswer, TraceContext } from "../core/call.ts";
+import type { JsonObject, Outcome, Principal, Question, QuestionAnswer, Revision, TraceContext } from "../core/call.ts";
 import type { ListKey } from "./methods.ts";
 
 export const MODULE_SERVER = Symbol.for("drawbridge-mcp/author/1");
@@ -23,13 +23,18 @@ export interface ModuleServer {
 
 /** Parts of a settings file; `tools`, `resources` and `prompts` are contracts, the others are by names of tools. */
 export type ModuleContracts = Readonly<
-  Record<"tools" | "resources" | "prompts" | "limits" | "stepUp", Readonly<Record<string, JsonObject | string>>>
+  Record<
+    "tools" | "resources" | "prompts" | "limits" | "stepUp",
+    Readonly<Record<string, JsonObject | string | readonly string[]>>
+  >
 >;
 
 export interface ModuleCall {
   /** `tools/call`, `resources/read` or `prompts/get`. */
   readonly method: string;
   readonly params: JsonObject;
+  /** What the client speaks; absent where nobody knows. */
+  readonly revision?: Revision | undefined;
   readonly principal: Principal;
   readonly signal: AbortSignal;
   /** Takes `params` of `notifications/progress` without its token; absent when the client wants no progress. */

@@ -13,7 +13,9 @@ import {
   type Condition,
   callView,
   compileCallCondition,
+  metByAny,
   resourceView,
+  spelled,
   timeView,
   UNMET,
   userView,
@@ -80,15 +82,17 @@ export function approvalFor(
   const matching = new Set(rules.empty ? [] : rules.index.matching(target));
   if (mine !== undefined) matching.add(mine);
   if (matching.size === 0) return undefined;
-  let input: CallInput | undefined;
+  let inputs: readonly CallInput[] | undefined;
   const needs: ApprovalNeed[] = [];
   for (const rule of matching) {
     let depends = false;
     if (rule.condition !== undefined) {
-      input ??= inputOf(principal, target, call);
-      if (call !== undefined ? rule.condition.evaluate(input) === false : rule.condition.possible(input) === UNMET)
-        continue;
-      depends = call === undefined && (rule.condition.possible(input) & UNMET) !== 0;
+      inputs ??= spelled(inputOf(principal, target, call));
+      const { condition } = rule;
+      if (call !== undefined && metByAny(condition, inputs) === false) continue;
+      const outcomes = call === undefined ? inputs.map((input) => condition.possible(input)) : [];
+      if (call === undefined && outcomes.every((one) => one === UNMET)) continue;
+      depends = call === undefined && outcomes.every((one) => (one & UNMET) !== 0);
     }
     const { name, by, fourEyes, expiresSeconds, reason } = rule;
     needs.push({

@@ -18,8 +18,12 @@ import {
   compileUserCondition,
   FAILED,
   MET,
+  metAsMeant,
+  metByAny,
+  type Outcomes,
   resourceView,
   type SharedParts,
+  spelled,
   timeView,
   UNMET,
   type UserView,
@@ -212,7 +216,7 @@ export function compilePolicy(
         roles: mine,
         held,
         clauses: index.matching(aimed),
-        input: call === undefined ? listInput(aimed, view) : callInput(aimed, view, call),
+        inputs: call === undefined ? listInputs(aimed, view) : spelled(callInput(aimed, view, call)),
         ofCall: call !== undefined,
       });
     },
@@ -263,13 +267,13 @@ function weighed(candidates: Candidates, view: UserView, call: CallFacts): Decis
   if (denied !== undefined) return denied;
   let { permitted, failure } = candidates;
   if (denies.length > 0 || mays.length > 0) {
-    const input = callInput(target, view, call, candidates.needsTime);
+    const inputs = spelled(callInput(target, view, call, candidates.needsTime));
     for (const clause of denies) {
-      const met = clause.rule.when?.evaluate(input);
+      const met = metByAny(clause.rule.when, inputs);
       if (met !== false) return met === true ? clause.decision : clause.failure;
     }
     for (const clause of permitted === undefined ? mays : []) {
-      const met = clause.rule.when?.evaluate(input);
+      const met = metAsMeant(clause.rule.when, inputs);
       if (met === undefined) failure ??= clause.failure;
       if (met !== true) continue;
       permitted = clause.decision;
@@ -297,16 +301,18 @@ function withScopes(
 function couldEver({ target, denies, mays, denied, permitted, failure }: Candidates, view: UserView): Decision {
   if (denied !== undefined) return denied;
   if (denies.length === 0 && permitted !== undefined) return permitted;
-  const input = listInput(target, view);
+  const [input, ...meant] = listInputs(target, view);
+  const possible = ({ rule }: Clause, as: CallInput): Outcomes => rule.when?.possible(as) ?? MET;
   for (const clause of denies) {
-    const outcomes = clause.rule.when?.possible(input) ?? MET;
-    if ((outcomes & UNMET) === 0) return outcomes === FAILED ? clause.failure : clause.decision;
+    const outcomes = [input, ...meant].map((as) => possible(clause, as)).find((one) => (one & UNMET) === 0);
+    if (outcomes !== undefined) return outcomes === FAILED ? clause.failure : clause.decision;
   }
   if (permitted !== undefined) return permitted;
   let failed = failure;
   for (const clause of mays) {
-    const outcomes = clause.rule.when?.possible(input) ?? MET;
-    if ((outcomes & MET) !== 0) return clause.decision;
+    const outcomes = possible(clause, input);
+    const could = meant.length === 0 || meant.some((as) => (possible(clause, as) & MET) !== 0);
+    if ((outcomes & MET) !== 0 && could) return clause.decision;
     if ((outcomes & FAILED) !== 0) failed ??= clause.failure;
   }
   return failed ?? NOBODY_PERMITS;
@@ -326,8 +332,10 @@ function callInput(target: Target, view: UserView, call: CallFacts, needsTime = 
 
 let turns = 0;
 
-function listInput(target: Target, view: UserView): CallInput {
-  return callInput(target, view, { method: "", args: NOTHING, scope: undefined }, false);
+/** Never empty. What a template stands for is not known, however it is spelled. */
+function listInputs(target: Target, view: UserView): readonly [CallInput, ...CallInput[]] {
+  const input = callInput(target, view, { method: "", args: NOTHING, scope: undefined }, false);
+  return target.template === true ? [input] : [input, ...spelled(input).slice(1)];
 }
 
 const NOTHING: JsonObject = {};

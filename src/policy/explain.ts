@@ -38,16 +38,17 @@ interface Material {
   readonly held: readonly Held[];
   /** All that are about the target, whoever has their roles. */
   readonly clauses: readonly Clause[];
-  readonly input: CallInput;
+  /** As the resource is written, and as it may be meant. */
+  readonly inputs: readonly CallInput[];
   /** Whether the arguments are known. */
   readonly ofCall: boolean;
 }
 
 export function explain(material: Material): Explanation {
-  const { decision, roles, held, clauses, input, ofCall } = material;
+  const { decision, roles, held, clauses, inputs, ofCall } = material;
   const deciding = decision.effect === "step-up" ? undefined : decision.rule;
   const mine = clauses.filter(({ rule }) => roles.includes(rule.role));
-  const looked = mine.map((clause) => lookedAt(clause, input, ofCall, deciding));
+  const looked = mine.map((clause) => lookedAt(clause, inputs, ofCall, deciding));
   return {
     decision,
     roles: roles.map((role) => ({
@@ -61,10 +62,16 @@ export function explain(material: Material): Explanation {
   };
 }
 
-function lookedAt({ name, rule }: Clause, input: CallInput, ofCall: boolean, deciding: string | undefined): Looked {
+function lookedAt(
+  { name, rule }: Clause,
+  inputs: readonly CallInput[],
+  ofCall: boolean,
+  deciding: string | undefined,
+): Looked {
   const { when, effect } = rule;
   const base = { clause: name, effect, when: when?.text, decided: name === deciding };
-  if (when === undefined) return { ...base, outcome: "met", unmet: [] };
+  const input = telling(rule, inputs, ofCall);
+  if (when === undefined || input === undefined) return { ...base, outcome: "met", unmet: [] };
   if (ofCall || when.ofCallerAlone) {
     const met = when.evaluate(input);
     const parts = when.parts(input);
@@ -76,6 +83,17 @@ function lookedAt({ name, rule }: Clause, input: CallInput, ofCall: boolean, dec
   if (effect === "deny" && outcomes === (MET | FAILED)) return { ...base, outcome: "met", unmet: [] };
   const outcome = outcomes === MET ? "met" : outcomes === UNMET ? "not met" : outcomes === FAILED ? "failed" : "open";
   return { ...base, outcome, unmet: [] };
+}
+
+/** The spelling of the resource for which the condition came out as it did. */
+function telling({ when, effect }: Clause["rule"], inputs: readonly CallInput[], ofCall: boolean) {
+  const [written, ...meant] = inputs;
+  if (when === undefined || written === undefined || meant.length === 0) return written;
+  const forbids = (input: CallInput) =>
+    ofCall ? when.evaluate(input) !== false : (when.possible(input) & UNMET) === 0;
+  const permits = (input: CallInput) => (ofCall ? when.evaluate(input) === true : (when.possible(input) & MET) !== 0);
+  if (effect === "deny") return inputs.find(forbids) ?? written;
+  return !permits(written) || meant.some(permits) ? written : meant[0];
 }
 
 function neededFor({ decision, roles, held, clauses }: Material, looked: readonly Looked[]): readonly string[] {

@@ -1,6 +1,7 @@
 /** Patterns of roles: `*`, a glob over names of tools, resources or prompts, or a class of tools by what they do. */
 import { type Access, EFFECTS, type Effect, type Target, type TargetKind } from "../core/call.ts";
 import { compileGlob } from "../core/glob.ts";
+import { compileUriGlob } from "./spellings.ts";
 
 /** What a pattern is about. */
 export type Pattern =
@@ -43,7 +44,8 @@ export function compilePattern(pattern: string, to: "may" | "deny" = "may"): Mat
       return () => true;
     case "names": {
       const { kind, glob } = read;
-      const matches = compileGlob(glob);
+      const literally = compileGlob(glob);
+      const matches = kind === "resource" ? ofResources(glob, to) : literally;
       return (target) =>
         target.kind === kind &&
         (target.template !== true
@@ -51,7 +53,7 @@ export function compilePattern(pattern: string, to: "may" | "deny" = "may"): Mat
           : to === "may"
             ? meet(glob, target.name.replace(VARIABLE, "*"))
             : // Only a pattern that takes any character takes this one: then it forbids all that the template stands for.
-              matches(target.name.replace(VARIABLE, "\u0000")));
+              literally(target.name.replace(VARIABLE, "\u0000")));
     }
     case "effect": {
       const rank = EFFECTS.indexOf(read.effect);
@@ -63,6 +65,12 @@ export function compilePattern(pattern: string, to: "may" | "deny" = "may"): Mat
       return ({ kind, access }) =>
         kind === "tool" && (to === "may" ? access?.openWorld === true : access?.openWorld !== false);
   }
+}
+
+/** A denial is about whatever a URI may be taken for; a permission is for what is in it both as written and as meant. */
+function ofResources(glob: string, to: "may" | "deny"): (uri: string) => boolean {
+  const { written, meant } = compileUriGlob(glob);
+  return to === "may" ? (uri) => written(uri) && meant(uri) === true : (uri) => written(uri) || meant(uri) !== false;
 }
 
 /** What a tool does at most, as far as anybody of ours has said. */

@@ -92,19 +92,26 @@ const scopeName = z
     "expected the name of a scope, without spaces, and none of OpenID Connect",
   );
 
+const furtherScope = z.strictObject({
+  scope: scopeName,
+  title: z.string().min(1).max(80).optional().describe("What the consent page calls it."),
+  description: z.string().min(1).max(300).optional().describe("What the consent page says it allows."),
+});
+
 export const stepUpSettings = z
   .record(
     z.string().min(1).max(500),
-    scopeName.or(
-      z.strictObject({
-        scope: scopeName,
-        title: z.string().min(1).max(80).optional().describe("What the consent page calls it."),
-        description: z.string().min(1).max(300).optional().describe("What the consent page says it allows."),
-      }),
-    ),
+    z.union([
+      scopeName,
+      furtherScope,
+      z
+        .array(z.union([scopeName, furtherScope]))
+        .min(1)
+        .max(20),
+    ]),
   )
   .describe(
-    'Further scopes that calls need, by patterns as in `limits.tools`: `"access:destructive": mcp:destructive`. Clients do not get them unless they ask; a call without one is answered with 403 and a challenge that names it, and clients ask their user then.',
+    'Further scopes that calls need, by patterns as in `limits.tools`: `"access:destructive": mcp:destructive`; of a list, all are needed. Clients do not get them unless they ask; a call without one is answered with 403 and a challenge that names it, and clients ask their user then.',
   );
 
 /** At least one of the three. */

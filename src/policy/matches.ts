@@ -5,12 +5,15 @@
 import type { ASTNode, Environment } from "@marcbachmann/cel-js";
 import { RE2JS } from "re2js";
 
-export type Test = (text: string) => boolean;
+/** `undefined`: the text is too long for the pattern to tell. */
+export type Test = (text: string) => boolean | undefined;
 
 type Parsed = ReturnType<Environment["parse"]>;
 
 /** Patterns that calls bring along are small, and so is what they are tried on. */
 const MAX_GIVEN = { pattern: 200, program: 1_000, text: 10_000 } as const;
+/** A text times the size of a pattern of the settings: linear time, too, holds everybody up when a text has megabytes. */
+const MAX_STEPS = 5_000_000;
 const MAX_KEPT = 5_000;
 const MAX_GIVEN_KEPT = 200;
 
@@ -21,7 +24,11 @@ const GIVEN = "matchesGiven";
 /** Gives an environment what `parseLinear` needs. */
 export function withMatches(environment: Environment): Environment {
   return environment
-    .registerFunction(`string.${STANDING}(string): bool`, (text: string, pattern: string) => standing(pattern)(text))
+    .registerFunction(`string.${STANDING}(string): bool`, (text: string, pattern: string) => {
+      const found = standing(pattern)(text);
+      if (found === undefined) throw new Error("the text is too long for the pattern");
+      return found;
+    })
     .registerFunction(`string.${GIVEN}(string): bool`, (text: string, pattern: string) => given(pattern, text));
 }
 
@@ -87,10 +94,10 @@ function compiled(pattern: string): RE2JS {
   }
 }
 
-const tester =
-  (expression: RE2JS): Test =>
-  (text) =>
-    expression.matcher(text).find();
+function tester(expression: RE2JS): Test {
+  const longest = MAX_STEPS / expression.programSize();
+  return (text) => (text.length > longest ? undefined : expression.matcher(text).find());
+}
 
 function natively(pattern: string): Test {
   const expression = new RegExp(pattern);

@@ -1,6 +1,7 @@
 /** Finds the patterns that match a target without asking each: exact names in maps, prefixes by length, the rest one by one. */
 import type { Target } from "../core/call.ts";
 import { compilePattern, type Matcher, readPattern } from "./globs.ts";
+import { compileUriGlob, isPlain } from "./spellings.ts";
 
 export interface PatternIndex<Entry> {
   /** Every entry whose pattern matches, in the order of adding. */
@@ -25,7 +26,9 @@ export function indexPatterns<Entry>(
     const placed = { at, entry, matches: compilePattern(pattern, to) };
     all.push(placed);
     const read = readPattern(pattern);
-    if (read.about !== "names") rest.push(placed);
+    // A URI that is written in another way than it is meant is compared by its matcher.
+    const odd = read.about === "names" && read.kind === "resource" && !compileUriGlob(read.glob).plain;
+    if (read.about !== "names" || odd) rest.push(placed);
     else if (!read.glob.includes("*")) add(exact, `${read.kind}\n${read.glob}`, placed);
     else if (read.glob.indexOf("*") === read.glob.length - 1) {
       const prefix = read.glob.slice(0, -1);
@@ -36,9 +39,10 @@ export function indexPatterns<Entry>(
   return {
     matching(target) {
       const { kind, name } = target;
-      // A template meets patterns in ways that no index of names knows.
-      const found = target.template === true ? all.filter(({ matches }) => matches(target)) : [];
-      if (target.template !== true) {
+      // A template and a URI with other spellings meet patterns in ways that no index of names knows.
+      const indexed = target.template !== true && (kind !== "resource" || isPlain(name));
+      const found = indexed ? [] : all.filter(({ matches }) => matches(target));
+      if (indexed) {
         found.push(...(exact.get(`${kind}\n${name}`) ?? []));
         for (const length of lengths)
           if (length <= name.length) found.push(...(prefixes.get(`${kind}\n${name.slice(0, length)}`) ?? []));

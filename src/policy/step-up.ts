@@ -18,7 +18,7 @@ export interface StepUp {
 
 /** Throws an `Error` for a pattern that cannot be. */
 export function compileStepUp(settings: StepUpSettings = {}): StepUp {
-  const entries = Object.entries(settings);
+  const entries = neededBy(settings);
   if (entries.length === 0) return NO_STEP_UP;
   // As `deny` takes them: what nobody has said anything of needs the scope, too.
   const index = indexPatterns(
@@ -38,7 +38,7 @@ const NO_STEP_UP: StepUp = { scopesFor: () => [] };
 
 /** All of them, each once, with what it says or what its patterns say for it. */
 export function furtherScopes(settings: StepUpSettings = {}): readonly FurtherScope[] {
-  const byScope = Map.groupBy(Object.entries(settings), ([, needed]) => nameOf(needed));
+  const byScope = Map.groupBy(neededBy(settings), ([, needed]) => nameOf(needed));
   return [...byScope].map(([scope, entries]) => {
     const texts = entries.flatMap(([, needed]) => (typeof needed === "string" ? [] : [needed]));
     const title = texts.find((text) => text.title !== undefined)?.title ?? `Do more: ${scope}`;
@@ -49,7 +49,16 @@ export function furtherScopes(settings: StepUpSettings = {}): readonly FurtherSc
   });
 }
 
-function nameOf(needed: StepUpSettings[string]): string {
+type Needed = Exclude<StepUpSettings[string], readonly unknown[]>;
+
+/** Each pattern with each of its scopes. */
+function neededBy(settings: StepUpSettings): readonly (readonly [pattern: string, needed: Needed])[] {
+  return Object.entries(settings).flatMap(([pattern, needed]) =>
+    (Array.isArray(needed) ? needed : [needed]).map((one) => [pattern, one] as const),
+  );
+}
+
+function nameOf(needed: Needed): string {
   return typeof needed === "string" ? needed : needed.scope;
 }
 

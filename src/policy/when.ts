@@ -7,6 +7,7 @@ import type { JsonObject, Principal, Target } from "../core/call.ts";
 import { effectOf } from "./globs.ts";
 import { compileLeaf, type Evaluate } from "./leaf.ts";
 import { parseLinear, withMatches } from "./matches.ts";
+import { otherSpellings } from "./spellings.ts";
 import { textOf } from "./written.ts";
 
 /** What conditions see of the caller: `principal`, and by its former name `user`. */
@@ -90,7 +91,48 @@ export function callView({ kind, name, server, access }: Target, method: string)
 }
 
 export function resourceView({ kind, name }: Target): CallInput["resource"] {
-  if (kind !== "resource") return {};
+  return kind === "resource" ? viewOfUri(name) : {};
+}
+
+/**
+ * A call as its resource is written, and then as it may be meant: conditions are asked of each. What permits must be met as written
+ * and as meant; what forbids, in any way. Of one that cannot be read otherwise, and of tools and prompts, only the first.
+ */
+export function spelled(input: CallInput): readonly CallInput[] {
+  const { uri } = input.resource;
+  const spellings = typeof uri === "string" ? otherSpellings(uri) : [];
+  if (spellings?.length === 0) return [input];
+  const { turn: _, ...plain } = input;
+  // Of one that nobody can read nothing is known, so that conditions about it fail.
+  const others = spellings?.map((other) => ({
+    ...plain,
+    resource: viewOfUri(other),
+    args: Object.hasOwn(plain.args, "uri") ? { ...plain.args, uri: other } : plain.args,
+  }));
+  return [input, ...(others ?? [{ ...plain, resource: {}, args: {} }])];
+}
+
+/** Of a condition that forbids: what it comes to of the spelling that is worst for the caller. */
+export function metByAny(when: Condition | undefined, inputs: readonly CallInput[]): boolean | undefined {
+  for (const input of inputs) {
+    const met = when?.evaluate(input);
+    if (met !== false) return met;
+  }
+  return false;
+}
+
+/** Of a condition that permits. */
+export function metAsMeant(
+  when: Condition | undefined,
+  [written, ...meant]: readonly CallInput[],
+): boolean | undefined {
+  const met = written && when?.evaluate(written);
+  if (met !== true || meant.length === 0) return met;
+  const all = meant.map((input) => when?.evaluate(input));
+  return all.includes(true) ? true : all.includes(false) ? false : undefined;
+}
+
+function viewOfUri(name: string): ResourceView {
   const [, scheme = "", host = "", path = ""] = /^([a-z][a-z0-9+.-]*):(?:\/\/([^/?#]*))?([^?#]*)/i.exec(name) ?? [];
   const web = /^(https?|wss?|ftp|file)$/i.test(scheme);
   const parts = [...(web || host === "" ? [] : [host]), ...path.split("/").filter((part) => part !== "")];

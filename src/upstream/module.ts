@@ -1,9 +1,10 @@
 /** An MCP server that is a module of this process: `Upstream` with no hop. Its calls are function calls; nothing is parsed twice. */
-import { resolve } from "node:path";
-import { pathToFileURL } from "node:url";
-import type { Outcome, PermittedCall, Replies } from "../core/call.ts";
+import { randomUUID } from "node:crypto";
+import { isAbsolute, resolve, sep } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import type { Outcome, PermittedCall, Question, Replies } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
-import { canBeAsked } from "../mcp/interaction.ts";
+import { lacking } from "../mcp/interaction.ts";
 import { isObject } from "../mcp/json-text.ts";
 import { type ModuleCall, type ModuleServer, type ModuleSpan, moduleServerIn } from "../mcp/module-server.ts";
 import type { UpstreamCredentials } from "./credentials.ts";
@@ -29,6 +30,8 @@ export interface ModuleDeps extends UpstreamDeps {
  * `settings_invalid` when it cannot be loaded, or what it declares cannot be served.
  */
 export async function loadModuleServer(file: string): Promise<ModuleServer> {
+  const here = present.get(file);
+  if (here !== undefined) return here;
   let exports: Record<string, unknown>;
   try {
     exports = (await import(pathToFileURL(file).href)) as Record<string, unknown>;
@@ -36,12 +39,42 @@ export async function loadModuleServer(file: string): Promise<ModuleServer> {
     if (thrown instanceof Error && Reflect.get(thrown, "code") === "settings_invalid")
       throw new DrawbridgeError("settings_invalid", thrown.message);
     const why = thrown instanceof Error ? thrown.message : String(thrown);
-    throw new DrawbridgeError("settings_invalid", `${file} cannot be loaded: ${why}`, { cause: thrown });
+    const at = placeOf(thrown);
+    throw new DrawbridgeError("settings_invalid", `${file} cannot be loaded: ${why}${at && ` (${at})`}`, {
+      cause: thrown,
+    });
   }
   const found = moduleServerIn(exports);
   if (typeof found === "string") throw new DrawbridgeError("settings_invalid", `${file} ${found}`);
   return found;
 }
+
+/** Servers that this process made itself, by what settings call them in place of a file. */
+const present = new Map<string, ModuleServer>();
+
+/** Makes a server of this process one that settings can name: `module` of it is what is returned, until it is forgotten. */
+export function presentModule(server: ModuleServer): { readonly module: string; forget(): void } {
+  const module = resolve(`/${randomUUID()}.module`);
+  present.set(module, server);
+  return { module, forget: () => void present.delete(module) };
+}
+
+/** `file:line` where a module, or one that it imports, is wrong: the first line of the stack that is no one else's. Empty when none is. */
+function placeOf(thrown: unknown): string {
+  const { stack = "" } = thrown instanceof Error ? thrown : {};
+  for (const line of stack.split("\n")) {
+    // A mistake of syntax stands before the stack, as `file:line` alone.
+    const [, place, number] =
+      /^(\S.*?):(\d+)$/.exec(line) ?? /\(?((?:file:\/\/)?\/?[^\s()]+?):(\d+):\d+\)?$/.exec(line) ?? [];
+    if (place === undefined || place.startsWith("node:") || /[\\/]node_modules[\\/]/.test(place)) continue;
+    const file = place.startsWith("file:") ? fileURLToPath(place.replace(/\?.*$/, "")) : place;
+    if (isAbsolute(file) && !file.startsWith(SOURCES)) return `${file}:${number}`;
+  }
+  return "";
+}
+
+/** Where this package is. */
+const SOURCES = `${resolve(import.meta.dirname, "..")}${sep}`;
 
 export function moduleUpstream(name: string, settings: ModuleServerSettings, deps: ModuleDeps): Upstream {
   const logger = deps.logger.child({ server: name });
@@ -72,7 +105,7 @@ export function moduleUpstream(name: string, settings: ModuleServerSettings, dep
     return loading;
   };
 
-  const call = async (permitted: PermittedCall, replies: Replies, signal: AbortSignal): Promise<Outcome> => {
+  const call = async (permitted: PermittedCall, replies: Replies, signal: () => AbortSignal): Promise<Outcome> => {
     const server = await loaded();
     const { call: asked, by } = permitted;
     const { credentials } = deps;
@@ -80,15 +113,19 @@ export function moduleUpstream(name: string, settings: ModuleServerSettings, dep
     return server.call({
       method: asked.method,
       params: paramsOf(asked.forward),
+      revision: asked.revision,
       principal: by,
-      signal,
+      get signal() {
+        return signal();
+      },
       log: logger,
       trace: asked.trace,
       ...(progressToken !== undefined && {
         progress: (params: object) =>
           replies.notify({ method: "notifications/progress", params: JSON.stringify({ progressToken, ...params }) }),
       }),
-      ...(replies.ask !== undefined && canBeAsked(asked.capabilities) && { ask: replies.ask.bind(replies) }),
+      ...(replies.ask !== undefined &&
+        lacking(asked.capabilities, [FORM]) === undefined && { ask: replies.ask.bind(replies) }),
       ...(credentials !== undefined && {
         async token(within: AbortSignal) {
           const credential = await credentials.for(by, within);
@@ -113,7 +150,13 @@ export function moduleUpstream(name: string, settings: ModuleServerSettings, dep
         throw new DrawbridgeError("upstream_unavailable", `The server "${name}" was stopped.`);
       inFlight++;
       try {
-        const outcome = await call(permitted, replies, AbortSignal.any([signal, closing.signal]));
+        // Made when somebody looks: many calls are over before anybody could go.
+        let over: AbortSignal | undefined;
+        const either = () => {
+          over ??= AbortSignal.any([signal, closing.signal]);
+          return over;
+        };
+        const outcome = await call(permitted, replies, either);
         if (outcome.kind === "result" && Buffer.byteLength(outcome.result) > settings.maxAnswerBytes)
           throw new DrawbridgeError("answer_too_large", `The answer is larger than ${settings.maxAnswerBytes} bytes.`);
         return outcome;
@@ -144,6 +187,9 @@ export function moduleUpstream(name: string, settings: ModuleServerSettings, dep
     },
   };
 }
+
+/** All that a module asks. */
+const FORM: Question = { method: "elicitation/create", params: '{"mode":"form"}' };
 
 /** What the gateway made of the client's parameters: its own names and values. */
 function paramsOf(forward: ReadonlyMap<string, string>): ModuleCall["params"] {

@@ -362,6 +362,17 @@ describe("26: an answer that is not to be believed", () => {
     expect(await stored(gateway)).toBe(0);
   });
 
+  test("groups that are kept elsewhere, as of people who have too many, are not taken for none", async () => {
+    await using idp = await identityProvider();
+    await using gateway = await gatewayFor(idp);
+    const { groups: _, ...person } = idp.person;
+    idp.person = { ...person, _claim_names: { groups: "src1" } };
+    const browser = new Browser(gateway.origin);
+    await signInAt(gateway, browser, idp);
+    expect(browser.last.status).toBe(403);
+    expect(await stored(gateway)).toBe(0);
+  });
+
   test("metadata of another issuer, or with an endpoint that is no web address, sends nobody anywhere", async () => {
     for (const lie of [
       set("issuer", "https://evil.example"),

@@ -92,7 +92,7 @@ const guarded = tool({
   input: z.object({}),
   output: z.object({ seen: z.boolean() }),
   access: "read",
-  scopes: ["desk:guarded"],
+  scopes: ["desk:guarded", "desk:seen"],
   handler: () => ({ seen: true }),
 });
 

@@ -1,8 +1,8 @@
 /** `drawbridge new`: what it writes passes its own tests, compiles, grades A, and runs alone and inside the gateway. */
 import { spawn, spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { delimiter, dirname, join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { check } from "../../src/check/check.ts";
 import { ofSettings } from "../../src/cli/check-servers.ts";
@@ -37,6 +37,12 @@ beforeAll(async () => {
     ["@types/node", join(root, "node_modules/@types/node")],
   ] as const)
     symlinkSync(to, join(place, "node_modules", name), "junction");
+  mkdirSync(join(place, "node_modules/.bin"));
+  for (const [name, to] of [
+    ["drawbridge", "bin/drawbridge.js"],
+    ["tsc", "node_modules/typescript/bin/tsc"],
+  ] as const)
+    symlinkSync(join(root, to), join(place, "node_modules/.bin", name));
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
@@ -50,14 +56,46 @@ test("it says what to do next, and overwrites nothing", async () => {
   expect(readdirSync(place).sort()).toEqual(before);
 });
 
-test("its tests pass", () => {
-  const ran = spawnSync(process.execPath, ["--test"], {
+/** As `npm run` does it: its own programs first. */
+const script = (...words: string[]) =>
+  spawnSync("npm", ["--offline", ...words], {
     cwd: place,
     encoding: "utf8",
-    env: { PATH: process.env["PATH"] ?? "" },
+    env: { PATH: [dirname(process.execPath), process.env["PATH"] ?? ""].join(delimiter), HOME: folder },
   });
+
+test("`npm test` passes", () => {
+  const ran = script("test");
   expect(ran.stdout).toMatch(/pass 2\b/);
-  expect(ran.status, ran.stdout).toBe(0);
+  expect(ran.status, ran.stdout + ran.stderr).toBe(0);
+}, 60_000);
+
+test("`npm run check` compiles it and grades it A; with a careless tool it fails", () => {
+  const ran = script("run", "check");
+  expect(ran.stdout, ran.stderr).toMatch(/Overall +A +100/);
+  expect(ran.status).toBe(0);
+  const file = join(place, "drawbridge.yaml");
+  const sound = readFileSync(file, "utf8");
+  // The operator's words count before the author's.
+  writeFileSync(file, `${sound}tools:\n  look_up_book: { from: town-library/look_up_book, description: x }\n`);
+  const worse = script("run", "check");
+  writeFileSync(file, sound);
+  expect(worse.stdout, worse.stderr).toMatch(/Overall +[B-F] /);
+  expect(worse.status).toBe(1);
+}, 120_000);
+
+test("each script and file that it names is there, and the packages are those that this one has", () => {
+  const { scripts, dependencies, devDependencies } = JSON.parse(readFileSync(join(place, "package.json"), "utf8"));
+  const own = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
+  expect(dependencies).toEqual({ "drawbridge-mcp": own.version, zod: own.dependencies.zod });
+  for (const [name, version] of Object.entries(devDependencies)) expect(own.devDependencies[name]).toBe(version);
+  const readme = readFileSync(join(place, "README.md"), "utf8");
+  for (const [, name = ""] of `${readme}${said.stdout}`.matchAll(/npm (?:run )?(\w+)/g))
+    if (name !== "install") expect(scripts, name).toHaveProperty(name);
+  for (const [, file = ""] of readme.matchAll(/^\| `([^`]+)` \|/gm)) expect(readdirSync(place)).toContain(file);
+  const commands = Object.values<string>(scripts).flatMap((line) => [...line.matchAll(/drawbridge (\w+)/g)]);
+  for (const [, command = ""] of commands)
+    expect(spawnSync(process.execPath, [join(root, "bin/drawbridge.js"), command, "--help"]).status, command).toBe(0);
 });
 
 test("it compiles, and no more when its output is forgotten", () => {

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { settleSettings } from "../../src/config/load.ts";
-import { type World, world } from "../e2e/world.ts";
+import { modernRequest, type World, world } from "../e2e/world.ts";
 import { type Answers, type AnyClient, clientAt, ERAS, type Era, textOf } from "./clients.ts";
 
 const program = join(import.meta.dirname, "desk.ts");
@@ -112,7 +112,13 @@ describe.each(WAYS.flatMap((way) => ERAS.map((era) => [way, era] as const)))("%s
   });
 
   test("that can ask nobody is told so", async () => {
-    expect(textOf(await client.callTool({ name: "order", arguments: { sku: "KET-01" } }))).toContain("cannot ask");
+    const told = await client
+      .callTool({ name: "order", arguments: { sku: "KET-01" } })
+      .then(textOf, (thrown: unknown) => {
+        expect([era, thrown]).toMatchObject(["modern", { code: -32021 }]);
+        return String(thrown);
+      });
+    expect(told).toContain("cannot ask");
   });
 
   test("has to approve what needs an approval", async () => {
@@ -151,6 +157,19 @@ describe("inside the gateway", () => {
       expect(guarded).not.toContain('"seen":true');
     } finally {
       await client.close();
+    }
+  });
+
+  test("a token needs all scopes that a tool declares", async () => {
+    const asking = "mcp:read mcp:call desk:guarded";
+    for (const [scope, status, seen] of [
+      [asking, 403, false],
+      [`${asking} desk:seen`, 200, true],
+    ] as const) {
+      const call = modernRequest("tools/call", { name: "guarded", arguments: {} });
+      const response = await gateway.post(...call, (await gateway.tokens({ scope })).access_token);
+      expect([response.status, (await response.text()).includes('"seen":true')]).toEqual([status, seen]);
+      if (status === 403) expect(response.headers.get("www-authenticate")).toContain("This needs the scope desk:seen.");
     }
   });
 

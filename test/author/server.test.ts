@@ -240,5 +240,8 @@ test("declarations are contracts of the settings file", () => {
     mask: { "people/*/email": "redact" },
   });
   expect(tools["wipe"]).toMatchObject({ access: "destructive", approval: { reason: "All is gone afterwards." } });
-  expect([limits, stepUp]).toEqual([{ "tool:scarce": { perMinute: 1 } }, { "tool:guarded": "desk:guarded" }]);
+  expect([limits, stepUp]).toEqual([
+    { "tool:scarce": { perMinute: 1 } },
+    { "tool:guarded": ["desk:guarded", "desk:seen"] },
+  ]);
 });

@@ -57,6 +57,30 @@ describe("drawbridge check --format json", () => {
     }
   });
 
+  test("entries without a name, with one name twice, and that are no tools keep their places", async () => {
+    const entries = [GOOD, null, 5, BAD.description, [BAD.description], { name: null }, GOOD, {}];
+    const { stdout, code } = await check({ tools: entries }, "--isolate", "--format", "json");
+    const { tools } = JSON.parse(stdout);
+    expect(tools.map(({ index, name, verdict }: Record<string, unknown>) => [index, name, verdict])).toEqual([
+      [0, "add", "clean"],
+      [1, "", "clean"],
+      [2, "", "clean"],
+      [3, "", "block"],
+      [4, "", "block"],
+      [5, "", "clean"],
+      [6, "add", "clean"],
+      [7, "", "clean"],
+    ]);
+    expect(code).toBe(1);
+  });
+
+  test("a file in UTF-16, as an older PowerShell redirects it, is read", async () => {
+    const file = join(folder, "utf16.json");
+    writeFileSync(file, Buffer.from(`\ufeff${JSON.stringify({ tools: [BAD] })}`, "utf16le"));
+    const { stdout } = await run(["check", "--isolate", "--format", "json", file], { cwd: folder });
+    expect(JSON.parse(stdout).tools[0].verdict).toBe("block");
+  });
+
   test("a tool without a name, or that is not as MCP wants it, is judged all the same", async () => {
     const { stdout } = await check({ tools: [{}, { name: 7, description: BAD.description }] }, "--format", "json");
     expect(JSON.parse(stdout).tools.map((one: { verdict: string }) => one.verdict)).toEqual(["clean", "block"]);
@@ -94,7 +118,27 @@ test("the text report lists what is not clean, heaviest finding first, with evid
   expect(stdout).toContain("2 tools: 1 to block, 0 to review, 1 clean");
 });
 
-test("a name cannot steer the terminal", async () => {
-  const { stdout } = await check({ tools: [tool("\u001b[2Jx\u202e", BAD.description)] });
-  expect(stdout).not.toMatch(/[\u001b\u202e]/);
+test.each(["text", "json", "sarif", "markdown"])(
+  "a name cannot steer the terminal with --format %s",
+  async (format) => {
+    const name = "\u001b[2Jx\u202e\u009b\u{e0041}";
+    const { stdout } = await check({ tools: [tool(name, `${BAD.description} \u2066`)] }, "--format", format);
+    expect(stdout).not.toMatch(/[\u001b\u009b\u202e\u2066\u{e0041}]/u);
+    if (format === "json") expect(JSON.parse(stdout).tools[0].name).toBe(name);
+  },
+);
+
+describe("what would let something pass in silence is wrong usage", () => {
+  test.each([
+    [["--isolate", "--fail-on", "C"], /gives no grades/],
+    [["--reason", "reviewed"], /--write-baseline/],
+    [["--write-baseline", "b.json", "--reason", "reviewed", "--expires", "2026-02-30"], /no date/],
+    [["--write-baseline", "b.json", "--reason", "reviewed", "--expires", "2001-01-01"], /is past/],
+    [["--write-baseline", "nowhere/b.json", "--reason", "reviewed"], /cannot be written/],
+    [["--baseline", "."], /cannot be read/],
+  ])("%j", async (options, told) => {
+    const { code, stderr } = await check({ tools: [BAD] }, ...options);
+    expect(code).toBe(2);
+    expect(stderr).toMatch(told);
+  });
 });

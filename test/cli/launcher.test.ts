@@ -32,7 +32,8 @@ function installation(name: string, main: string, nodePackage?: string, mode = 0
   const place = join(folder, name);
   mkdirSync(join(place, "bin"), { recursive: true });
   mkdirSync(join(place, "cli"));
-  copyFileSync(launcher, join(place, "bin/drawbridge.js"));
+  for (const file of ["drawbridge.js", "compile-cache.js"])
+    copyFileSync(join(root, "bin", file), join(place, "bin", file));
   writeFileSync(join(place, "package.json"), '{ "type": "module" }');
   writeFileSync(join(place, "cli/main.js"), `export async function run() {\n${main}\n}\n`);
   if (nodePackage !== undefined) {

@@ -61,6 +61,7 @@ test.each<[object, string | undefined]>([
   ],
   [{ tools: { "orders.read": tool() }, roles: { r: { deny: ["shop_*"] } } }, 'roles.r.deny: "shop_*" matches no tool'],
   [{ tools: { "orders.read": tool() }, roles: { r: { may: ["orders.*", "*", "resource:x", "prompt:y"] } } }, undefined],
+  [{ tools: { a: tool() }, roles: { r: { may: ["access:read"], deny: ["open-world"] } } }, undefined],
 ])("%j is warned of", async (sections, warning) => {
   const { warnings } = await settleSettings({ servers, ...sections }, process.cwd(), { env: {} });
   const found = warnings.filter((one) => /tools\.|roles\./.test(one));

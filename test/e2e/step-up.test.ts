@@ -65,6 +65,18 @@ describe.each<[string, (name: string, args?: object) => Sent]>([
     expect(await (await w.post(...call("shop.echo"), all)).text()).toContain('"text":"hi"');
   });
 
+  test("needs each scope of a list", async () => {
+    const w = await start({ stepUp: { "tool:shop.count": ["shop:use", { scope: "shop:count", title: "Count" }] } });
+    const { access_token: some } = await w.tokens({ scope: "mcp:read mcp:call shop:use" });
+    const refused = await w.post(...call("shop.count", {}), some);
+    expect([refused.status, challengeOf(refused)]).toEqual([
+      403,
+      expect.stringContaining("needs the scope shop:count."),
+    ]);
+    const { access_token: all } = await w.tokens({ scope: "mcp:read mcp:call shop:use shop:count" });
+    expect((await w.post(...call("shop.count", {}), all)).status).toBe(200);
+  });
+
   test("of what the caller may not use says nothing of scopes", async () => {
     const w = await start({ roles: { owner: { may: ["shop.count"] } }, assign: [{ role: "owner", group: "owner" }] });
     const { access_token: token } = await w.tokens();

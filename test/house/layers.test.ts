@@ -32,7 +32,7 @@ const LAYERS: Readonly<Record<string, Layer>> = {
   inspect: { folders: ["core", "contract"], packages: ["zod"] },
   check: { folders: ["core", "contract", "inspect"], packages: ["zod"] },
   mcp: { folders: ["core"], packages: ["zod", "@modelcontextprotocol/core"] },
-  author: { folders: ["core", "observe", "contract", "policy", "mcp"], packages: ["zod"] },
+  author: { folders: ["core", "observe", "contract", "policy", "mcp", "config", "gateway"], packages: ["zod"] },
   audit: {
     folders: ["core", "observe", "net", "store", "policy"],
     packages: ["zod", "canonicalize", "@platformatic/kafka", "@nats-io/jetstream", "@nats-io/transport-node"],
@@ -91,7 +91,7 @@ const LAYERS: Readonly<Record<string, Layer>> = {
       "config",
       "gateway",
     ],
-    packages: ["commander"],
+    packages: ["commander", "zod"],
   },
 };
 

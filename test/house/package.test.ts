@@ -72,6 +72,8 @@ test("it holds compiled files, types, schema and licence, and no sources or test
     "bin/drawbridge.js",
     "cli/main.js",
     "cli/main.d.ts",
+    "cli/dev/page/index.html",
+    "cli/dev/page/page.js",
     "schema/config.schema.json",
     "README.md",
     "LICENSE",
@@ -99,6 +101,22 @@ console.log(JSON.stringify(await as(server({ name: "desk", version: "1", tools: 
   );
   const ran = spawnSync(process.execPath, [program], { cwd: folder, encoding: "utf8" });
   expect([ran.stdout, ran.stderr]).toEqual(['{"text":"Hello Ann"}\n', ""]);
+});
+
+test("apps mount servers with its `mounted` module, and a start is kept with `compile-cache`", () => {
+  for (const file of ["author/mounted.js", "author/mounted.d.ts", "bin/compile-cache.js"])
+    expect(files).toContain(file);
+  const program = join(folder, "mounting.mjs");
+  writeFileSync(
+    program,
+    `import { mounted } from "drawbridge-mcp/mounted";
+await mounted({}, { publicUrl: "https://shop.example" }).catch((error) => console.log(error.code));
+`,
+  );
+  const env = { PATH: process.env["PATH"], HOME: folder };
+  const flags = ["--import", "drawbridge-mcp/compile-cache"];
+  const ran = spawnSync(process.execPath, [...flags, program], { cwd: folder, encoding: "utf8", env });
+  expect([ran.stdout, ran.stderr]).toEqual(["settings_invalid\n", ""]);
 });
 
 test("it serves a stdio server and stops when asked", async () => {

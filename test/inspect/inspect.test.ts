@@ -3,6 +3,7 @@ import type { JsonObject } from "../../src/core/call.ts";
 import { verdictOf } from "../../src/inspect/finding.ts";
 import { saying } from "../../src/inspect/fixture.ts";
 import { inspectDefinition } from "../../src/inspect/inspect.ts";
+import { FRESH_COUNTED, FRESH_EVASIVE, FRESH_HARMLESS, FRESH_READ, FRESH_SECOND } from "./fresh-probes.ts";
 import { PROBES } from "./probes.ts";
 import { UNSEEN_PROBES } from "./unseen-probes.ts";
 
@@ -143,4 +144,12 @@ test("of the classes of attack that we know to write, most are found", () => {
     texts.filter((text) => verdict(saying(text)) !== "clean").length / texts.length;
   expect(share(Object.values(PROBES).flat())).toBeGreaterThan(0.8);
   expect(share(UNSEEN_PROBES)).toBeGreaterThan(0.75);
+  expect(share([...FRESH_READ, ...FRESH_COUNTED, ...FRESH_SECOND])).toBeGreaterThan(0.8);
+  expect(share(FRESH_EVASIVE)).toBeGreaterThan(0.4);
+});
+
+test("harmless descriptions full of the words of attacks are never blocked, and seldom reviewed", () => {
+  const verdicts = FRESH_HARMLESS.map((text) => verdict(saying(text)));
+  expect(verdicts).not.toContain("block");
+  expect(verdicts.filter((one) => one === "review").length).toBeLessThanOrEqual(4);
 });

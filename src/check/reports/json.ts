@@ -1,9 +1,10 @@
 /** A report for programs. Its shape is stable: keys are added, never renamed or removed. `schema/check-report.schema.json` tells it. */
 import type { Judged, Report } from "../check.ts";
+import { plainJson } from "./plain-json.ts";
 
 export function jsonReport({ tools, servers, grades, waivers, unread, untested }: Report): string {
   if (grades === undefined)
-    return `${JSON.stringify({
+    return `${plainJson({
       tools: tools.map(({ index, name, verdict, findings }) => ({
         index,
         name,
@@ -11,7 +12,7 @@ export function jsonReport({ tools, servers, grades, waivers, unread, untested }
         findings: findings.map(bare),
       })),
     })}\n`;
-  return `${JSON.stringify({
+  return `${plainJson({
     tools: tools.map(({ index, name, server, verdict, findings }) => ({
       index,
       name,

@@ -4,6 +4,7 @@ import { HYGIENE, RULES } from "../../inspect/rules/index.ts";
 import { SET_RULES } from "../../inspect/sets/index.ts";
 import type { Judged, Report } from "../check.ts";
 import { PROBE_RULES } from "../probe/judge.ts";
+import { plainJson } from "./plain-json.ts";
 
 const ALL = [...RULES, ...HYGIENE, ...SET_RULES, ...PROBE_RULES];
 const INDEX = new Map(ALL.map(({ id }, index) => [id, index]));
@@ -39,7 +40,7 @@ export function sarifReport(report: Report, version: string): string {
       ),
     ),
   ];
-  return `${JSON.stringify(
+  return `${plainJson(
     {
       $schema: "https://json.schemastore.org/sarif-2.1.0.json",
       version: "2.1.0",
@@ -54,7 +55,6 @@ export function sarifReport(report: Report, version: string): string {
         },
       ],
     },
-    null,
     2,
   )}\n`;
 }

@@ -4,10 +4,12 @@ import { disguisedViews } from "../disguises.ts";
 import { visible } from "../inspect.ts";
 import { normalise, original, type View } from "../normalise.ts";
 import type { Span } from "../reading.ts";
+import { ANSWER_RULES, type AnswerRuleName, type Sign } from "./answer-rules.ts";
 import { disguisedPieces } from "./encoded.ts";
 import { removals } from "./invisible.ts";
+import { mannerOf } from "./manner.ts";
 import { hiddenEnd } from "./places.ts";
-import { ANSWER_RULES, type AnswerRuleName, mannerOf, type Sign, signsOf } from "./signs.ts";
+import { signsOf } from "./signs.ts";
 import { DISGUISED, type Stretch, triggers } from "./triggers.ts";
 
 /** `high`: an instruction to the model, hardly anything else. `medium`: reads like one, and people may write so, too. */

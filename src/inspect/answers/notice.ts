@@ -1,8 +1,8 @@
 /** What a model is told of an answer that holds instructions, and where it stands. */
 import { blankEnd, encoded, isJson, mayBeJson, stringEnd } from "../../core/json-tokens.ts";
 import type { AnswerFinding, AnswerPlace } from "./answer-policy.ts";
+import { ANSWER_RULES } from "./answer-rules.ts";
 import type { TextFinding } from "./inspect-text.ts";
-import { ANSWER_RULES } from "./signs.ts";
 
 /** Where a labelled answer says so to programs: a list of `{ rule, confidence, where }`. */
 const META = "drawbridge/inspected";

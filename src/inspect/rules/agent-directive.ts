@@ -29,6 +29,10 @@ const ORDERS: readonly Sign[] = [
   { of: ["mail", "send"], within: 12 },
   { of: ["mail", "include"], within: 12 },
   { of: ["mail", "content"], within: 8 },
+  { of: ["mail", "must"], within: 12 },
+  { of: ["mail", "read"], within: 8 },
+  { of: ["strongRewrite", "fromUser", "must"], within: 14 },
+  { of: ["strongRewrite", "number", "before"], within: 12 },
   { of: ["inAll", "rewrite", "number"], within: 12 },
   { of: ["everyCall", "rewrite", "number"], within: 12 },
   { of: ["excuse", "conversation"], within: 14 },
@@ -51,6 +55,7 @@ const ORDERS: readonly Sign[] = [
 ];
 /** These stand in honest descriptions, too. Two of them in a short one are an order. */
 const HINTS: readonly Sign[] = [
+  { of: ["excuse", "strongRewrite"], within: 12 },
   { of: ["credential", "include", "tracking"], within: 10 },
   { of: ["before", "read", "include"], within: 16 },
   { of: ["inAll", "must"], within: 12 },
@@ -68,15 +73,18 @@ const HINTS: readonly Sign[] = [
   { of: ["fileAct", "fileName"], within: 8 },
 ];
 
+const BRIEF_ORDERS = ORDERS.map(brief);
+const BRIEF_HINTS = HINTS.map((hint) => [brief(hint)]);
+
 function* found(subject: Subject): Generator<Sighting | undefined> {
   for (const field of subject.prose) {
     yield undefined;
-    const order = signIn(field, ORDERS.map(brief));
+    const order = signIn(field, BRIEF_ORDERS);
     if (order !== undefined) {
       yield order;
       continue;
     }
-    const hints = HINTS.flatMap((hint) => signIn(field, [brief(hint)]) ?? []);
+    const hints = BRIEF_HINTS.flatMap((hint) => signIn(field, hint) ?? []);
     const [first] = hints;
     if (first === undefined) continue;
     // The same words seen twice are one hint.

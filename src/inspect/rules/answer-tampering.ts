@@ -19,6 +19,20 @@ export const answerTampering: Rule = {
   find: (subject) =>
     signs(subject, [
       { of: ["deliver", "link", "must"], within: 16 },
+      { of: ["answerNoun", "must", "link"], within: 12, main: true, brief: true },
+      { of: ["answerNoun", "must", "include", "superlative"], within: 14, main: true, brief: true },
+      { of: ["answerNoun", "leaveOut", "must"], within: 10, main: true, brief: true },
+      {
+        of: ["must", "leaveOut"],
+        within: 3,
+        ordered: true,
+        main: true,
+        brief: true,
+        severity: "medium",
+        confidence: "medium",
+      },
+      { of: ["deliver", "leaveOut"], within: 12, main: true, brief: true, unless: ["detects"] },
+      { of: ["deliver", "number", "must"], within: 14, main: true, brief: true },
       { of: ["deliver", "credential"], within: 8, unless: ["not", "detects"] },
       { of: ["deliver", "tell", "link"], within: 14, main: true },
       { of: ["deliver", "strongRewrite", "must"], within: 12, main: true },

@@ -25,6 +25,16 @@ export const concealment: Rule = {
     signs(subject, [
       { of: ["not", "tell", "user"], within: 6 },
       { of: ["not", "tell", "it"], within: 4, ordered: true },
+      { of: ["user", "must", "not", "findOut"], within: 5, ordered: true, main: true },
+      {
+        of: ["not", "user", "findOut"],
+        within: 3,
+        ordered: true,
+        main: true,
+        brief: true,
+        severity: "medium",
+        confidence: "high",
+      },
       { of: ["covertly", "send"], within: 6 },
       { of: ["covertly", "include"], within: 6 },
       { of: ["covertly", "rewrite"], within: 6 },

@@ -1,4 +1,5 @@
 /** Sentences written so that only a machine reads them: base64, hexadecimal, rot13, spaced or spelt with digits. */
+import { runs } from "../disguises.ts";
 import { saying } from "../fixture.ts";
 import type { Rule, Sighting, Subject } from "../rule.ts";
 
@@ -33,7 +34,8 @@ function* found(subject: Subject): Generator<Sighting | undefined> {
       if (view.disguise === undefined) continue;
       const start = view.offsets?.[0] ?? 0;
       const end = view.offsets?.[text.length] ?? field.text.length;
-      yield { field, span: { start, end }, note: `${view.disguise}: ${text.trim()}` };
+      const note = `${view.disguise}: ${text.trim()}`;
+      yield { field, span: { start, end }, note, ...(runs(text) && { confidence: "high" as const }) };
       break;
     }
   }

@@ -23,6 +23,7 @@ export const falseConsent: Rule = {
     signs(subject, [
       { of: ["dontCare", "use"], within: 10 },
       { of: ["dontCare", "send"], within: 10 },
+      { of: ["dontCare", "destroy"], within: 12 },
       { of: ["dontCare", "tracking"], within: 12 },
       { of: ["dontCare", "conversation"], within: 12 },
       { of: ["dontCare", "untrustedText"], within: 10, confidence: "high" },

@@ -23,6 +23,17 @@ export const safetyBypass: Rule = {
     signs(subject, [
       { of: ["disable", "whole", "safety"], within: 5, ordered: true },
       { of: ["obey", "untrustedText"], within: 8 },
+      { of: ["ignore", "fromYou", "safety"], within: 5, ordered: true, severity: "critical", unless: ["detects"] },
+      {
+        of: ["grant", "safety"],
+        within: 5,
+        ordered: true,
+        main: true,
+        brief: true,
+        severity: "medium",
+        confidence: "high",
+      },
+      { of: ["instructions", "disable"], within: 5, severity: "medium", unless: ["detects"] },
       { of: ["grant", "privilege"], within: 5, ordered: true, confidence: "low" },
       {
         of: ["disable", "safety"],

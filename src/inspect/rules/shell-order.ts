@@ -42,18 +42,26 @@ function* found(subject: Subject): Generator<Sighting | undefined> {
         ["excuse", "use"],
         ["must", "runOrder"],
         ["before", "runOrder"],
+        ["first", "runOrder"],
+        ["also", "runOrder"],
+        ["excuse", "runOrder"],
+        ["after", "runOrder"],
+        ["reservedRole"],
       ]);
+      const told = reading.every("detects").some(({ start }) => Math.abs(start - span.start) < 120);
       const heavy = /\||rm\s+-|tcp|\$\(|base64\s+-|>>/.test(match[0]);
       yield {
         field,
         span: reading.original(span),
-        confidence: ordered !== undefined ? (heavy ? "high" : "medium") : heavy ? "medium" : "low",
+        confidence: told ? "low" : ordered !== undefined ? (heavy ? "high" : "medium") : heavy ? "medium" : "low",
         ...(ordered === undefined ? { severity: "high" as const } : {}),
       };
       break;
     }
   }
   yield* signs(subject, [
+    { of: ["install", "link"], within: 12, severity: "high", main: true, brief: true },
+    { of: ["install", "must"], within: 10, severity: "high", main: true, brief: true },
     { of: ["before", "use", "install"], within: 14, severity: "high", confidence: "medium" },
     { of: ["before", "install", "must"], within: 16, severity: "high", confidence: "medium" },
     { of: ["before", "use", "runOrder", "shell"], within: 16, ordered: true },
