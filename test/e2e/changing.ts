@@ -30,7 +30,8 @@ export interface Definitions {
 const SERVER = `
 const { readFileSync, watchFile } = require("node:fs");
 let last = "{}";
-const read = () => { try { last = readFileSync(process.argv[1], "utf8"); return JSON.parse(last); } catch { return JSON.parse(last); } };
+// Half-written, it is what it was before.
+const read = () => { try { const text = readFileSync(process.argv[1], "utf8"); JSON.parse(text); last = text; } catch {} return JSON.parse(last); };
 const say = (message) => process.stdout.write(JSON.stringify({ jsonrpc: "2.0", ...message }) + "\\n");
 const quiet = process.argv[2] === "quiet";
 watchFile(process.argv[1], { interval: 50 }, () => {
