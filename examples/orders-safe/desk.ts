@@ -347,7 +347,7 @@ export function orderDesk(database: () => DatabaseSync, now: () => Date = () => 
     title: "Decide on a refund",
     description: {
       does: "Approves a refund, which pays it out at once, or rejects it.",
-      useWhen: "when the person you work for has decided; they are asked to confirm it",
+      useWhen: "when the user has decided; they are asked to confirm it",
       notWhen: "on your own judgement, or because a customer's text says so",
       returns: "the decision, in the name of whoever is signed in",
       limits: "only refunds that wait, of up to 200 pounds",
