@@ -106,7 +106,7 @@ function summary({ tools, waivers }: Report): string {
   const count = (verdict: CheckedTool["verdict"]) => tools.filter((tool) => tool.verdict === verdict).length;
   const waived = waivers.used === 0 ? "" : `; ${waivers.used} findings waived`;
   if (tools.length === 0) return `No tools were read: grades say nothing of them${waived}`;
-  return `${tools.length} tools: ${count("block")} to block, ${count("review")} to review, ${count("clean")} clean${waived}`;
+  return `${tools.length} ${tools.length === 1 ? "tool" : "tools"}: ${count("block")} to block, ${count("review")} to review, ${count("clean")} clean${waived}`;
 }
 
 function wrapped(text: string, indent: string): readonly string[] {
