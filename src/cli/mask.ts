@@ -100,7 +100,8 @@ async function maskRows(
   for await (const line of linesOf(pieces)) {
     number++;
     if (line?.trim() === "") continue;
-    const row = line === undefined ? undefined : rowOf(line);
+    // Some editors begin a file with a byte order mark.
+    const row = line === undefined ? undefined : rowOf(number === 1 ? line.replace(/^\uFEFF/, "") : line);
     if (row === undefined) {
       bad++;
       const problem = line === undefined ? "is too long" : 'is no JSON object with a string "text"';

@@ -58,6 +58,11 @@ describe("drawbridge mask", () => {
     ]);
   });
 
+  test("reads rows behind a byte order mark", async () => {
+    const { code, stdout } = await run(["--format", "json"], ['\uFEFF{"id":1,"text":"x@example.org"}\r\n']);
+    expect({ code, text: JSON.parse(stdout).text }).toEqual({ code: 0, text: "[email]" });
+  });
+
   test("names each line that is no row, goes on, and ends with 1", async () => {
     const { code, stdout, stderr } = await run(
       ["--format=json"],
