@@ -22,7 +22,7 @@ export async function settingsForModule(file: string, folder: string, options: L
   return settleSettings({ servers: { [nameOfModule(module)]: { module } } }, folder, options);
 }
 
-/** A server name from the absolute path of a module: `library` for `/work/library/server.ts`. */
+/** A server name from the absolute path of a module: `library` for `/srv/library/server.ts`. */
 export function nameOfModule(file: string): string {
   const own = simpleName(basename(file).replace(/\.\w+$/, ""));
   return own === "" || TELLS_NOTHING.test(own) ? simpleName(basename(dirname(file))) || "server" : own;

@@ -82,7 +82,7 @@ export async function answerAdmin(
     // Whoever is not an owner learns nothing, not even what there is.
     if (!by.groups.includes("owner") && !APPROVALS.test(path)) throw notFound(path);
     admission = parts.limits.enter(by);
-    admission.request();
+    await admission.request();
     const actor: Actor = { kind: "owner", by, source: parts.sourceOf(request) };
     // What is written to stderr may hold anything, so it is shown to those who say that they want it.
     const stderr = queryOf(request).has("stderr");

@@ -310,11 +310,12 @@ export function openTasks(options: TasksOptions): Tasks {
     return isQuiet(task) ? new Map([...members].filter(([name]) => WORDLESS.has(name))) : members;
   }
 
-  /** Whether its tool's contract names what leaves, and so none of its server's words do. */
+  /** Whether its tool's contract names what leaves, and so none of its server's words do. Of a tool that is gone nobody can say. */
   function isQuiet({ tool }: KeptTask): boolean {
     const { catalogue } = options.parts();
     const target = catalogue.find("tool", tool);
-    return target !== undefined && catalogue.entry(target)?.contract?.projection?.strict === true;
+    const entry = target && catalogue.entry(target);
+    return entry === undefined || entry.contract?.projection?.strict === true;
   }
 
   // ---- what is asked about tasks ----

@@ -105,6 +105,17 @@ describe.skipIf(findRedis() === undefined)("with a cache", () => {
     expect(answers.slice(13).map(({ status }) => status)).toEqual([429, 429, 429]);
   });
 
+  test("what is asked of /admin is counted with the other requests, and refused with them", async () => {
+    const r = await replicas({ cache: await shared(), limits: { perPrincipalPerMinute: 4 } });
+    const headers = { authorization: `Bearer ${r.token}` };
+    // Counted at another replica.
+    expect(passed([await r.call(1), await r.call(1)])).toBe(2);
+    const statuses: number[] = [];
+    for (let index = 0; index < 3; index++)
+      statuses.push((await fetch(`${r.one.origin}/admin/servers`, { headers })).status);
+    expect(statuses).toEqual([200, 200, 429]);
+  });
+
   test("Redis dies and comes back: each replica counts by itself meanwhile, and nobody is without limits", async () => {
     const redis = kept(await startRedis({ requirepass: "" }));
     const warnings: string[] = [];

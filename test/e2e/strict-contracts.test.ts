@@ -9,7 +9,7 @@ const DRESS = `"resultType":"complete","ttlMs":0,"cacheScope":"private","_meta":
 const TASK = `"taskId":"t-1","status":"working","statusMessage":"${LEAK}","createdAt":"2026-01-01T00:00:00Z","lastUpdatedAt":"2026-01-01T00:00:00Z","ttlMs":60000`;
 const A_TASK = `{"resultType":"task",${TASK},"leak":"${LEAK}","_meta":{${SERVER_INFO},"vendor.example/leak":"${LEAK}"}}`;
 const PAGE = { mode: "url", url: "https://desk.example/sign", elicitationId: "e-1", message: "Sign here" };
-const TOOLS = ["works", "signs", "needs", "plain"].map((name) => ({
+const TOOLS = ["works", "changes", "signs", "needs", "plain"].map((name) => ({
   name,
   inputSchema: { type: "object", properties: {} },
 }));
@@ -23,6 +23,7 @@ const script: Script = {
     "resources/templates/list": { result: `{${DRESS},"resourceTemplates":[]}` },
     "resources/read desk://prices": { result: A_TASK },
     "tools/call works": { result: A_TASK },
+    "tools/call changes": { before: [["notifications/tools/list_changed", "{}"]], result: A_TASK },
     "tools/call signs": {
       error: JSON.stringify({ code: -32042, message: LEAK, data: { elicitations: [PAGE], query: LEAK } }),
     },
@@ -45,7 +46,7 @@ beforeAll(async () => {
     "stdio",
     { desk: script },
     {
-      tools: { works: under("works"), signs: under("signs"), needs: under("needs") },
+      tools: { works: under("works"), changes: under("changes"), signs: under("signs"), needs: under("needs") },
       resources: { "prices://all": { from: "desk/desk://prices", description: "Prices.", output: ["price"] } },
     },
   );
@@ -72,6 +73,13 @@ describe("under a contract that names fields", () => {
     expect(asked.body).not.toContain(LEAK);
     expect(resultOf(asked)).toMatchObject({ taskId, status: "working" });
     await client.ask("tasks/cancel", [`"taskId":${JSON.stringify(taskId)}`]);
+  });
+
+  test("a task says none of them either while nobody knows what its tool is", async () => {
+    const client = await one.client("modern", CAPABILITIES);
+    const made = await client.ask("tools/call", ['"name":"changes"', '"arguments":{}']);
+    expect(resultOf(made)["status"]).toBe("working");
+    expect(made.body).not.toContain(LEAK);
   });
 
   test("pages that have to be opened are told, and nothing around them", async () => {
