@@ -2,7 +2,7 @@
 import { compileGlob } from "../../core/glob.ts";
 import { decoded, encoded, isJson, mayBeJson, type Token, walk } from "../../core/json-tokens.ts";
 import type { AnswerSettings, InstructionAction } from "../answer-settings.ts";
-import { readable } from "./encoded.ts";
+import { mayBeEncoded, readable } from "./encoded.ts";
 import { inspecting, type TextFinding } from "./inspect-text.ts";
 import { mayHide, removals, removing } from "./invisible.ts";
 import { compileLinks, type LinkEdit, type LinkRules } from "./links.ts";
@@ -82,7 +82,14 @@ interface Plan {
   readonly high: InstructionAction;
   readonly medium: InstructionAction;
   readonly invisible: boolean;
-  readonly links: ((text: string) => Generator<void, readonly LinkEdit[]>) | undefined;
+  readonly links:
+    | {
+        /** Where a text has some, how they are to be written. */
+        readonly edits: (text: string) => Generator<void, readonly LinkEdit[]>;
+        /** Addresses that stand alone count, too. */
+        readonly bare: boolean;
+      }
+    | undefined;
 }
 
 function plansOf({ tools, ...base }: AnswerSettings): (name: string) => Plan {
@@ -107,7 +114,12 @@ function plansOf({ tools, ...base }: AnswerSettings): (name: string) => Plan {
         };
       }
       const idle = (links.images === "keep" && links.others === "keep") || links.allow.includes("*");
-      plan = { high, medium, invisible: invisible === "remove", links: idle ? undefined : compileLinks(links) };
+      plan = {
+        high,
+        medium,
+        invisible: invisible === "remove",
+        links: idle ? undefined : { edits: compileLinks(links), bare: links.others !== "keep" },
+      };
       if (kept.size < 1000) kept.set(key, plan);
     }
     return plan;
@@ -136,7 +148,7 @@ interface Path {
 }
 
 function* inspected(text: string, place: AnswerPlace, plan: Plan): Generator<void, InspectedAnswer> {
-  if (!worthReading(text, plan)) return { text, findings: [], counts: NO_COUNTS, withheld: undefined };
+  if (!worthReading(text, plan, true)) return { text, findings: [], counts: NO_COUNTS, withheld: undefined };
   yield;
   const pass: Pass = { plan, kind: place.kind, findings: [], counts: {}, fixed: undefined };
   const edits = yield* document(text, pass, 0, undefined);
@@ -172,27 +184,31 @@ function isAddress(path: Path | undefined): boolean {
   return top.step !== "structuredContent";
 }
 
-const ENCODED_RUN = /[A-Za-z0-9+/_-]{32}|(?:%[0-9a-f]{2}[\w.~-]{0,3}){4}|(?:[0-9a-f]{2}[ ,:]){12}/i;
 const LINKING = /\]\(|\]:|<[a-z!/]|url\(|@import|(?:src|href)\s?=|&#/i;
+/** Letters of full width, of mathematics and the like, and those of two scripts in one word. */
+const NOT_PLAIN = /[\uff21-\uff5a\u2100-\u214f\u24b6-\u24e9]|\ud835|[a-z][\u0370-\u058f]|[\u0370-\u058f][a-z]/i;
+/** References and escapes of other languages within a text. */
+const ESCAPES = /&#|\\[ux]/i;
 
-/** Most answers hold nothing that could matter; that is seen without taking them apart. */
-function worthReading(text: string, { high, medium, invisible, links }: Plan): boolean {
+/**
+ * Most texts hold nothing that could matter; that is seen without taking them apart. `raw`: the text is JSON as it is written.
+ */
+function worthReading(text: string, { high, medium, invisible, links }: Plan, raw: boolean): boolean {
   // JSON writes controls, and whatever it likes, as escapes.
-  if (text.includes("\\u")) return true;
-  if (invisible && (mayHide(text) || /\\[bf]/.test(text))) return true;
-  if (links !== undefined && LINKING.test(text)) return true;
+  if (raw && (text.includes("\\u") || text.includes("\\b") || text.includes("\\f"))) return true;
+  // Counted in no time, and most is.
+  const ascii = Buffer.byteLength(text) === text.length;
+  if (invisible && (ascii && raw ? text.includes("\x7f") : mayHide(text))) return true;
+  if (links !== undefined && (LINKING.test(text) || (links.bare && text.includes("://")))) return true;
   if (high === "off" && medium === "off") return false;
   return (
-    text.includes('"blob"') ||
-    ENCODED_RUN.test(text) ||
-    triggers(text, true).next().done !== true ||
-    NOT_PLAIN.test(text)
+    (raw && text.includes('"blob"')) ||
+    (!ascii && NOT_PLAIN.test(text)) ||
+    ((text.includes("&") || text.includes("\\")) && ESCAPES.test(text)) ||
+    mayBeEncoded(text) ||
+    triggers(text, raw, 1).length > 0
   );
 }
-
-/** Letters of full width, of mathematics and the like, and those of two scripts in one word. */
-const NOT_PLAIN =
-  /[\uff21-\uff5a\u2100-\u214f\u24b6-\u24e9]|\ud835|[a-z][\u0370-\u058f]|[\u0370-\u058f][a-z]|&#|\\\\[ux]/i;
 
 /** Goes through the strings and keys of a JSON text. */
 function* document(text: string, pass: Pass, depth: number, above: Path | undefined): Generator<void, readonly Edit[]> {
@@ -241,6 +257,7 @@ function* stringEdits(
   path: Path | undefined,
 ): Generator<void, readonly Edit[]> {
   if (depth < MAX_NESTING && mayBeJson(text) && isJson(text)) return yield* document(text, pass, depth + 1, path);
+  if (!worthReading(text, pass.plan, false)) return [];
   const notes = (yield* findingsIn(text, pass, path))
     .filter(({ action }) => action === "neutralise")
     .map(({ start, end, rule }) => ({ start, end, text: noteFor(rule) }));
@@ -253,7 +270,7 @@ function* stringEdits(
   if (pass.plan.invisible)
     for (const { start, end } of yield* removing(text)) clean({ start, end, text: "" }, "invisible");
   if (pass.plan.links !== undefined && !(depth === 0 && isAddress(path)))
-    for (const { kind, ...edit } of yield* pass.plan.links(text)) clean(edit, kind);
+    for (const { kind, ...edit } of yield* pass.plan.links.edits(text)) clean(edit, kind);
   // Of those that overlap the longer goes first and stands: what nobody sees within an address goes with the address.
   return edits.length === notes.length
     ? edits

@@ -88,51 +88,68 @@ export interface Stretch {
 
 /**
  * Where a text may hold an instruction: the places of triggers that stand alone, or near one of another kind; letters that are
- * spaced out count as well. `raw`: the text is JSON as it is written, where `\n` stands before a word.
+ * spaced out count as well. `raw`: the text is JSON as it is written, where `\n` stands before a word. `max`: enough is enough.
  */
-export function* triggers(text: string, raw = false): Generator<Stretch> {
+export function triggers(text: string, raw = false, max = Number.POSITIVE_INFINITY): readonly Stretch[] {
   const { length } = text;
+  const found: Stretch[] = [];
   const lastOf = new Float64Array(KINDS.length).fill(Number.NEGATIVE_INFINITY);
   let single = 0;
   let singleFrom = 0;
-  for (let at = 0; at < length; at++) {
-    const code = text.charCodeAt(at);
-    const before = at === 0 ? 32 : text.charCodeAt(at - 1);
-    if (WORD[before] === 1 && !(raw && at > 1 && text.charCodeAt(at - 2) === 92)) continue;
+  for (let at = 0; at < length; ) {
+    const start = at;
+    const code = text.charCodeAt(at++);
+    const next = text.charCodeAt(at);
     if (WORD[code] === 1) {
       // `i g n o r e`: letters of one, each behind a sign.
-      const alone = at + 1 >= length || WORD[text.charCodeAt(at + 1)] !== 1;
-      if (!alone) single = 0;
-      else if (single === 0 || at - singleFrom > single * 5) {
+      if (WORD[next] === 1) single = 0;
+      else if (single === 0 || start - singleFrom > single * 5) {
         single = 1;
-        singleFrom = at;
-      } else if (++single === 9) yield { start: singleFrom, end: at };
+        singleFrom = start;
+      } else if (++single === 9) {
+        found.push({ start: singleFrom, end: start });
+        if (found.length >= max) return found;
+      }
+      // Within a word nothing begins, but behind the letter of an escape; `!` and the like at its end are letters of it.
+      if (!raw || text.charCodeAt(start - 1) !== BACKSLASH) {
+        while (WORD[text.charCodeAt(at)] === 1) at++;
+        const end = text.charCodeAt(at);
+        if (FOLD[end] !== end) at++;
+      }
     }
     const first = FOLD[code] ?? 0;
     if (FIRST[first] === 0) continue;
-    const second = FOLD[text.charCodeAt(at + 1)] ?? 0;
+    const second = FOLD[next] ?? 0;
     let stems: readonly Stem[] | undefined;
     if (first < 128 && second < 128) {
       const index = ASCII_PAIR[first * 128 + second] ?? 0;
       if (index === 0) continue;
       stems = ASCII_STEMS[index];
     } else stems = PAIRS.get(first * 65_536 + second);
-    if (stems === undefined) continue;
-    for (const { text: stem, bit } of stems) {
-      if (!stands(text, at, stem)) continue;
-      if ((bit & ALONE_BITS) !== 0) {
-        yield { start: at, end: at + stem.length };
-        break;
-      }
-      const kind = 31 - Math.clz32(bit);
-      lastOf[kind] = at;
-      let other = -1;
-      for (let index = 0; index < lastOf.length; index++)
-        if (index !== kind && at - (lastOf[index] ?? 0) <= NEAR) other = Math.max(other, lastOf[index] ?? 0);
-      if (other >= 0) yield { start: other, end: at + stem.length };
-      break;
-    }
+    const stem = stems && stemAt(text, start, stems);
+    if (stem === undefined) continue;
+    const from = (stem.bit & ALONE_BITS) === 0 ? otherNear(lastOf, 31 - Math.clz32(stem.bit), start) : start;
+    if (from < 0) continue;
+    found.push({ start: from, end: start + stem.text.length });
+    if (found.length >= max) return found;
   }
+  return found;
+}
+
+const BACKSLASH = 92;
+
+/** Notes where a kind was seen last, and says where the last other one near it was; -1: none was. */
+function otherNear(lastOf: Float64Array, kind: number, at: number): number {
+  lastOf[kind] = at;
+  let other = -1;
+  for (let index = 0; index < lastOf.length; index++)
+    if (index !== kind && at - (lastOf[index] ?? 0) <= NEAR) other = Math.max(other, lastOf[index] ?? 0);
+  return other;
+}
+
+function stemAt(text: string, at: number, stems: readonly Stem[]): Stem | undefined {
+  for (const stem of stems) if (stands(text, at, stem.text)) return stem;
+  return undefined;
 }
 
 function stands(text: string, at: number, stem: string): boolean {
