@@ -36,16 +36,13 @@ export function openCounts(days: Days, clock: Clock): Counts {
   const places = new Map<string, number>();
   let sweepAt = FIRST_SWEEP;
 
-  const nameOf = ({ kind, key }: Gate) => (kind === "request" ? `r\n${key}` : `m\n${key}`);
-
-  function windowOf(gate: Gate, now: number): Window {
-    const name = nameOf(gate);
-    let window = windows.get(name);
+  function windowOf({ key }: Gate, now: number): Window {
+    let window = windows.get(key);
     if (window !== undefined && window.endsAt > now) return window;
-    windows.delete(name);
+    windows.delete(key);
     if (windows.size >= sweepAt) sweep(now);
     window = { count: 0, endsAt: now + MINUTE_MS };
-    windows.set(name, window);
+    windows.set(key, window);
     return window;
   }
 
@@ -103,7 +100,7 @@ export function openCounts(days: Days, clock: Clock): Counts {
         leaveOne(gate);
         const { kind, key, cost } = gate;
         if (kind === "day") days.add(key, -cost);
-        const window = kind === "minute" ? windows.get(nameOf(gate)) : undefined;
+        const window = kind === "minute" ? windows.get(key) : undefined;
         if (window !== undefined) window.count = Math.max(0, window.count - cost);
       }
     },

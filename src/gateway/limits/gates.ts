@@ -95,28 +95,55 @@ export function compileGates({ limits, roles = {} }: LimitSettings): Gates {
       : { setting: "limits.perPrincipalPerDay", of: "calls", limit: { perDay: perPrincipalPerDay } };
   const none = rules.length === 0 && ofRoles.size === 0 && ofPerson === undefined && perToolPerMinute === undefined;
 
+  function doorOf(principal: Principal): readonly [place: Gate, request: Gate] {
+    const key = `owner\n${ownerOf(principal)}`;
+    return [
+      {
+        kind: "place",
+        key,
+        limit: concurrentPerPrincipal,
+        cost: 1,
+        what: "calls",
+        setting: "limits.concurrentPerPrincipal",
+      },
+      {
+        kind: "request",
+        key,
+        limit: perPrincipalPerMinute,
+        cost: PARTS,
+        what: "requests",
+        setting: "limits.perPrincipalPerMinute",
+      },
+    ];
+  }
+
+  function gatesFor(
+    { principal, target, rule }: LimitedCall,
+    ofTarget: readonly ToolRule[],
+    cost: number,
+  ): readonly Gate[] {
+    // `support: may get_*`, `support.rules.0: may get_*`: names of roles have neither dot nor colon.
+    const ofRole = ofRoles.get(rule.replace(/[.:].*$/s, ""));
+    const limited = [...ofTarget, ...(ofRole === undefined ? [] : [ofRole]), ...(ofPerson ? [ofPerson] : [])];
+    const gates = limited.flatMap((one) => gatesOf(one, principal, cost));
+    if (perToolPerMinute !== undefined)
+      gates.push({
+        kind: "minute",
+        key: `target\n${ownerOf(principal)}\n${target.kind}\n${target.name}`,
+        limit: perToolPerMinute,
+        cost,
+        what: `calls of ${target.name}`,
+        setting: "limits.perToolPerMinute",
+      });
+    return gates;
+  }
+
+  // Whoever calls once calls again, and the same tools: their gates are the same ones each time.
+  const doors = new WeakMap<Principal, readonly [place: Gate, request: Gate]>();
+  const priceless = new WeakMap<Principal, WeakMap<Target, Map<string, readonly Gate[]>>>();
+
   return {
-    door(principal) {
-      const owner = ownerOf(principal);
-      return [
-        {
-          kind: "place",
-          key: `owner\n${owner}`,
-          limit: concurrentPerPrincipal,
-          cost: 1,
-          what: "calls",
-          setting: "limits.concurrentPerPrincipal",
-        },
-        {
-          kind: "request",
-          key: `owner\n${owner}`,
-          limit: perPrincipalPerMinute,
-          cost: PARTS,
-          what: "requests",
-          setting: "limits.perPrincipalPerMinute",
-        },
-      ];
-    },
+    door: (principal) => kept(doors, principal, () => doorOf(principal)),
     sharedAtDoor: new Set<GateKind>([
       ...(concurrentPerPrincipal === DEFAULT_CONCURRENT ? [] : (["place"] as const)),
       ...(perPrincipalPerMinute === DEFAULT_PER_MINUTE ? [] : (["request"] as const)),
@@ -125,26 +152,26 @@ export function compileGates({ limits, roles = {} }: LimitSettings): Gates {
       if (none) return NO_GATES;
       const { principal, target, rule } = call;
       const ofTarget = rulesFor(target);
-      // `support: may get_*`, `support.rules.0: may get_*`: names of roles have neither dot nor colon.
-      const ofRole = ofRoles.get(rule.replace(/[.:].*$/s, ""));
-      const cost = costOf(ofTarget, call);
-      const limited = [...ofTarget, ...(ofRole === undefined ? [] : [ofRole]), ...(ofPerson ? [ofPerson] : [])];
-      const gates = limited.flatMap((one) => gatesOf(one, principal, cost));
-      if (perToolPerMinute !== undefined)
-        gates.push({
-          kind: "minute",
-          key: `target\n${ownerOf(principal)}\n${target.kind}\n${target.name}`,
-          limit: perToolPerMinute,
-          cost,
-          what: `calls of ${target.name}`,
-          setting: "limits.perToolPerMinute",
-        });
-      return gates;
+      if (ofTarget.some(({ cost }) => cost !== undefined)) return gatesFor(call, ofTarget, costOf(ofTarget, call));
+      const ofPrincipal = kept(priceless, principal, () => new WeakMap());
+      return kept(
+        kept(ofPrincipal, target, () => new Map()),
+        rule,
+        () => gatesFor(call, ofTarget, PARTS),
+      );
     },
   };
 }
 
 const NO_GATES: readonly Gate[] = [];
+
+function kept<K, V>(known: { get(key: K): V | undefined; set(key: K, value: V): unknown }, key: K, make: () => V): V {
+  const there = known.get(key);
+  if (there !== undefined) return there;
+  const made = make();
+  known.set(key, made);
+  return made;
+}
 
 function gatesOf({ setting, of, limit }: Limited, { subject }: Principal, cost: number): Gate[] {
   const { perMinute, perDay, concurrent, together } = limit;
