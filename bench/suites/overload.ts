@@ -1,12 +1,12 @@
 /** What is left of a server's speed when ten times as many clients ask as it can serve in time? */
 import { type Arm, startAll } from "../arms/arm.ts";
-import { direct, nodeServer } from "../arms/http.ts";
+import { direct, nodeServer, openEndpoint } from "../arms/http.ts";
 import { mcpProxy } from "../arms/rivals.ts";
 import { WRONG_ANSWER } from "../client.ts";
 import { ANY_CORE, GENERATOR_CORE } from "../cores.ts";
 import { evidence } from "../evidence.ts";
 import { amount, each, type Figure, failures, kinds, ratio, spread, type Table } from "../figures.ts";
-import { type LoadResult, REFUSED } from "../load.ts";
+import { type LoadResult, load, REFUSED } from "../load.ts";
 import { plain } from "../plain.ts";
 import { undisturbed } from "../rounds.ts";
 import { drawbridges, type Effort, type Suite, type SuiteResult } from "./suite.ts";
@@ -21,6 +21,8 @@ export const overload: Suite = {
 const CLIENTS = 300;
 /** A client gives up then; with ten times the clients each would have to wait for 15 s. */
 const LIMIT_SECONDS = 10;
+/** Longer than the server needs for all that clients have left behind in its queue. */
+const BACKLOG_SECONDS = 120;
 /** Until those have given up who came before anybody knew that it was too many. */
 const WARM_SECONDS = 18;
 
@@ -33,7 +35,12 @@ async function run(effort: Effort): Promise<SuiteResult> {
   const upstream = await nodeServer("upstream", "http-busy.ts", GENERATOR_CORE);
   try {
     const ours = await drawbridges({ url: `http://127.0.0.1:${upstream.port}/mcp` });
-    const http = await flooded(effort, "HTTP", ours, [direct(upstream)]);
+    // It works on for clients that have given up, and whoever comes next would stand in line behind them.
+    const idle = async () => {
+      const asked = { endpoint: openEndpoint(upstream.port), connections: 1, sameId: true, watched: {} } as const;
+      await load({ ...asked, shape: { kind: "count", calls: 1 }, timeoutMs: BACKLOG_SECONDS * 1000 });
+    };
+    const http = await flooded(effort, "HTTP", ours, [direct(upstream)], idle);
     const figures = Object.entries(http.figures).map(([name, figure]) => [`${name}.http`, figure]);
     return {
       tables: [...stdio.tables, ...http.tables],
@@ -51,6 +58,7 @@ async function flooded(
   transport: "stdio" | "HTTP",
   ours: Awaited<ReturnType<typeof drawbridges>>,
   others: readonly Arm[],
+  idle: () => Promise<void> = async () => {},
 ): Promise<SuiteResult> {
   const [durable] = ours.arms;
   if (durable === undefined) throw new Error("There is no Drawbridge arm.");
@@ -60,6 +68,7 @@ async function flooded(
   for (let round = 0; round < effort.rounds; round += 1) {
     for (const arm of [durable, ...others]) {
       // Each from a fresh start: what a flood left behind must not show in what comes after.
+      await idle();
       const started = await startAll([arm], ANY_CORE, effort.tell);
       if (round === 0) missing.push(...started.missing);
       for (const running of started.running) {
