@@ -148,10 +148,11 @@ interface Path {
 }
 
 function* inspected(text: string, place: AnswerPlace, plan: Plan): Generator<void, InspectedAnswer> {
-  if (!worthReading(text, plan, true)) return { text, findings: [], counts: NO_COUNTS, withheld: undefined };
+  const reasons = reasonsToRead(text, plan, true);
+  if (reasons === 0) return { text, findings: [], counts: NO_COUNTS, withheld: undefined };
   yield;
   const pass: Pass = { plan, kind: place.kind, findings: [], counts: {}, fixed: undefined };
-  const edits = yield* document(text, pass, 0, undefined);
+  const edits = yield* document(text, pass, reasons, 0, undefined);
   const changed = applied(text, edits);
   const { findings } = pass;
   const reason = pass.fixed ?? findings.find(({ action }) => action === "withhold");
@@ -184,6 +185,9 @@ function isAddress(path: Path | undefined): boolean {
   return top.step !== "structuredContent";
 }
 
+/** Why a text may be worth reading; they add up. */
+const REASON = { hidden: 1, links: 2, letters: 4, escapes: 8, encoded: 16, words: 32, blob: 64 } as const;
+const ANY = 127;
 const LINKING = /\]\(|\]:|<[a-z!/]|url\(|@import|(?:src|href)\s?=|&#/i;
 /** Letters of full width, of mathematics and the like, and those of two scripts in one word. */
 const NOT_PLAIN = /[\uff21-\uff5a\u2100-\u214f\u24b6-\u24e9]|\ud835|[a-z][\u0370-\u058f]|[\u0370-\u058f][a-z]/i;
@@ -191,27 +195,43 @@ const NOT_PLAIN = /[\uff21-\uff5a\u2100-\u214f\u24b6-\u24e9]|\ud835|[a-z][\u0370
 const ESCAPES = /&#|\\[ux]/i;
 
 /**
- * Most texts hold nothing that could matter; that is seen without taking them apart. `raw`: the text is JSON as it is written.
+ * What speaks for reading a text; 0 for most: that is seen without taking them apart. `raw`: it is JSON as it is written. `among`: of
+ * what it is a part of, nothing else spoke for that.
  */
-function worthReading(text: string, { high, medium, invisible, links }: Plan, raw: boolean): boolean {
+function reasonsToRead(
+  text: string,
+  { high, medium, invisible, links }: Plan,
+  raw: boolean,
+  among: number = ANY,
+): number {
   // JSON writes controls, and whatever it likes, as escapes.
-  if (raw && (text.includes("\\u") || text.includes("\\b") || text.includes("\\f"))) return true;
-  // Counted in no time, and most is.
-  const ascii = Buffer.byteLength(text) === text.length;
-  if (invisible && (ascii && raw ? text.includes("\x7f") : mayHide(text))) return true;
-  if (links !== undefined && (LINKING.test(text) || (links.bare && text.includes("://")))) return true;
-  if (high === "off" && medium === "off") return false;
-  return (
-    (raw && text.includes('"blob"')) ||
-    (!ascii && NOT_PLAIN.test(text)) ||
-    ((text.includes("&") || text.includes("\\")) && ESCAPES.test(text)) ||
-    mayBeEncoded(text) ||
-    triggers(text, raw, 1).length > 0
-  );
+  if (raw && (text.includes("\\u") || text.includes("\\b") || text.includes("\\f"))) return ANY;
+  // Counted in no time, and most texts are.
+  const ascii = (among & (REASON.hidden | REASON.letters)) === 0 || Buffer.byteLength(text) === text.length;
+  let reasons = 0;
+  if (invisible && (among & REASON.hidden) !== 0 && (ascii && raw ? text.includes("\x7f") : mayHide(text)))
+    reasons |= REASON.hidden;
+  const slashes = raw && text.includes("\\/");
+  if (links !== undefined && (among & REASON.links) !== 0)
+    if (slashes || LINKING.test(text) || (links.bare && text.includes("://"))) reasons |= REASON.links;
+  if (high === "off" && medium === "off") return reasons;
+  if (raw && (among & REASON.blob) !== 0 && text.includes('"blob"')) reasons |= REASON.blob;
+  if ((among & REASON.letters) !== 0 && !ascii && NOT_PLAIN.test(text)) reasons |= REASON.letters;
+  if ((among & REASON.escapes) !== 0 && (text.includes("&") || text.includes("\\")) && ESCAPES.test(text))
+    reasons |= REASON.escapes;
+  if ((among & REASON.encoded) !== 0 && (slashes || mayBeEncoded(text))) reasons |= REASON.encoded;
+  if ((among & REASON.words) !== 0 && (slashes || triggers(text, raw, 1).length > 0)) reasons |= REASON.words;
+  return reasons;
 }
 
-/** Goes through the strings and keys of a JSON text. */
-function* document(text: string, pass: Pass, depth: number, above: Path | undefined): Generator<void, readonly Edit[]> {
+/** Goes through the strings and keys of a JSON text, for which these reasons speak. */
+function* document(
+  text: string,
+  pass: Pass,
+  reasons: number,
+  depth: number,
+  above: Path | undefined,
+): Generator<void, readonly Edit[]> {
   const tokens: { readonly token: Token; readonly path: Path | undefined }[] = [];
   walk<Path | undefined>(text, above, {
     member: (path, key) => ({ above: path, step: text.slice(key.start, key.end) }),
@@ -236,10 +256,10 @@ function* document(text: string, pass: Pass, depth: number, above: Path | undefi
     const plain = read?.text ?? raw;
     const found =
       token.kind === "key"
-        ? yield* keyEdits(plain, pass, depth, path)
+        ? yield* keyEdits(plain, pass, reasons, depth, path)
         : (path?.step === "blob" || (path?.step === "data" && isBase64(plain))) && token.kind === "string"
           ? yield* blobEdits(plain, pass, depth, path)
-          : yield* stringEdits(plain, pass, depth, path);
+          : yield* stringEdits(plain, pass, reasons, depth, path);
     for (const { start, end, text: replacement } of found)
       edits.push({
         start: read === undefined ? token.start + start : (read.offsets[start] ?? token.start),
@@ -253,11 +273,15 @@ function* document(text: string, pass: Pass, depth: number, above: Path | undefi
 function* stringEdits(
   text: string,
   pass: Pass,
+  among: number,
   depth: number,
   path: Path | undefined,
 ): Generator<void, readonly Edit[]> {
-  if (depth < MAX_NESTING && mayBeJson(text) && isJson(text)) return yield* document(text, pass, depth + 1, path);
-  if (!worthReading(text, pass.plan, false)) return [];
+  if (depth < MAX_NESTING && mayBeJson(text) && isJson(text)) {
+    const reasons = reasonsToRead(text, pass.plan, true);
+    return reasons === 0 ? [] : yield* document(text, pass, reasons, depth + 1, path);
+  }
+  if (reasonsToRead(text, pass.plan, false, among) === 0) return [];
   const notes = (yield* findingsIn(text, pass, path))
     .filter(({ action }) => action === "neutralise")
     .map(({ start, end, rule }) => ({ start, end, text: noteFor(rule) }));
@@ -278,8 +302,14 @@ function* stringEdits(
 }
 
 /** Keys of JSON within a text may change, those of the answer itself may not: its shape was promised. */
-function* keyEdits(text: string, pass: Pass, depth: number, path: Path | undefined): Generator<void, readonly Edit[]> {
-  const unseen = pass.plan.invisible ? removals(text) : [];
+function* keyEdits(
+  text: string,
+  pass: Pass,
+  among: number,
+  depth: number,
+  path: Path | undefined,
+): Generator<void, readonly Edit[]> {
+  const unseen = pass.plan.invisible && (among & REASON.hidden) !== 0 ? removals(text) : [];
   if (unseen.length > 0) count(pass, "invisible", unseen.length);
   if (text.length >= MIN_KEY) {
     const found = yield* findingsIn(text.replace(/[_-]/g, " "), pass, path);
@@ -300,7 +330,7 @@ function* blobEdits(text: string, pass: Pass, depth: number, path: Path): Genera
   const bytes = Buffer.from(text, "base64");
   const plain = bytes.toString("utf8");
   if (!readable(plain.slice(0, 256)) || !Buffer.from(plain, "utf8").equals(bytes)) return [];
-  const edits = yield* stringEdits(plain, pass, depth, path);
+  const edits = yield* stringEdits(plain, pass, ANY, depth, path);
   return edits.length === 0
     ? []
     : [{ start: 0, end: text.length, text: Buffer.from(applied(plain, edits), "utf8").toString("base64") }];

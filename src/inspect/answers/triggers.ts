@@ -2,6 +2,7 @@
  * Words that no instruction to a model does without. Most answers hold none of them, or no two kinds near one another, and are read
  * no further: one look at each character decides that.
  */
+import { codeRoom } from "../../core/codes.ts";
 
 /** Kinds of trigger. One that is `alone` is enough to read on; of the others two kinds must stand near one another. */
 const STEMS = {
@@ -49,19 +50,25 @@ for (let code = 0xc0; code <= 0x52f; code++) WORD[code] = 1;
 
 interface Stem {
   readonly text: string;
+  readonly letters: Uint16Array;
   readonly bit: number;
 }
 
-const BY_FIRST = new Map<number, Stem[]>();
-const FIRST = new Uint8Array(65_536);
+function stemOf(text: string, bit: number): Stem {
+  return { text, letters: Uint16Array.from(text, (char) => char.charCodeAt(0)), bit };
+}
+
+/** The protocol's own name, which stands in every answer of its servers, says nothing of a model. */
+const OWN = stemOf("modelcontextprotocol", 0);
+
+const BY_FIRST = new Map<number, Stem[]>([[OWN.text.charCodeAt(0), [OWN]]]);
 for (const [index, kind] of KINDS.entries()) {
   const list = STEMS[kind];
   for (const stem of list.split(";")) {
     const folded = [...stem].map((char) => String.fromCharCode(FOLD[char.charCodeAt(0)] ?? 0)).join("");
     const code = folded.charCodeAt(0);
-    FIRST[code] = 1;
     const known = BY_FIRST.get(code);
-    const entry = { text: folded, bit: 1 << index };
+    const entry = stemOf(folded, 1 << index);
     if (known === undefined) BY_FIRST.set(code, [entry]);
     else known.push(entry);
   }
@@ -73,11 +80,12 @@ for (const [first, stems] of BY_FIRST)
     const key = first * 65_536 + stem.text.charCodeAt(1);
     PAIRS.set(key, [...(PAIRS.get(key) ?? []), stem]);
   }
+/** The same of two characters of ASCII as they are written, which most are: one look tells that nothing begins there. */
 const ASCII_PAIR = new Int16Array(128 * 128);
 const ASCII_STEMS: (readonly Stem[])[] = [[]];
-for (const [key, stems] of PAIRS) {
-  const [first, second] = [Math.floor(key / 65_536), key % 65_536];
-  if (first < 128 && second < 128) ASCII_PAIR[first * 128 + second] = ASCII_STEMS.push(stems) - 1;
+for (let pair = 0; pair < ASCII_PAIR.length; pair++) {
+  const stems = PAIRS.get((FOLD[pair >> 7] ?? 0) * 65_536 + (FOLD[pair & 127] ?? 0));
+  if (stems !== undefined) ASCII_PAIR[pair] = ASCII_STEMS.push(stems) - 1;
 }
 
 /** A stretch of a text. */
@@ -92,14 +100,15 @@ export interface Stretch {
  */
 export function triggers(text: string, raw = false, max = Number.POSITIVE_INFINITY): readonly Stretch[] {
   const { length } = text;
+  const codes = codesOf(text);
   const found: Stretch[] = [];
-  const lastOf = new Float64Array(KINDS.length).fill(Number.NEGATIVE_INFINITY);
+  lastOf.fill(Number.NEGATIVE_INFINITY);
   let single = 0;
   let singleFrom = 0;
   for (let at = 0; at < length; ) {
     const start = at;
-    const code = text.charCodeAt(at++);
-    const next = text.charCodeAt(at);
+    const code = codes[at++] ?? 0;
+    const next = codes[at] ?? 0;
     if (WORD[code] === 1) {
       // `i g n o r e`: letters of one, each behind a sign.
       if (WORD[next] === 1) single = 0;
@@ -111,24 +120,21 @@ export function triggers(text: string, raw = false, max = Number.POSITIVE_INFINI
         if (found.length >= max) return found;
       }
       // Within a word nothing begins, but behind the letter of an escape; `!` and the like at its end are letters of it.
-      if (!raw || text.charCodeAt(start - 1) !== BACKSLASH) {
-        while (WORD[text.charCodeAt(at)] === 1) at++;
-        const end = text.charCodeAt(at);
+      if (!raw || codes[start - 1] !== BACKSLASH) {
+        while (WORD[codes[at] ?? 0] === 1) at++;
+        const end = codes[at] ?? 0;
         if (FOLD[end] !== end) at++;
       }
     }
-    const first = FOLD[code] ?? 0;
-    if (FIRST[first] === 0) continue;
-    const second = FOLD[next] ?? 0;
     let stems: readonly Stem[] | undefined;
-    if (first < 128 && second < 128) {
-      const index = ASCII_PAIR[first * 128 + second] ?? 0;
+    if (code < 128 && next < 128) {
+      const index = ASCII_PAIR[code * 128 + next] ?? 0;
       if (index === 0) continue;
       stems = ASCII_STEMS[index];
-    } else stems = PAIRS.get(first * 65_536 + second);
-    const stem = stems && stemAt(text, start, stems);
-    if (stem === undefined) continue;
-    const from = (stem.bit & ALONE_BITS) === 0 ? otherNear(lastOf, 31 - Math.clz32(stem.bit), start) : start;
+    } else stems = PAIRS.get((FOLD[code] ?? 0) * 65_536 + (FOLD[next] ?? 0));
+    const stem = stems && stemAt(codes, start, stems);
+    if (stem === undefined || stem === OWN) continue;
+    const from = (stem.bit & ALONE_BITS) === 0 ? otherNear(31 - Math.clz32(stem.bit), start) : start;
     if (from < 0) continue;
     found.push({ start: from, end: start + stem.text.length });
     if (found.length >= max) return found;
@@ -136,10 +142,14 @@ export function triggers(text: string, raw = false, max = Number.POSITIVE_INFINI
   return found;
 }
 
+const codesOf = codeRoom();
 const BACKSLASH = 92;
 
+/** Where each kind was seen last, for the text that is read right now. */
+const lastOf = new Float64Array(KINDS.length);
+
 /** Notes where a kind was seen last, and says where the last other one near it was; -1: none was. */
-function otherNear(lastOf: Float64Array, kind: number, at: number): number {
+function otherNear(kind: number, at: number): number {
   lastOf[kind] = at;
   let other = -1;
   for (let index = 0; index < lastOf.length; index++)
@@ -147,15 +157,15 @@ function otherNear(lastOf: Float64Array, kind: number, at: number): number {
   return other;
 }
 
-function stemAt(text: string, at: number, stems: readonly Stem[]): Stem | undefined {
-  for (const stem of stems) if (stands(text, at, stem.text)) return stem;
+/** What stands behind the text is no letter of any. */
+function stemAt(codes: Uint16Array, at: number, stems: readonly Stem[]): Stem | undefined {
+  for (const stem of stems) {
+    const { letters } = stem;
+    let index = 2;
+    while (index < letters.length && FOLD[codes[at + index] ?? 0] === letters[index]) index++;
+    if (index >= letters.length) return stem;
+  }
   return undefined;
-}
-
-function stands(text: string, at: number, stem: string): boolean {
-  for (let index = 1; index < stem.length; index++)
-    if (FOLD[text.charCodeAt(at + index)] !== stem.charCodeAt(index)) return false;
-  return at + stem.length <= text.length;
 }
 
 /** Something may be encoded or disguised here, so that triggers would not show. */
