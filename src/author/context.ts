@@ -20,8 +20,8 @@ export interface Context {
    */
   elicit<Form extends z.ZodObject>(message: string, form: Form): Promise<Elicited<z.output<Form>>>;
   /**
-   * A token for the API behind this server that says who calls, exchanged for the caller's own, which never gets here. Throws
-   * `upstream_unavailable` where nobody exchanges tokens.
+   * A token for the API behind this server that says who calls, exchanged for the caller's own, which never gets here. Over stdio it is
+   * the one that came with the call. Throws `upstream_unavailable` where nobody exchanges tokens, and when that one has ended.
    */
   upstreamToken(): Promise<string>;
   /** Does `work` as a span of its own in the trace of the call. */

@@ -9,11 +9,14 @@ import { inputRequired, keyFor } from "../mcp/interaction.ts";
 import { isObject } from "../mcp/json-text.ts";
 
 export interface Rounds {
-  /** One request: begins a call, or goes on with the one that its `requestState` names. Resolves with the outcome of this round. */
+  /**
+   * One request: begins a call, or goes on with the one that its `requestState` names. Resolves with the outcome of this round. `newest`
+   * are the parameters of the round that is under way.
+   */
   take(
     request: { readonly method: string; readonly params: JsonObject },
     cancelled: AbortSignal,
-    begin: (ask: Ask, signal: AbortSignal) => Promise<Outcome>,
+    begin: (ask: Ask, signal: AbortSignal, newest: () => JsonObject) => Promise<Outcome>,
   ): Promise<Outcome>;
   close(): void;
 }
@@ -22,6 +25,7 @@ export type Ask = (question: Question, withdrawn: AbortSignal) => Promise<Questi
 
 interface Waiting {
   readonly about: string;
+  params: JsonObject;
   readonly open: Map<string, { readonly question: Question; readonly settle: (answer: QuestionAnswer) => void }>;
   readonly ended: AbortController;
   /** What the round that is under way resolves with. */
@@ -72,6 +76,7 @@ export function openRounds(waitMs = WAIT_MS): Rounds {
         const missing = [...call.open.keys()].filter((key) => responses[key] === undefined);
         if (missing.length > 0) return inputRequired(questionsOf(call), given);
         clearTimeout(call.timer);
+        call.params = params;
         call.round = Promise.withResolvers();
         for (const [key, { settle }] of [...call.open]) {
           call.open.delete(key);
@@ -82,6 +87,7 @@ export function openRounds(waitMs = WAIT_MS): Rounds {
       const state = randomUUID();
       const call: Waiting = {
         about,
+        params,
         open: new Map(),
         ended: new AbortController(),
         round: Promise.withResolvers(),
@@ -111,7 +117,7 @@ export function openRounds(waitMs = WAIT_MS): Rounds {
         });
         return promise;
       };
-      begin(ask, call.ended.signal).then(
+      begin(ask, call.ended.signal, () => call.params).then(
         (outcome) => {
           end(state, call);
           call.round.resolve(outcome);

@@ -20,7 +20,9 @@ import { canBeAsked, lacking, questionText } from "../mcp/interaction.ts";
 import { isObject, parseRequestText } from "../mcp/json-text.ts";
 import { type ListKey, methodRow } from "../mcp/methods.ts";
 import type { ModuleCall } from "../mcp/module-server.ts";
+import { handedToken } from "../mcp/upstream-token.ts";
 import { type LogStream, plainLogger } from "../observe/log-lines.ts";
+import { parseTrace } from "../observe/trace-context.ts";
 import { aloneWith } from "./alone.ts";
 import { openRounds } from "./rounds.ts";
 import type { Server } from "./server.ts";
@@ -38,7 +40,11 @@ const MAX_CALLS = 1000;
 const ANSWER_MS = 600_000;
 
 /** Resolves when the input has ended and every call was ended. */
-export async function serveStdio(server: Server, streams: Streams = processStreams()): Promise<void> {
+export async function serveStdio(
+  server: Server,
+  streams: Streams = processStreams(),
+  clock: () => number = Date.now,
+): Promise<void> {
   const { input, output, errors } = streams;
   const log = plainLogger(errors);
   const alone = aloneWith(server, log);
@@ -136,7 +142,7 @@ export async function serveStdio(server: Server, streams: Streams = processStrea
         }
       : undefined;
     try {
-      return await alone(callOf({ method, params, meta, client, signal: begun.signal, ask }));
+      return await alone(callOf({ method, params, newest: () => params, meta, client, signal: begun.signal, ask }));
     } finally {
       calls.delete(id);
     }
@@ -150,11 +156,12 @@ export async function serveStdio(server: Server, streams: Streams = processStrea
     const client = isObject(clientInfo) ? String(clientInfo["name"] ?? "").slice(0, 200) : "";
     const begun = begin(id);
     try {
-      return await rounds.take({ method, params }, begun.signal, (ask, signal) =>
+      return await rounds.take({ method, params }, begun.signal, (ask, signal, newest) =>
         alone(
           callOf({
             method,
             params,
+            newest,
             revision: MODERN_REVISION,
             meta,
             client,
@@ -188,17 +195,22 @@ export async function serveStdio(server: Server, streams: Streams = processStrea
   interface CallParts extends Pick<ModuleCall, "method" | "params" | "revision" | "signal" | "ask"> {
     readonly meta: JsonObject;
     readonly client: string;
+    /** The parameters of the round that is under way. */
+    readonly newest: () => JsonObject;
   }
-  const callOf = ({ meta, client, ...rest }: CallParts): ModuleCall => {
-    const token = meta["progressToken"];
+  const callOf = ({ meta, client, newest, ...rest }: CallParts): ModuleCall => {
+    const { progressToken: token, traceparent, tracestate } = meta;
+    const trace = parseTrace({ traceparent: textOf(traceparent), tracestate: textOf(tracestate) });
     return {
       ...rest,
       principal: localUser(client),
       log,
+      ...(trace !== undefined && { trace }),
       ...((typeof token === "string" || typeof token === "number") && {
         progress: (params: JsonObject) =>
           write(notificationText("notifications/progress", JSON.stringify({ progressToken: token, ...params }))),
       }),
+      ...(handedToken(meta) !== undefined && { token: async () => tokenIn(newest(), clock()) }),
     };
   };
 
@@ -244,6 +256,19 @@ function revisionOf(meta: JsonObject, agreed: Revision | undefined): Revision {
     data: { supported: SUPPORTED_REVISIONS, requested: String(claimed).slice(0, 100) },
   });
 }
+
+/**
+ * The token that the gateway handed over with the request. That `_meta` is believed here is sound because of where it comes from: whoever
+ * writes to the standard input of a process is who started it (or was let in by them), and could as well have started another program.
+ * Requests of strangers come over HTTP, to a gateway, which takes this key out of them; served inside a gateway, `_meta` is not looked at.
+ */
+function tokenIn({ _meta: meta }: JsonObject, now: number): string {
+  const handed = isObject(meta) ? handedToken(meta) : undefined;
+  if (handed !== undefined && (handed.expiresAt ?? Number.POSITIVE_INFINITY) > now) return handed.token;
+  throw new DrawbridgeError("upstream_unavailable", "The token for the API behind this server has ended. Call again.");
+}
+
+const textOf = (value: unknown) => (typeof value === "string" ? value : undefined);
 
 const outcomeOf = (value: object): Outcome => ({
   kind: "result",

@@ -8,7 +8,13 @@ import { readPattern } from "../policy/globs.ts";
 import type { AssignSettings, RoleRule, RolesSettings } from "../policy/settings.ts";
 import { furtherScopes } from "../policy/step-up.ts";
 import { compileCallCondition, compileUserCondition } from "../policy/when.ts";
-import type { HttpServerSettings, Isolation, UpstreamOAuthSettings, UserValue } from "../upstream/settings.ts";
+import type {
+  HttpServerSettings,
+  Isolation,
+  ServerSettings,
+  UpstreamOAuthSettings,
+  UserValue,
+} from "../upstream/settings.ts";
 import { approvalFindings } from "./approval-checks.ts";
 import { contractFindings } from "./contracts.ts";
 import { maskFindings } from "./masks.ts";
@@ -116,7 +122,7 @@ function serverFindings({ servers, authorization }: SoundParts): Finding[] {
         ...userValueFindings(name, server.isolation, "userHeaders", server.userHeaders, server.headers),
       ];
     }
-    if ("module" in server) return [];
+    if ("module" in server) return exchangeFindings(name, server, authorization);
     if (server.processes.min > server.processes.max) {
       return [
         {
@@ -126,6 +132,7 @@ function serverFindings({ servers, authorization }: SoundParts): Finding[] {
       ];
     }
     return [
+      ...exchangeFindings(name, server, authorization),
       ...literalSecrets(["servers", name, "environment"], server.environment),
       ...userValueFindings(name, server.isolation, "userEnvironment", server.userEnvironment, server.environment),
     ];
@@ -183,13 +190,21 @@ function credentialFindings(
   }
   const oauth = typeof credentials === "object" && "oauth" in credentials ? credentials.oauth : undefined;
   if (oauth !== undefined) return [...findings, ...oauthFindings(name, oauth, authorization)];
-  if (authorization !== undefined && authorization.exchange === undefined) {
-    findings.push({
+  return [...findings, ...exchangeFindings(name, { credentials }, authorization)];
+}
+
+function exchangeFindings(
+  name: string,
+  { credentials }: Pick<ServerSettings, "credentials">,
+  authorization: SoundParts["authorization"],
+): Finding[] {
+  if (credentials === undefined || authorization === undefined || authorization.exchange !== undefined) return [];
+  return [
+    {
       path: ["servers", name, "credentials"],
       message: "needs authorization.exchange: what the gateway is called at the server that makes the tokens",
-    });
-  }
-  return findings;
+    },
+  ];
 }
 
 function oauthFindings(

@@ -92,6 +92,8 @@ function finding(
       ];
     }
     case "invalid_type":
+      // Some places say themselves what belongs there.
+      if (!issue.message.startsWith("Invalid input")) return [{ path, message: issue.message }];
       return [
         {
           path,
@@ -139,7 +141,7 @@ function unionFindings(
   const value = valueAt(raw, path);
   const branches = issue.errors.map((issues, index) => {
     const missing = issues
-      .filter((one) => one.code === "invalid_type" && valueAt(value, one.path) === undefined)
+      .filter((one) => one.code === "invalid_type" && one.path.length === 1 && valueAt(value, one.path) === undefined)
       .map((one) => one.path.join("."));
     return { issues, index, missing };
   });

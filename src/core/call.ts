@@ -108,6 +108,11 @@ export interface McpCall {
   readonly session: string | undefined;
   /** What the call has to do with tasks; most have nothing to. */
   readonly task?: TaskRoute | undefined;
+  /**
+   * The member of `_meta` with the token that a stdio server is handed, as JSON text. Called once, when the call is written to its
+   * server; a function, so that whatever prints a call does not print a token.
+   */
+  readonly handed?: (() => string) | undefined;
 }
 
 /** How a call that makes a task, or is about one, reaches its server. */
@@ -176,6 +181,8 @@ export interface UpstreamCredential {
   readonly id: string | undefined;
   /** Whom it is for (RFC 8707). */
   readonly audience: string;
+  /** Milliseconds since the epoch; undefined when nobody said. */
+  readonly expiresAt?: number | undefined;
   /** Of one that is bound to a key: the `DPoP` header of a request to this URL (RFC 9449 §4), another one for each. */
   readonly proof?: (method: string, url: string) => Secret;
 }

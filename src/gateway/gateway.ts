@@ -260,6 +260,7 @@ async function start(given: Start): Promise<RunningGateway> {
         beginSpan: (title, { trace }, attributes) => telemetry.begin(title, "client", trace, attributes),
         hidden: [...(loaded.file === undefined ? [] : [resolve(loaded.file)]), ...secretFiles(settings, folder)],
         credentials: remembered(connected ?? upstreamCredentials(name, server, () => issuing), conceal),
+        conceal: conceal.text,
       });
       return given.around(connected === undefined ? upstream : withoutPersonal(upstream, connected));
     },

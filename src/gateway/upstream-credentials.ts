@@ -20,21 +20,22 @@ export function upstreamCredentials(
   settings: ServerSettings,
   authority: () => Exchanger | undefined,
 ): UpstreamCredentials | undefined {
-  if ("command" in settings || settings.credentials === undefined) return undefined;
+  if (settings.credentials === undefined) return undefined;
   if (settings.credentials !== "exchange" && "oauth" in settings.credentials) return undefined;
   const target =
-    "module" in settings
-      ? { scopes: undefined, ...settings.credentials.exchange }
-      : exchangeTarget(settings.url, settings.credentials);
+    "url" in settings
+      ? exchangeTarget(settings.url, settings.credentials)
+      : { scopes: undefined, ...settings.credentials.exchange };
   // The authority remembers tokens, so the same one comes back for many calls.
   const made = new WeakMap<Secret, UpstreamCredential>();
   const tokens = new WeakMap<UpstreamCredential, Secret>();
 
-  const credentialOf = ({ token }: ExchangedToken): UpstreamCredential => {
+  const credentialOf = ({ token, expiresAt }: ExchangedToken): UpstreamCredential => {
     let credential = made.get(token);
     if (credential === undefined) {
       const value = new Secret(`Bearer ${token.reveal()}`);
-      credential = { header: "authorization", value, id: tokenId(token.reveal()), audience: target.audience };
+      const { audience } = target;
+      credential = { header: "authorization", value, id: tokenId(token.reveal()), audience, expiresAt };
       made.set(token, credential);
       tokens.set(credential, token);
     }

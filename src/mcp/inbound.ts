@@ -13,6 +13,7 @@ import {
 import { DrawbridgeError, type ErrorOptions } from "../core/errors.ts";
 import { elementTexts, isObject, type MemberTexts, parseRequestText } from "./json-text.ts";
 import { type Era, LOG_LEVELS, type MethodRow, methodRow } from "./methods.ts";
+import { UPSTREAM_TOKEN } from "./upstream-token.ts";
 
 /** Header values by lower-case name, as `node:http` has them. */
 export type Headers = Readonly<Record<string, string | readonly string[] | undefined>>;
@@ -71,6 +72,8 @@ const HOP_KEYS: readonly string[] = [
   "traceparent",
   "tracestate",
   "baggage",
+  // A server believes it, so it must not be a client's.
+  UPSTREAM_TOKEN,
 ];
 
 export const SUPPORTED_REVISIONS: readonly Revision[] = [MODERN_REVISION, ...LEGACY_REVISIONS.toReversed()];

@@ -11,6 +11,7 @@ import { DrawbridgeError } from "../core/errors.ts";
 import { elementTexts, isObject, memberTexts, objectText, type UpstreamMessage } from "../mcp/json-text.ts";
 import { LOG_LEVELS } from "../mcp/methods.ts";
 import { TASKS_EXTENSION } from "../mcp/tasks.ts";
+import { UPSTREAM_TOKEN } from "../mcp/upstream-token.ts";
 import { PLAIN, toldOf } from "./capabilities.ts";
 import type { ListName, UpstreamEvents, UpstreamIdentity } from "./upstream.ts";
 
@@ -50,6 +51,7 @@ const HOP_KEYS = new Set([
   "io.modelcontextprotocol/clientCapabilities",
   "io.modelcontextprotocol/logLevel",
   "io.modelcontextprotocol/subscriptionId",
+  UPSTREAM_TOKEN,
 ]);
 
 /**
@@ -70,6 +72,7 @@ export function callText(call: McpCall, id: number, envelope: string): string {
     add(`"traceparent":"${traceparent(call)}"`);
     if (trace.tracestate !== undefined) add(`"tracestate":${JSON.stringify(trace.tracestate)}`);
   }
+  if (call.handed !== undefined) add(call.handed());
   let params = "";
   for (const [key, text] of call.forward)
     if (key !== "_meta") params += `${params === "" ? "" : ","}${JSON.stringify(key)}:${text}`;

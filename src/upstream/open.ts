@@ -1,9 +1,10 @@
 /** Makes the upstream of one entry of `servers:`. A further transport is a file beside these and a line here. */
 import type { UpstreamCredentials } from "./credentials.ts";
+import { withHandedTokens, withoutTokens } from "./handed-tokens.ts";
 import { httpUpstream } from "./http.ts";
 import { isolatedUpstream } from "./isolated.ts";
 import { type ModuleDeps, moduleUpstream } from "./module.ts";
-import type { ServerSettings } from "./settings.ts";
+import type { ServerSettings, StdioServerSettings } from "./settings.ts";
 import { eitherUpstream, sseUpstream } from "./sse-upstream.ts";
 import { type StdioDeps, stdioUpstream } from "./stdio.ts";
 import type { Upstream } from "./upstream.ts";
@@ -14,6 +15,8 @@ export type { UpstreamCredentials } from "./credentials.ts";
 export interface OpenDeps extends StdioDeps {
   /** For a server whose settings ask for `credentials`. */
   readonly credentials?: UpstreamCredentials | undefined;
+  /** Takes all secrets that are known out of a text that a server with tokens says. Default: none. */
+  readonly conceal?: ((text: string) => string) | undefined;
   /** For servers that are modules: spans of their handlers. Default: none. */
   readonly beginSpan?: ModuleDeps["beginSpan"];
   /** For servers with values that are different for each user. Default: nobody has a secret. */
@@ -24,6 +27,14 @@ export interface OpenDeps extends StdioDeps {
 export function openUpstream(name: string, settings: ServerSettings, deps: OpenDeps): Upstream {
   if ("module" in settings) return moduleUpstream(name, settings, deps);
   if (!("command" in settings)) return OVER_HTTP[settings.transport](name, settings, deps);
+  if (settings.credentials === undefined) return ofProcesses(name, settings, deps);
+  const { credentials, conceal } = deps;
+  const upstream = ofProcesses(name, settings, { ...deps, events: withoutTokens(deps.events, conceal) });
+  const maxWaiting = settings.maxInFlight + settings.maxQueued;
+  return withHandedTokens(upstream, { maxWaiting, credentials, conceal });
+}
+
+function ofProcesses(name: string, settings: StdioServerSettings, deps: OpenDeps): Upstream {
   if (settings.isolation === "shared") return stdioUpstream(name, settings, deps);
   return isolatedUpstream(name, settings, { readUserSecret: async () => undefined, ...deps });
 }

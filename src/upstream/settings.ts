@@ -112,6 +112,32 @@ export const sandboxSettings = z.strictObject({
     ),
 });
 
+/** For a server without a URL of its own. */
+const NO_AUDIENCE =
+  "must name the API behind the server, which has no url: `credentials: { exchange: { audience: https://api.example } }`";
+
+/** `credentials` of a server that is no API itself, and calls one. */
+const forApiBehind = z.strictObject(
+  {
+    exchange: z.strictObject(
+      {
+        audience: z.url({ error: audienceError }).describe("The resource identifier of the API behind the server."),
+        scopes: z
+          .union([z.array(z.string().min(1)), z.record(z.string().min(1), z.array(z.string().min(1)))])
+          .optional()
+          .describe("That API's scopes: a list, or for each of ours those it stands for. Default: the same names."),
+      },
+      { error: audienceError },
+    ),
+  },
+  { error: audienceError },
+);
+
+/** Whatever form it is missing in. */
+function audienceError({ code }: { readonly code?: string | undefined }): string | undefined {
+  return code === "invalid_type" ? NO_AUDIENCE : undefined;
+}
+
 export const stdioServer = z.strictObject({
   command: z
     .array(z.union([z.string().min(1), secretField]))
@@ -146,6 +172,11 @@ export const stdioServer = z.strictObject({
   sandbox: sandboxSettings
     .optional()
     .describe("Confines the processes (bubblewrap, Linux). Default: they may do what the gateway's own user may."),
+  credentials: forApiBehind
+    .optional()
+    .describe(
+      "Each call carries, in `_meta`, a token for this API and the calling user (RFC 8693), never the caller's own. Default: none.",
+    ),
   cwd: z.string().optional().describe("The working directory, relative to the settings file."),
   environment: z
     .record(environmentName, z.union([z.string(), secretField]))
@@ -290,16 +321,7 @@ export const moduleServer = z.strictObject({
     .describe(
       "A file that exports a server of `drawbridge-mcp/author`, relative to the settings file. It runs inside the gateway, with no hop and with the gateway's own rights; what its tools declare (access, masks, limits, scopes, approvals) is enforced as if it stood under `tools:`, and what stands there counts first.",
     ),
-  credentials: z
-    .strictObject({
-      exchange: z.strictObject({
-        audience: z.url().describe("The resource identifier of the API behind the server."),
-        scopes: z
-          .union([z.array(z.string().min(1)), z.record(z.string().min(1), z.array(z.string().min(1)))])
-          .optional()
-          .describe("That API's scopes: a list, or for each of ours those it stands for. Default: the same names."),
-      }),
-    })
+  credentials: forApiBehind
     .optional()
     .describe(
       "What `context.upstreamToken()` of a handler gives: a token for this API and the calling user (RFC 8693), never the caller's own.",

@@ -143,10 +143,24 @@ const lends = tool({
   },
 });
 
+const lendsLater = tool({
+  name: "lends_later",
+  title: "Lends later",
+  description,
+  input: z.object({}),
+  output: z.object({ before: z.string(), after: z.string() }),
+  access: "read",
+  async handler(_, { upstreamToken, elicit }) {
+    const before = await upstreamToken();
+    await elicit("Are you sure?", z.object({ sure: z.boolean() }));
+    return { before: hash("sha256", before, "hex"), after: hash("sha256", await upstreamToken(), "hex") };
+  },
+});
+
 export const desk = server({
   name: "test-desk",
   version: "1.0.0",
-  tools: [echo, contact, order, wipe, audited, scarce, guarded, broken, slow, lends],
+  tools: [echo, contact, order, wipe, audited, scarce, guarded, broken, slow, lends, lendsLater],
   resources: [
     resource({
       uri: "desk://products/{sku}",

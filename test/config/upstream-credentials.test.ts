@@ -55,3 +55,32 @@ test("a client secret without its client, and an issuer in the clear, are refuse
   expect(await problems(server("issuer: 'http://login.example'"))).toMatch(/issuer.*must be https/);
   expect(await problems(server("issuer: 'http://127.0.0.1:9000'"))).toBe("");
 });
+
+test("a server without a url is told that its credentials must name the API behind it, whatever else they say", async () => {
+  for (const server of ["command: [node, a.ts]", "module: a.ts"]) {
+    for (const written of [
+      "exchange",
+      "{ exchange: }",
+      "{ exchange: {} }",
+      "{ exchange: { scopes: [a] } }",
+      "true",
+      "{ }",
+    ]) {
+      const said = await problems(`servers: { a: { ${server}, credentials: ${written} } }\n`);
+      expect(said).toMatch(/servers\.a\.credentials\S*: must name the API behind the server.*audience: https/);
+      expect(said.split("\n")).toHaveLength(1);
+    }
+  }
+  const stdio = (credentials: string) => problems(`servers: { a: { command: [node], credentials: ${credentials} } }\n`);
+  expect(await stdio("{ exchange: { audience: parcels } }")).toMatch(/exchange\.audience: expected a URL/);
+  expect(await stdio("{ oauth: per-user }")).toMatch(/servers\.a\.credentials/);
+  expect(await stdio("{ exchange: { audience: 'https://a.example', scope: [a] } }")).toMatch(/did you mean "scopes"/);
+  expect(await stdio("{ exchange: { audience: 'https://a.example', scopes: { 'mcp:read': [a] } } }")).toBe("");
+});
+
+test("a server without a url needs an authorization server of others to know the gateway, too", async () => {
+  const server = "servers: { a: { command: [node], credentials: { exchange: { audience: 'https://a.example' } } } }\n";
+  expect(await problems(`${server}authorization: { issuer: https://login.example }\n`)).toMatch(
+    /servers\.a\.credentials.*needs authorization\.exchange/,
+  );
+});

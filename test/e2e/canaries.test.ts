@@ -20,7 +20,7 @@ const CANARIES = {
   user: canary("user"),
   command: canary("command"),
 };
-const SERVERS = ["environment", "argument", "header", "user", "command", "token"] as const;
+const SERVERS = ["environment", "argument", "header", "user", "command", "token", "handed"] as const;
 const HTTP: ReadonlySet<string> = new Set(["header", "token"]);
 const CARELESS = ["fail", "shout", "garble"];
 
@@ -71,6 +71,10 @@ beforeAll(async () => {
       },
       command: { command: fixtureCommand("leaky"), environment: { KEY: "${secret:printed}" } },
       token: { url: `${exchange.origin}/mcp`, credentials: "exchange" },
+      handed: {
+        command: [...fixtureCommand("leaky"), "--spill", join(folder, "spilt")],
+        credentials: { exchange: { audience: "https://api.example" } },
+      },
     },
   };
   one = await world(settings, {
@@ -111,7 +115,11 @@ beforeAll(async () => {
   writeFileSync(file, readFileSync(file, "utf8").replace('"log":', '"lag":'));
   await operated("reload", { method: "POST" });
   const stats = (await (await fetch(`${exchange.origin}/stats`)).json()) as { headers: Record<string, string>[] };
-  exchanged = [...new Set(stats.headers.flatMap(({ authorization }) => authorization?.split(" ")[1] ?? []))];
+  const handed = readFileSync(join(folder, "spilt"), "utf8").split("\n");
+  expect(handed.length).toBeGreaterThan(5);
+  exchanged = [
+    ...new Set([...handed, ...stats.headers.flatMap(({ authorization }) => authorization?.split(" ")[1] ?? [])]),
+  ].filter((value) => value !== "");
   await one.gateway.close();
 }, 120_000);
 

@@ -1,6 +1,6 @@
 /**
- * One call from the client's span to the last server: a tool with two steps, one at a stdio server, one over HTTP with a token that was
- * exchanged for the caller's. One trace, one audit record, one exemplar, each found from the others.
+ * One call from the client's span to the last API: through the gateway to a server over stdio, which calls an HTTP API with the token that
+ * was exchanged for the caller's. One trace, one audit record, one exemplar, each found from the others.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -11,8 +11,10 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { StoredRecord } from "../../src/audit/record.ts";
 import { openedIn } from "../audit/opened.ts";
 import { run } from "../cli/terminal.ts";
-import { type Fixture, fixtureCommand, startFixture, waitFor } from "../fixtures/processes.ts";
+import { fixtureCommand, waitFor } from "../fixtures/processes.ts";
+import { exportSpan } from "../fixtures/spans.ts";
 import { attribute, type Collector, type ExportedSpan, startCollector } from "./collector.ts";
+import { type ParcelApi, startParcelApi } from "./parcel-api.ts";
 import { modernRequest, type World, world } from "./world.ts";
 
 const SERVER = 2;
@@ -21,70 +23,69 @@ const TRACE = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CLIENTS_SPAN = "00f067aa0ba902b7";
 const ARGUMENT = "the-argument-nobody-may-see";
 
-const SHIP = {
-  description: "Notes a parcel and hands it to the carrier.",
-  access: "read",
-  input: { parcel: { type: "string", maxLength: 40, description: "The parcel." } },
-  steps: [
-    { id: "noted", call: "desk/meta", access: "read", with: {} },
-    { id: "carried", call: "carrier/headers", access: "read", with: {} },
-  ],
-  result: { noted: "=steps.noted.meta.traceparent", carried: "=steps.carried.headers.traceparent" },
-  output: ["noted", "carried"],
+/** Servers that are written in different ways, and clients of both generations in front of them. */
+const SHIPPERS = {
+  "a server of the legacy generation": fixtureCommand("api-caller", ["--era", "legacy"]),
+  "a server of the modern generation": fixtureCommand("api-caller", ["--era", "modern"]),
+  "a server of the author library": fixtureCommand("../author/shipper"),
 };
 
-describe.each(["legacy", "modern"])("a call to servers of the %s generation", (era) => {
+describe.each(
+  Object.entries(SHIPPERS).flatMap(([name, command]) =>
+    (["2025", "2026"] as const).map((client) => [client, name, command] as const),
+  ),
+)("a call of a %s client to %s over stdio", (client, _name, command) => {
   let folder: string;
   let collector: Collector;
-  let api: Fixture;
+  let api: ParcelApi;
   let one: World;
   let caller: string;
-  let answer: { noted: string; carried: string };
   let metrics: string;
   let spans: readonly ExportedSpan[];
   beforeAll(async () => {
     folder = mkdtempSync(join(tmpdir(), "drawbridge-story-"));
     collector = await startCollector();
-    api = await startFixture("echo-http", ["--era", era]);
+    api = await startParcelApi(collector.endpoint);
     one = await world({
       store: `sqlite:${join(folder, "gateway.db")}`,
       telemetry: { otlpEndpoint: collector.endpoint },
       servers: {
-        desk: { command: fixtureCommand("echo-stdio", ["--era", era]) },
-        carrier: { url: `${api.origin}/mcp`, credentials: "exchange" },
+        desk: {
+          command: [...command, "--api", api.url, "--otlp", collector.endpoint],
+          credentials: { exchange: { audience: api.url, scopes: { "mcp:call": ["parcels:ship"] } } },
+        },
       },
-      tools: { ship: SHIP },
     });
+    await api.trust(one.gateway.publicUrl);
     caller = (await one.tokens()).access_token;
-    const _meta = { traceparent: `00-${TRACE}-${CLIENTS_SPAN}-01` };
-    const [body, headers] = modernRequest(
-      "tools/call",
-      { name: "ship", arguments: { parcel: ARGUMENT }, _meta },
-      "one",
-    );
-    const said = (await (await one.post(body, headers, caller)).json()) as {
-      result: { structuredContent: typeof answer };
-    };
-    expect(said).toMatchObject({ result: { structuredContent: { noted: expect.any(String) } } });
-    answer = said.result.structuredContent;
+    const { traceparent } = await exportSpan(collector.endpoint, "agent", CLIENT, `00-${TRACE}`, CLIENTS_SPAN);
+    const params = { name: "ship", arguments: { parcel: ARGUMENT }, _meta: { traceparent } };
+    const answered =
+      client === "2026"
+        ? await one.post(...modernRequest("tools/call", params, "one"), caller)
+        : await one.post(
+            { jsonrpc: "2.0", id: "one", method: "tools/call", params },
+            { "mcp-protocol-version": "2025-11-25" },
+            caller,
+          );
+    expect(await answered.json()).toMatchObject({ result: { structuredContent: { status: 200, said: "shipped" } } });
     metrics = await (
       await fetch(`${one.origin}/metrics`, { headers: { accept: "application/openmetrics-text" } })
     ).text();
-    const all = await waitFor(() => {
+    spans = await waitFor(() => {
       const found = collector.spans().filter(({ traceId }) => traceId === TRACE);
-      return found.some(({ kind }) => kind === SERVER) && found.length >= 4 && found;
+      return found.length >= 5 && found;
     });
-    spans = all;
   }, 60_000);
   afterAll(async () => {
     await one?.[Symbol.asyncDispose]();
-    await api?.stop();
+    await api?.[Symbol.asyncDispose]();
     await collector?.[Symbol.asyncDispose]();
     rmSync(folder, { recursive: true, force: true });
   });
 
-  const server = () => spans.find(({ kind }) => kind === SERVER);
-  const step = (name: string) => spans.find((span) => attribute(span, "drawbridge.step") === name);
+  const server = () => spans.find((span) => attribute(span, "drawbridge.audit.record") !== undefined);
+  const below = (span: ExportedSpan | undefined) => spans.filter(({ parentSpanId }) => parentSpanId === span?.spanId);
   const records = (): readonly StoredRecord[] => {
     const log = new DatabaseSync(join(folder, "gateway.db"), { readOnly: true, timeout: 10_000 });
     try {
@@ -94,35 +95,44 @@ describe.each(["legacy", "modern"])("a call to servers of the %s generation", (e
     }
   };
 
-  test("is one trace: the client's span, ours below it, and one for each server below that", () => {
-    expect(server()).toMatchObject({ parentSpanId: CLIENTS_SPAN, name: "tools/call ship" });
-    const whole = spans.find(({ parentSpanId, kind }) => kind === CLIENT && parentSpanId === server()?.spanId);
-    expect(whole).toBeDefined();
-    for (const [name, where] of [
-      ["noted", "desk"],
-      ["carried", "carrier"],
-    ] as const) {
-      expect(step(name)).toMatchObject({ kind: CLIENT, parentSpanId: whole?.spanId });
-      expect(attribute(step(name), "server.address")).toBe(where);
+  test("is one trace, each span below the one before: client, gateway, its call to the server, the server, the API", () => {
+    const chain: ExportedSpan[] = [];
+    for (
+      let next = spans.filter(({ parentSpanId }) => parentSpanId === undefined);
+      next.length > 0;
+      next = below(next[0])
+    ) {
+      expect(next).toHaveLength(1);
+      chain.push(...next);
     }
-    expect(spans).toHaveLength(4);
+    expect(chain.map(({ name, kind }) => [name, kind])).toEqual([
+      ["agent", CLIENT],
+      ["tools/call ship", SERVER],
+      ["tools/call ship", CLIENT],
+      ["ship", SERVER],
+      ["POST /parcels", SERVER],
+    ]);
+    expect(chain[0]?.spanId).toBe(CLIENTS_SPAN);
+    expect(chain[1]).toBe(server());
+    expect(attribute(chain[2], "server.address")).toBe("desk");
+    expect(spans).toHaveLength(5);
   });
 
-  test("is told to the stdio server in `_meta` and to the API in its header, each as the parent of what it does", async () => {
-    expect(answer.noted).toBe(`00-${TRACE}-${step("noted")?.spanId}-01`);
-    expect(answer.carried).toBe(`00-${TRACE}-${step("carried")?.spanId}-01`);
-  });
-
-  test("reaches the API with a token of its own for the same person, and never with the caller's", async () => {
-    const { headers } = (await (await fetch(`${api.origin}/stats`)).json()) as {
-      headers: readonly Record<string, string>[];
-    };
-    const [seen] = headers.filter(({ traceparent }) => traceparent === answer.carried);
-    const token = decodeJwt(seen?.["authorization"]?.replace(/^Bearer /, "") ?? "");
-    expect(token).toMatchObject({ sub: decodeJwt(caller).sub, aud: `${api.origin}/mcp` });
-    expect(JSON.stringify(headers)).not.toContain(caller);
-    const [record] = records();
-    expect(record?.call?.upstreamTokenId).toBe(token.jti);
+  test("reaches the API with a token of its own for the same person, whom it knows from it, and never with the caller's", () => {
+    expect(api.refused).toEqual([]);
+    const [{ claims, body } = { claims: {}, body: "" }, ...others] = api.accepted;
+    expect(others).toEqual([]);
+    expect(body).toContain(ARGUMENT);
+    // Signature, issuer, audience and who acts were checked by the API itself, with the keys that the gateway publishes.
+    expect(claims).toMatchObject({
+      iss: one.gateway.publicUrl,
+      aud: api.url,
+      sub: decodeJwt(caller).sub,
+      act: { sub: one.gateway.publicUrl },
+      scope: "parcels:ship",
+    });
+    expect(api.text()).not.toContain(caller);
+    expect(records()[0]?.call).toMatchObject({ upstreamTokenId: claims.jti, audience: api.url });
   });
 
   test("has one audit record, and span, record and exemplar name each other", async () => {
@@ -164,7 +174,8 @@ describe.each(["legacy", "modern"])("a call to servers of the %s generation", (e
 
   test("says nothing of who called or of what was sent, in spans and metrics", async () => {
     const { sub = "", jti = "" } = decodeJwt(caller);
-    for (const secret of [ARGUMENT, "olive", sub, jti, caller]) {
+    const upstreamTokenId = records()[0]?.call?.upstreamTokenId ?? "";
+    for (const secret of [ARGUMENT, "olive", sub, jti, caller, upstreamTokenId]) {
       expect(collector.text()).not.toContain(secret);
       expect(metrics).not.toContain(secret);
     }
