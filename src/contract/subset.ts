@@ -41,7 +41,7 @@ export function unprovedSubset(narrow: JsonValue, wide: JsonValue): Unproved | u
   return bounded(MAX_PATTERN_STEPS, prove);
 }
 
-export const MAX_STEPS = 20_000;
+const MAX_STEPS = 20_000;
 /** Over all patterns that are new: a few hard ones. Beyond it patterns cannot be compared. */
 export const MAX_PATTERN_STEPS = 60_000;
 
