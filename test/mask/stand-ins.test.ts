@@ -131,6 +131,16 @@ describe("a stand-in", () => {
     }
   });
 
+  test("that many answers show for the first time at once is stored, and none of them is stopped", async () => {
+    const one = masking(TOKENS);
+    const maskers = [one.masker, masking(TOKENS, one.store).masker];
+    const texts = await Promise.all(
+      Array.from({ length: 40 }, (_, turn) => shown(maskers[turn % 2] ?? one.masker, customer)),
+    );
+    expect(new Set(texts).size).toBe(1);
+    expect(JSON.parse(await one.masker.restore(texts[0] ?? "", amy, "mail", ["mail"]))).toEqual(customer);
+  });
+
   test("is written once while it is fresh", async () => {
     const store = faulty(memoryStore(), 0);
     const { masker } = masking(TOKENS, store);
