@@ -133,9 +133,18 @@ export async function openSessions(options: SessionsOptions): Promise<Sessions> 
     onFollow(session, followed);
     session.subscriptions = followed;
   };
-  /** Writes a row after its newest version, whoever wrote that. */
-  const update = async (session: Session, change: (state: State) => State) => {
+  /** What is written here to the row of a session, one after the other: a client may follow many things at once. */
+  const updating = new Map<string, Promise<void>>();
+  const update = (session: Session, change: (state: State) => State): Promise<void> => {
     const name = nameOf(session.id);
+    const before = updating.get(name) ?? Promise.resolve();
+    const mine = before.then(() => write(session, name, change));
+    const done = mine.catch(() => {}).then(() => void (updating.get(name) === done && updating.delete(name)));
+    updating.set(name, done);
+    return mine;
+  };
+  /** Writes a row after its newest version, whichever replica wrote that. */
+  const write = async (session: Session, name: string, change: (state: State) => State) => {
     for (let tries = 0; tries < TRIES; tries++) {
       const row = await records.get<State>(KIND, name);
       if (row?.value.ended) {

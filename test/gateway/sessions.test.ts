@@ -51,6 +51,18 @@ test("what a client agreed upon is what every replica knows, and only its owner 
   await refused(one.sessions, session.id, principal("u_2"));
 });
 
+test("a client that follows forty resources at once follows all of them, on every replica", async () => {
+  const { records } = memoryStore();
+  const [one, two] = [await replica(records), await replica(records)];
+  const session = await one.sessions.open(principal(), "2025-11-25", "");
+  const uris = Array.from({ length: 40 }, (_, index) => `r:${index}`);
+  await Promise.all(uris.map((uri) => one.sessions.follow(session, uri, "server")));
+  const met = await two.sessions.find(session.id, principal());
+  expect([...(met.subscriptions?.keys() ?? [])].sort()).toEqual([...uris].sort());
+  await Promise.all(uris.map((uri) => one.sessions.follow(session, uri, undefined)));
+  expect(session.subscriptions?.size).toBe(0);
+});
+
 test("a session that nobody used for too long is unknown everywhere; one that is used lives on, wherever that was", async () => {
   let now = Date.now();
   const clock = () => now;
