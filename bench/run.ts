@@ -17,7 +17,7 @@ import { author, authorCold } from "./suites/author.ts";
 import { cold } from "./suites/cold.ts";
 import { contracts } from "./suites/contracts.ts";
 import { eras } from "./suites/eras.ts";
-import { hop, latency, sdk } from "./suites/http.ts";
+import { hop, large, latency, sdk } from "./suites/http.ts";
 import { mask } from "./suites/mask.ts";
 import { idle, leak } from "./suites/memory.ts";
 import { oauth } from "./suites/oauth.ts";
@@ -28,6 +28,7 @@ import type { Effort, Suite, SuiteResult } from "./suites/suite.ts";
 
 const SUITES: readonly Suite[] = [
   hop,
+  large,
   sdk,
   latency,
   stdio,

@@ -21,6 +21,12 @@ export const sdk: Suite = {
   run: (effort) => throughput("sdk", "in front of an SDK v2 server (createMcpHandler)", "sdk-v2.ts", effort),
 };
 
+export const large: Suite = {
+  name: "large",
+  question: "What does a call cost whose answer has 20 KB, all of it inspected and masked?",
+  run: (effort) => throughput("large", "of answers of 20 KB, in front of a bare node:http server", "rows.ts", effort),
+};
+
 export const latency: Suite = {
   name: "latency",
   question: "How much later does an answer come, one call at a time and at a steady 500 calls a second?",
