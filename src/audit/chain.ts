@@ -7,10 +7,10 @@ import type { JsonObject } from "../core/call.ts";
 import { type Clock, systemClock } from "../core/clock.ts";
 import { newId } from "../core/ids.ts";
 import type { AuditHead, AuditLog, AuditRow } from "../store/ports.ts";
-import { linkOf } from "./link.ts";
+import { linkOf, placeText } from "./link.ts";
 import { leafHash, merkleTree } from "./merkle.ts";
-import type { PersonalKey, PersonalKeys } from "./personal.ts";
-import { type Draft, draftOf, logRecord } from "./record.ts";
+import type { Erased, PersonalKey, PersonalKeys } from "./personal.ts";
+import { type Draft, draftOf, type Link, logRecord } from "./record.ts";
 import type { Signer } from "./signing.ts";
 import { type Head, headIn, type Signed, signedCheckpoint, signedHead } from "./statements.ts";
 
@@ -31,6 +31,8 @@ export interface ChainParts {
 export interface Linked {
   readonly rows: readonly AuditRow[];
   readonly head: AuditHead;
+  /** They are written: where the last of them stands in the log, if that is known. The next record says so. */
+  stands(sequence: number | undefined): void;
 }
 
 export interface Chain {
@@ -59,12 +61,19 @@ export function openChain(parts: ChainParts): Chain {
   const tree = merkleTree();
   let signer: Signer | undefined;
   let last = "";
+  /** Where the last record stands in the log, once that is known. */
+  let lastAt: number | undefined;
+  /** The next record is the first of a commit, and says where the one before it stands; the others follow it in the log. */
+  let opening = false;
   let checkpointed = { size: 0, at: clock() };
 
   function place(draft: Draft, personal: string): AuditRow {
-    const json = `${draft.open}${personal},"chain":{"id":"${id}","n":${tree.size},"prev":"${last}"}}`;
+    const prevAt = opening && tree.size > 0 ? (lastAt ?? 0) : undefined;
+    opening = false;
+    const json = `${draft.open}${personal}${placeText({ id, n: tree.size, prev: last }, prevAt)}`;
     const digest = leafHash(json);
     last = digest.toString("base64url");
+    lastAt = undefined;
     tree.add(digest);
     return { ...draft.row, json };
   }
@@ -73,8 +82,10 @@ export function openChain(parts: ChainParts): Chain {
   function personalOf({ personal, row }: Draft): string | Promise<string> {
     if (personal === undefined) return "";
     if (keys === undefined) return `,"personal":${personal}`;
-    const sealed = (key: PersonalKey) => `,"sealed":{"key":"${key.kid}","text":"${key.seal(personal, row.id)}"}`;
-    const key = keys.of(row.subject);
+    const sealed = (key: PersonalKey | Erased) =>
+      key === "erased" ? `,"erased":true` : `,"sealed":{"key":"${key.kid}","text":"${key.seal(personal, row.id)}"}`;
+    // What began before its person was erased is kept under no key, whenever it is written.
+    const key = keys.of(row.subject, row.at);
     return key instanceof Promise ? key.then(sealed) : sealed(key);
   }
 
@@ -85,14 +96,29 @@ export function openChain(parts: ChainParts): Chain {
     const after = await others();
     const unchained = after.length === 0 ? await countUnchained(log) : undefined;
     signer = await parts.signer();
-    return ownRecord("audit.chain-started", { kid: signer.kid, after, ...(unchained !== undefined && { unchained }) });
+    const details = { kid: signer.kid, after, places: true, ...(unchained !== undefined && { unchained }) };
+    return ownRecord("audit.chain-started", details);
   }
 
+  /**
+   * Also where their last records stand, for their writers can say that only with the next ones: of those at the end of the log, for what
+   * others follow has its place by them.
+   */
   async function others() {
     const heads = (await log.heads()).filter(({ chain }) => chain !== id);
+    if (heads.length === 0) return [];
     heads.sort((a, b) => (a.chain < b.chain ? -1 : 1));
-    const named = heads.slice(-MAX_NAMED).flatMap(({ json }) => headIn(json) ?? []);
-    return named.map(({ chain, size, hash: end }) => ({ chain, size, hash: end }));
+    const named = heads.slice(-MAX_NAMED).flatMap((head) => headIn(head) ?? []);
+    const newest = new Map(
+      (await log.read({ limit: MAX_NAMED, newest: true })).map(({ sequence, json }) => [
+        placeOf(linkOf(json)),
+        sequence,
+      ]),
+    );
+    return named.map(({ chain, size, hash: end }) => {
+      const sequence = newest.get(placeOf({ id: chain, n: size - 1 }));
+      return { chain, size, hash: end, ...(sequence !== undefined && { sequence }) };
+    });
   }
 
   const headNow = (): Head => ({ chain: id, size: tree.size, hash: last, at: new Date(clock()).toISOString() });
@@ -108,17 +134,22 @@ export function openChain(parts: ChainParts): Chain {
 
   async function headed(rows: readonly AuditRow[], by: Signer): Promise<Linked> {
     const head: Signed<Head> = await signedHead(headNow(), by);
-    return { rows, head: { chain: id, json: JSON.stringify(head) } };
+    const end = last;
+    const stands = (sequence: number | undefined) => {
+      if (end === last) lastAt = sequence;
+    };
+    return { rows, head: { chain: id, json: JSON.stringify(head) }, stands };
   }
 
   /** What was given a place has it only when all of it could be signed: a place that nothing is written to would be a gap. */
   async function wholly<T>(work: () => Promise<T>): Promise<T> {
-    const was = { tree: tree.mark(), last, checkpointed, signer };
+    const was = { tree: tree.mark(), last, lastAt, checkpointed, signer };
+    opening = true;
     try {
       return await work();
     } catch (error) {
       was.tree();
-      ({ last, checkpointed, signer } = was);
+      ({ last, lastAt, checkpointed, signer } = was);
       throw error;
     }
   }
@@ -147,6 +178,8 @@ export function openChain(parts: ChainParts): Chain {
     },
   };
 }
+
+const placeOf = (link: Pick<Link, "id" | "n"> | undefined) => (link === undefined ? "" : `${link.id} ${link.n}`);
 
 /** Records of versions that had no chains, which stand before all others: nobody can add to them or take from them unnoticed. */
 async function countUnchained(log: Pick<AuditLog, "read">): Promise<number> {

@@ -50,7 +50,7 @@ export function openEvidence(parts: EvidenceParts): Evidence {
   const master = once(() => sharedKeyOf(parts, "audit persons"));
   // Who is to go on without a store needs it before that is away.
   if (spill !== undefined) master().catch(() => {});
-  const keys = openPersonalKeys(spill?.records ?? store.records, master);
+  const keys = openPersonalKeys(spill?.records ?? store.records, master, clock);
   const signer = once(async () => {
     const made = await signerFor(parts);
     await announce(made, parts);

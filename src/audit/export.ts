@@ -142,7 +142,7 @@ export async function verifyExport(
   options: VerificationOptions = {},
 ): Promise<Verdict> {
   // What is known of the beginnings comes last, so records are walked through first and judged then.
-  const checked = verification(vouchers, options);
+  const checked = verification(vouchers, { ...options, positions: "lines" });
   const digest = createHash("sha256");
   let at = 0;
   let footer: Buffer | undefined;
@@ -150,6 +150,7 @@ export async function verifyExport(
   for await (const piece of pieces) {
     const bytes = rest.length === 0 ? piece : Buffer.concat([rest, piece]);
     let from = 0;
+    if (at === 0 && footer === undefined) checkStart(bytes);
     for (let end = bytes.indexOf(10); end >= 0; end = bytes.indexOf(10, from)) {
       if (footer !== undefined) throw notAnExport("There is something after its last line.");
       if (isFooter(bytes, from)) footer = Buffer.from(bytes.subarray(from, end));
@@ -191,7 +192,7 @@ function isFooter(bytes: Buffer, from: number): boolean {
   return bytes[from + 2] === E && bytes.toString("latin1", from, from + FOOTER.length) === FOOTER;
 }
 
-const span = z.tuple([z.number(), z.number()]);
+const span = z.tuple([z.number(), z.number(), z.number().optional()]);
 const beginning = z.object({ chain: z.string(), n: z.number(), prev: z.string() });
 const footerText = z.object({
   exported: z.object({
@@ -207,17 +208,37 @@ const footerText = z.object({
   signature: z.string(),
 });
 
+/** What files become on their way, which nobody meant to change. */
+const OTHERWISE = [
+  [Buffer.from([0xef, 0xbb, 0xbf]), "It begins with a byte order mark, which was added on its way: take it away."],
+  [Buffer.from([0xff, 0xfe]), "It is UTF-16, and exports are UTF-8: it was changed on its way."],
+  [Buffer.from("{\0"), "It is UTF-16, and exports are UTF-8: it was changed on its way."],
+  [Buffer.from([0x1f, 0x8b]), "It is compressed: unpack it first."],
+  [Buffer.from("PK"), "It is compressed: unpack it first."],
+] as const;
+
+function checkStart(bytes: Buffer): void {
+  for (const [start, why] of OTHERWISE) if (bytes.subarray(0, start.length).equals(start)) throw notAnExport(why);
+}
+
 /** There is one way to write it, too: what JSON leaves open would be read by one in this way and by another in that. */
 function readFooter(bytes: Buffer): Footer {
   const text = bytes.toString();
   try {
     const footer: unknown = JSON.parse(text);
     const read: Footer = footerText.parse(footer);
-    if (JSON.stringify(footer) === text) return { ...read, exported: (footer as Footer).exported };
+    const { exported: statement } = footer as Footer;
+    const { kid, signature } = read;
+    if (JSON.stringify({ exported: statement, kid, signature }) === text)
+      return { exported: statement, kid, signature };
   } catch (cause) {
     throw notAnExport("Its last line cannot be read.", cause);
   }
-  throw notAnExport("Its last line is written otherwise than exports are.");
+  throw notAnExport(
+    text.endsWith("\r")
+      ? "Its lines end as on Windows (CRLF), and exports have line feeds alone: it was changed on its way."
+      : "Its last line is written otherwise than exports are.",
+  );
 }
 
 function notAnExport(why: string, cause?: unknown): DrawbridgeError {

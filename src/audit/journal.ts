@@ -160,7 +160,7 @@ export function openJournal(parts: JournalParts): Journal {
     for (;;) {
       try {
         batch.linked ??= await chain.link(batch.drafts);
-        await log.append(batch.linked.rows, batch.linked.head);
+        batch.linked.stands(await log.append(batch.linked.rows, batch.linked.head));
         pending -= batch.drafts.length;
         batch.done.resolve();
         recovered(batch);

@@ -2,14 +2,13 @@
  * Decides what leaves the log, record by record as they stand in it. It follows the chains while it does: of a log that somebody has
  * changed nothing may go, because what goes takes the proof of that with it.
  */
-import type { JsonObject } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import type { Retired } from "../store/ports.ts";
 import { linkOf, readStub, stubOf } from "./link.ts";
 import { leafHash } from "./merkle.ts";
 import type { Link, StoredRecord } from "./record.ts";
 import { isKept, type LastRetired, type RetiredChain, retiredChains, type Span, type Told } from "./retired.ts";
-import type { Head } from "./statements.ts";
+import { type Head, seenIn } from "./statements.ts";
 
 /** An old text of the log; of a stub there is no record, nor of what cannot be read. */
 export interface OldText {
@@ -38,7 +37,7 @@ interface Looked {
   /** Some before this one go, and leave their hash. */
   through: number;
   /** Its records that stay whole, as far as it was looked at. */
-  readonly kept: [from: number, to: number][];
+  readonly kept: [from: number, to: number, at: number][];
   /** The place of the record that is to come. */
   next: Link;
 }
@@ -72,7 +71,7 @@ export function leaving(last: LastRetired, heads: ReadonlyMap<string, Pick<Head,
     if (record !== undefined) heard(record, sequence, onHold);
     const trace = chain.kept.length > 0;
     if (onHold || (trace && stub === undefined && spans >= MAX_SPANS)) {
-      keep(chain, link.n);
+      keep(chain, link.n, sequence);
       return undefined;
     }
     chain.through = link.n + 1;
@@ -103,18 +102,18 @@ export function leaving(last: LastRetired, heads: ReadonlyMap<string, Pick<Head,
     if (kind !== "audit") return;
     if (action === "audit.chain-started" && typeof details?.["unchained"] === "number")
       unchained = { of: details["unchained"], ...unchained };
-    for (const { chain, size } of [...headsIn(details, "after"), ...headsIn(details, "beside")]) {
+    for (const { chain, size } of [...seenIn(details, "after"), ...seenIn(details, "beside")]) {
       if (Math.max(heads.get(chain)?.size ?? 0, known.get(chain)?.n ?? 0) < size)
         throw broken(sequence, "saw more records of another chain than there are");
       if (onHold) named.add(chain);
     }
   }
 
-  function keep({ kept }: Looked, n: number): void {
+  function keep({ kept }: Looked, n: number, sequence: number): void {
     const last = kept.at(-1);
-    if (last?.[1] === n - 1) last[1] = n;
+    if (last?.[1] === n - 1) last.splice(1, 2, n, sequence);
     else {
-      kept.push([n, n]);
+      kept.push([n, n, sequence]);
       spans++;
     }
   }
@@ -143,13 +142,10 @@ function together(chain: string, looked: Looked, said: RetiredChain | undefined)
   const through = Math.max(looked.through, said?.through ?? 0);
   const reached = looked.next.n;
   const beyond = (said?.kept ?? []).filter(([, to]) => to >= reached);
-  const kept: readonly Span[] = [...looked.kept, ...beyond.map(([from, to]): Span => [Math.max(from, reached), to])];
-  const before = kept.filter(([from]) => from < through);
-  return { chain, n, prev, through, kept: before.map(([from, to]) => [from, Math.min(to, through - 1)]) };
-}
-
-function headsIn(details: JsonObject | undefined, name: string): readonly Pick<Head, "chain" | "size">[] {
-  return (details?.[name] ?? []) as unknown as readonly Pick<Head, "chain" | "size">[];
+  const further = beyond.map(([from, to, ...at]): Span => (from >= reached ? [from, to, ...at] : [reached, to, ...at]));
+  const before = [...looked.kept, ...further].filter(([from]) => from < through);
+  const kept = before.map((span): Span => (span[1] < through ? span : [span[0], through - 1]));
+  return { chain, n, prev, through, kept };
 }
 
 function broken(sequence: number, why: string): DrawbridgeError {

@@ -302,8 +302,12 @@ export interface StoredRecord extends Omit<AuditRecord, "at" | "arguments" | "re
   readonly at: string;
   readonly arguments?: StoredField;
   readonly result?: { readonly isError: boolean } & (StoredField | object);
+  /** Where the record before it in its chain stands in the log: a sequence number, or 0 for unknown. Absent: right before it. */
+  readonly prevAt?: number;
   /** Its place in the chain of the process that wrote it. */
   readonly chain?: Link;
+  /** What is about a person was never written: they were erased before that. */
+  readonly erased?: true;
   /** The key that what is about a person is encrypted with; here when it could not be read. */
   readonly sealed?: { readonly key: string };
 }

@@ -5,52 +5,16 @@
 import type { JsonObject } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import type { AuditLog, Records, Retired } from "../store/ports.ts";
+import { type HoldDoubt, isHeld, lookAtHolds, storedHolds } from "./holds.ts";
 import type { Journal } from "./journal.ts";
 import { leaving, type OldText } from "./leaving.ts";
 import { isStub } from "./link.ts";
-import { logRecord, readRecord, type StoredRecord } from "./record.ts";
+import { logRecord, readRecord } from "./record.ts";
 import { keepRetired, type LastRetired, lastRetired, type Told, vouchersBeside } from "./retired.ts";
 import type { Signer, Vouchers } from "./signing.ts";
 import { verifyLog } from "./standing.ts";
 import { headIn } from "./statements.ts";
-
-/** A legal hold: records that it matches stay, however old. */
-export interface Hold {
-  /** Its name, e.g. a case number. */
-  readonly id: string;
-  readonly reason: string;
-  /** Absent: of everybody. */
-  readonly subject?: string | undefined;
-  readonly target?: string | undefined;
-  /** Milliseconds since the epoch: not before `since`, before `until`. */
-  readonly since?: number | undefined;
-  readonly until?: number | undefined;
-  readonly placedBy: string;
-  readonly placedAt: number;
-}
-
-const HOLDS = "audit-hold";
-
-export async function holds(records: Records): Promise<readonly Hold[]> {
-  const found: Hold[] = [];
-  for (let after: string | undefined; ; ) {
-    const page = await records.list<Hold>(HOLDS, { limit: PAGE, ...(after !== undefined && { after }) });
-    found.push(...page.map(({ value }) => value));
-    if (page.length < PAGE) return found;
-    after = page.at(-1)?.id;
-  }
-}
-
-/** Throws `settings_invalid` when there is one of that name. */
-export async function placeHold(records: Records, hold: Hold): Promise<void> {
-  if (await records.put(HOLDS, hold.id, hold, { ifVersion: 0 })) return;
-  throw new DrawbridgeError("settings_invalid", `There is a hold ${hold.id} already. Choose another name.`);
-}
-
-/** Returns whether there was one. */
-export async function liftHold(records: Records, id: string): Promise<boolean> {
-  return (await records.take(HOLDS, id)) !== undefined;
-}
+import type { Problem } from "./verify.ts";
 
 export interface Retirement {
   /** Records that went. */
@@ -59,6 +23,8 @@ export interface Retirement {
   readonly stubs: number;
   /** Records that are old enough and stay, because they are on hold. */
   readonly held: number;
+  /** What of the holds is not as the log says; it was kept as much as any of them asks for. */
+  readonly doubts: readonly HoldDoubt[];
 }
 
 export interface RetentionParts {
@@ -102,7 +68,7 @@ export async function retire(before: number, parts: RetentionParts): Promise<Ret
       const run = await retireOnce(before, parts, () => records.put(RETIRING, "run", {}, lease()));
       removed += run.removed;
       stubs += run.stubs;
-      if (!run.interrupted || runs === MAX_RUNS) return { removed, stubs, held: run.held };
+      if (!run.interrupted || runs === MAX_RUNS) return { removed, stubs, held: run.held, doubts: run.doubts };
     }
   } finally {
     await records.delete(RETIRING, "run");
@@ -118,14 +84,17 @@ async function retireOnce(
 ): Promise<Retirement & { readonly interrupted: boolean }> {
   const { log, records, journal, replica, clock, notBeyond, atOnce = AT_ONCE } = parts;
   const last = (await notBeyond?.()) ?? Number.POSITIVE_INFINITY;
-  const inForce = await holds(records);
-  const known = new Set(inForce.map((hold) => JSON.stringify(hold)));
+  const known = new Set((await storedHolds(records)).map(({ text }) => text));
   const signer = await parts.signer();
-  const said = await saidBefore(parts, vouchersBeside(signer, parts.earlierKeys));
+  const vouchers = vouchersBeside(signer, parts.earlierKeys);
+  const held = await lookAtHolds(log, records, vouchers, { followed: following(vouchers) });
+  const { problem } = held.verdict;
+  if (problem !== undefined) throw notWhole(problem);
+  const said = await saidBefore(parts, vouchers);
   const decided = leaving(said, new Map((await headsOf(log)).map((head) => [head.chain, head])));
   let { turn } = said;
   let going: Retired["records"][number][] = [];
-  const done = { removed: 0, stubs: 0, held: 0 };
+  const done = { removed: 0, stubs: 0, held: 0, doubts: held.doubts };
 
   /** False: there is another hold. What it covers stays, and what comes after that in a chain cannot go without a trace any more. */
   async function take(): Promise<boolean> {
@@ -140,7 +109,7 @@ async function retireOnce(
     ) as JsonObject;
     await journal.append(logRecord("audit.retired", details, replica, clock()), "durable");
     for (let from = 0; from < going.length; from += PAGE) {
-      if ((await holds(records)).some((hold) => !known.has(JSON.stringify(hold)))) return false;
+      if ((await storedHolds(records)).some(({ text }) => !known.has(text))) return false;
       const page = going.slice(from, from + PAGE);
       await log.retire({ records: page, heads: [] });
       done.removed += page.length;
@@ -152,7 +121,8 @@ async function retireOnce(
 
   for await (const old of oldest(log, before, last)) {
     const { record } = old;
-    const left = decided.next(old, record !== undefined && inForce.some((hold) => isHeld(record, hold)));
+    const onHold = record !== undefined && held.inForce.some((hold) => isHeld(record, hold));
+    const left = decided.next(old, record === undefined ? onHold : held.stays(record, onHold));
     if (left !== undefined) going.push(left);
     else if (record !== undefined) done.held++;
     if (going.length >= atOnce && !(await take())) return { ...done, interrupted: true };
@@ -162,6 +132,20 @@ async function retireOnce(
   const gone = (await headsOf(log)).filter(({ chain, size }) => size === begins.get(chain));
   if (gone.length > 0) await log.retire({ records: [], heads: gone.map(({ chain, json }) => ({ chain, json })) });
   return { ...done, interrupted: false };
+}
+
+/**
+ * Follows all chains, and believes what was signed with a key that is not among those that are trusted, such as one before the last
+ * change of it: retention goes on, and what is taken has been said to be taken.
+ */
+function following({ kids, verify }: Vouchers): Vouchers {
+  return { kids, verify: (kid, ...rest) => !kids.includes(kid) || verify(kid, ...rest) };
+}
+
+function notWhole({ kind, at, why }: Problem): DrawbridgeError {
+  const where = at === 0 ? "" : ` at record ${at}`;
+  const message = `The audit log is not whole, so nothing is taken out of it: ${kind}${where}. ${why} See drawbridge audit verify.`;
+  return new DrawbridgeError("audit_unavailable", message);
 }
 
 /** Where the row is missing, or is not what was signed, a log that verifies says the same. What neither says was never taken. */
@@ -178,9 +162,9 @@ function stubsIn(retired: Retired["records"]): number {
 }
 
 async function headsOf(log: Pick<AuditLog, "heads">) {
-  return (await log.heads()).flatMap(({ chain, json }) => {
-    const head = headIn(json);
-    return head?.chain === chain ? [{ chain, json, size: head.size }] : [];
+  return (await log.heads()).flatMap((each) => {
+    const head = headIn(each);
+    return head === undefined ? [] : [{ ...each, size: head.size }];
   });
 }
 
@@ -202,6 +186,7 @@ export function keepFor(
     if (!(await records.put(RUNS, today, {}, { ifVersion: 0, expiresAt: clock() + 2 * DAY_MS }))) return;
     const retirement = await retire(clock() - days * DAY_MS, parts);
     if (retirement.removed > 0) done(retirement);
+    if (retirement.doubts.length > 0) throw doubtful(retirement.doubts);
   };
   const tick = () => {
     running = running.then(run).catch(failed);
@@ -213,6 +198,12 @@ export function keepFor(
     clearInterval(timer);
     return running;
   };
+}
+
+function doubtful(doubts: readonly HoldDoubt[]): DrawbridgeError {
+  const [{ hold, why } = { hold: "", why: "" }] = doubts;
+  const message = `Holds are not as the log says, so all that they match was kept, ${hold} first: ${why} See drawbridge audit verify.`;
+  return new DrawbridgeError("audit_unavailable", message);
 }
 
 const RUNS = "audit-retention";
@@ -231,14 +222,4 @@ async function* oldest(log: Pick<AuditLog, "read">, before: number, last: number
     }
     if (page.length < PAGE) return;
   }
-}
-
-function isHeld(record: StoredRecord, { subject, target, since, until }: Hold): boolean {
-  const at = Date.parse(record.at);
-  if (since !== undefined && at < since) return false;
-  if (until !== undefined && at >= until) return false;
-  return (
-    (subject === undefined || record.principal?.subject === subject) &&
-    (target === undefined || record.call?.name === target)
-  );
 }

@@ -3,6 +3,7 @@
  * the log, from which the next retirement goes on.
  */
 import { hash } from "node:crypto";
+import type { JsonObject } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import type { Records } from "../store/ports.ts";
 import { type Signer, type Vouchers, vouchersOf } from "./signing.ts";
@@ -14,14 +15,30 @@ export interface Beginning {
   readonly prev: string;
 }
 
-/** From a record's number to another's, both included. */
-export type Span = readonly [from: number, to: number];
+/** From a record's number to another's, both included, and where the last of them stands in the log. */
+export type Span = readonly [from: number, to: number, at?: number | undefined];
 
 /** What is to be gone of a chain: all before record `n`, and of those before record `through` all but the `kept` ones. */
 export interface RetiredChain extends Beginning {
   readonly through: number;
   /** In their order. A record of these is whole, or somebody has taken it who had no right to. */
   readonly kept: readonly Span[];
+}
+
+/** Of the details of a record `audit.retired`; what is none is left out, for anybody may have written it. */
+export function retiredIn(details: JsonObject | undefined): readonly RetiredChain[] {
+  const listed = details?.["chains"];
+  return Array.isArray(listed) ? (listed as readonly unknown[]).filter(isRetiredChain) : [];
+}
+
+function isRetiredChain(value: unknown): value is RetiredChain {
+  const { chain, n, prev, through, kept } = (value ?? {}) as Partial<RetiredChain>;
+  return (
+    [chain, prev].every((text) => typeof text === "string") &&
+    [n, through].every(Number.isInteger) &&
+    Array.isArray(kept) &&
+    kept.every((span: unknown) => Array.isArray(span) && span.length >= 2 && span.every(Number.isInteger))
+  );
 }
 
 /** All that the retirements so far have said. */
@@ -50,14 +67,20 @@ function furthest(earlier: RetiredChain, later: RetiredChain): RetiredChain {
   return { ...later, n, prev, through: Math.max(earlier.through, later.through) };
 }
 
-export function isKept({ kept }: Pick<RetiredChain, "kept">, n: number): boolean {
+export function isKept(chain: Pick<RetiredChain, "kept">, n: number): boolean {
+  return spanOf(chain, n) !== undefined;
+}
+
+/** The span that a record's number is in. */
+export function spanOf({ kept }: Pick<RetiredChain, "kept">, n: number): Span | undefined {
   let low = 0;
   for (let high = kept.length; low < high; ) {
     const middle = (low + high) >> 1;
     if ((kept[middle]?.[1] ?? 0) < n) low = middle + 1;
     else high = middle;
   }
-  return n >= (kept[low]?.[0] ?? Number.POSITIVE_INFINITY);
+  const span = kept[low];
+  return span !== undefined && n >= span[0] ? span : undefined;
 }
 
 /** What a retirement says. */

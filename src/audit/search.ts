@@ -21,8 +21,43 @@ export async function searchRecords(
 ): Promise<readonly FoundRecord[]> {
   const found = query.newest === true ? await newestOf(log, query) : await firstOf(log, query);
   return Promise.all(
-    found.map(async ({ sequence, json }) => ({ sequence, json, record: await readRecord(json, keys?.open) })),
+    found.map(async ({ sequence, json }) => {
+      // What fails while it is decrypted is the store's affair, and not the record's.
+      const record = isReadable(json) ? await readRecord(json, keys?.open) : UNREADABLE;
+      return { sequence, json, record };
+    }),
   );
+}
+
+/** Stands for a record that somebody has changed beyond recognition, so that the others can be shown. */
+const UNREADABLE: StoredRecord = {
+  v: 0,
+  id: "",
+  kind: "audit",
+  at: new Date(0).toISOString(),
+  durationMs: 0,
+  outcome: "failed",
+  replica: "",
+  error: {
+    code: "unreadable",
+    message: "This record cannot be read: somebody has changed it. See drawbridge audit verify.",
+  },
+};
+const OUTCOMES: readonly unknown[] = ["permitted", "refused", "failed", "abandoned"];
+const OBJECTS = ["principal", "call", "error", "decision", "trace", "details", "personal", "sealed"] as const;
+
+function isReadable(json: string): boolean {
+  try {
+    const record = JSON.parse(json) as { readonly [member: string]: unknown } | null;
+    return (
+      record !== null &&
+      Number.isFinite(Date.parse(String(record["at"]))) &&
+      OUTCOMES.includes(record["outcome"]) &&
+      OBJECTS.every((name) => record[name] === undefined || (typeof record[name] === "object" && record[name] !== null))
+    );
+  } catch {
+    return false;
+  }
 }
 
 type Texts = Awaited<ReturnType<AuditLog["read"]>>;

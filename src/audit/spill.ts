@@ -12,7 +12,7 @@ import { newId } from "../core/ids.ts";
 import * as events from "../observe/events.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { AuditHead, AuditLog, AuditRow, Records, Store } from "../store/ports.ts";
-import { type KeptKey, restoreKey } from "./personal.ts";
+import { ERASED, type KeptKey, restoreKey } from "./personal.ts";
 import { readHead } from "./statements.ts";
 import { syncFolder } from "./sync-folder.ts";
 
@@ -197,6 +197,15 @@ export function openSpill(parts: SpillParts): Spill {
           return await records.find<T>(...asked);
         } catch {
           return [];
+        }
+      },
+      // Nor who was erased: a key is not restored for whoever was.
+      get: async <T>(...asked: Parameters<Records["get"]>) => {
+        try {
+          return await records.get<T>(...asked);
+        } catch (error) {
+          if (asked[0] === ERASED) return undefined;
+          throw error;
         }
       },
       put: (...asked) => inTurn(() => orSpill({ put: asked, at: clock() }, () => records.put(...asked), true)),

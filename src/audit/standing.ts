@@ -25,7 +25,7 @@ const MAX_LOOKS = 4;
 /** Each commit has its records and the head that vouches for them, so what is older than the heads is in them. */
 export async function standing(log: Pick<AuditLog, "read" | "heads">): Promise<StandingLog> {
   const surely = await newest(log);
-  const heads = (await log.heads()).map(({ json }) => headIn(json));
+  const heads = (await log.heads()).map(headIn);
   const perhaps = await newest(log);
   const sizes = new Map(heads.map((head) => [head?.chain, head?.size ?? 0]));
   const isIn = (sequence: number, json: string) => {
@@ -35,8 +35,9 @@ export async function standing(log: Pick<AuditLog, "read" | "heads">): Promise<S
   return {
     heads,
     async *texts(after = 0) {
-      for (let last = after; last < perhaps; ) {
-        const page = await log.read({ limit: PAGE, after: last });
+      // Numbers begin with 1. What somebody has put before that is looked at, too, for a search would find it.
+      for (let last: number | undefined = after > 0 ? after : undefined; last === undefined || last < perhaps; ) {
+        const page = await log.read({ limit: PAGE, ...(last !== undefined && { after: last }) });
         for (const { sequence, json } of page)
           if (sequence <= perhaps && isIn(sequence, json)) yield { sequence, json };
         last = page.at(-1)?.sequence ?? perhaps;

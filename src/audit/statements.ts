@@ -1,5 +1,6 @@
 /** What is signed about a chain of records, and how: one line each, so that an auditor can make it again with a shell. */
 import type { JsonObject } from "../core/call.ts";
+import type { AuditHead } from "../store/ports.ts";
 import type { Signer, Vouchers } from "./signing.ts";
 
 /** How far a chain goes. Kept beside the log and replaced in the commit that writes the records, so that a missing end is noticed. */
@@ -45,13 +46,27 @@ export function readHead(value: unknown): Signed<Head> | undefined {
     : undefined;
 }
 
-/** The same of its JSON text. */
-export function headIn(json: string): Signed<Head> | undefined {
+/** The same of its JSON text, which is written in one way, and of the chain that it is kept for. */
+export function headIn({ chain, json }: AuditHead): Signed<Head> | undefined {
   try {
-    return readHead(JSON.parse(json));
+    const head = readHead(JSON.parse(json));
+    return head?.chain === chain && JSON.stringify(head) === json ? head : undefined;
   } catch {
     return undefined;
   }
+}
+
+/** What a record says of another chain: how far it went, and where its last record stood if that was to be seen. */
+export type Seen = Pick<Head, "chain" | "size"> & { readonly sequence?: number };
+
+/** Of the details of a record (`after`, `beside`); what is none is left out, for anybody may have written it. */
+export function seenIn(details: JsonObject | undefined, name: "after" | "beside"): readonly Seen[] {
+  const listed = details?.[name];
+  if (!Array.isArray(listed)) return [];
+  return (listed as readonly unknown[]).filter(
+    (one): one is Seen =>
+      typeof (one as Partial<Seen> | null)?.chain === "string" && Number.isInteger((one as Partial<Seen>).size),
+  );
 }
 
 /** Of the details of a record `audit.checkpoint`; undefined for what is none. */

@@ -3,12 +3,30 @@
  * texts in their order and keeps a few values for each chain, so it runs over an export of any length, without a store or a network.
  */
 import type { JsonObject } from "../core/call.ts";
-import { linkIn, readStub, type Stub } from "./link.ts";
+import { linkIn, type Placed, readStub, type Stub } from "./link.ts";
 import { leafDigest, type MerkleTree, merkleTree } from "./merkle.ts";
-import type { Link, StoredRecord } from "./record.ts";
-import { type Beginning, isKept, type RetiredChain, retiredChains, type Told, type Unchained } from "./retired.ts";
+import { placesIn } from "./places.ts";
+import type { StoredRecord } from "./record.ts";
+import {
+  type Beginning,
+  isKept,
+  type RetiredChain,
+  retiredChains,
+  retiredIn,
+  spanOf,
+  type Told,
+  type Unchained,
+} from "./retired.ts";
 import type { Vouchers } from "./signing.ts";
-import { type Head, readCheckpoint, readHead, vouchesForCheckpoint, vouchesForHead } from "./statements.ts";
+import {
+  type Head,
+  readCheckpoint,
+  readHead,
+  type Seen,
+  seenIn,
+  vouchesForCheckpoint,
+  vouchesForHead,
+} from "./statements.ts";
 
 /** `unsigned`: nobody who is trusted vouches for it. */
 export type ProblemKind = "changed" | "removed" | "added" | "moved" | "unsigned";
@@ -61,10 +79,12 @@ export interface VerificationOptions {
    * the number of the record before them, which is as much proof; the root is there for those who have only some of the records.
    */
   readonly roots?: boolean;
+  /** What positions are. Records say of each other under which sequence number they stand; in lines that shows as the same distance. */
+  readonly positions?: "sequence numbers" | "lines";
 }
 
 /** A record as it passes by. */
-interface Passed extends Link {
+export interface Passed extends Placed {
   readonly at: number;
   readonly record: string;
   readonly digest: string;
@@ -93,7 +113,11 @@ const UNCHAINED = /^\{"v":1,/;
 const OF_STUB = "r".charCodeAt(0);
 
 /** Begins a verification of a log whose signatures must be of `vouchers`. */
-export function verification(vouchers: Vouchers, { roots = false }: VerificationOptions = {}): Verification {
+export function verification(
+  vouchers: Vouchers,
+  { roots = false, positions = "sequence numbers" }: VerificationOptions = {},
+): Verification {
+  const places = placesIn(positions, (passed, why) => found("moved", passed, why));
   const chains = new Map<string, Walked>();
   const begun = new Map<string, Beginning>();
   const retiredTo = retiredChains();
@@ -134,7 +158,7 @@ export function verification(vouchers: Vouchers, { roots = false }: Verification
     const start = bytes.toString("latin1", 0, START_CHARACTERS);
     const [, record = "", kind = ""] = START.exec(start) ?? [];
     if (link === undefined || record === "") return outside(at, record, link?.id ?? "", UNCHAINED.test(start));
-    const passed = { at, record, id: link.id, n: link.n, prev: link.prev, digest: leafDigest(bytes) };
+    const passed = { at, record, ...link, digest: leafDigest(bytes) };
     if (kind !== "audit") return walk(passed, undefined);
     const own = parsed(bytes);
     // Also where its chain is broken: what is wrong there is named, and not all that retention took. Who forges one is found by its chain.
@@ -159,7 +183,7 @@ export function verification(vouchers: Vouchers, { roots = false }: Verification
     const goesOn = last !== undefined && n === last.n + last.count && at === last.at + last.count;
     if (goesOn) last.count++;
     else left.push({ at, n, count: 1 });
-    walk({ at, record: "", id, n, prev, digest: hash }, undefined);
+    walk({ at, record: "", id, n, prev, prevAt: undefined, digest: hash }, undefined);
   }
 
   function walk(passed: Passed, own: StoredRecord | "no JSON" | undefined) {
@@ -192,6 +216,7 @@ export function verification(vouchers: Vouchers, { roots = false }: Verification
     settle(known, passed.prev);
     if (known.broken) return;
     if (passed.prev !== known.last.digest) known.doubted = known.last;
+    else places.follows(known.last, passed);
     known.last = passed;
     if (known.doubted === undefined && own !== undefined) ownRecord(passed, own, known.tree);
     grow(known.tree, passed);
@@ -237,20 +262,21 @@ export function verification(vouchers: Vouchers, { roots = false }: Verification
     if (record === "no JSON") return found("changed", passed, "It is no JSON.");
     const { action, details } = record;
     if (action === "audit.checkpoint") checkpointed(passed, details, tree);
-    for (const head of [...listed<Head>(details, "after"), ...listed<Head>(details, "beside")]) seen(head, passed.at);
+    if (action === "audit.chain-started") places.began(passed, details);
+    for (const head of [...seenIn(details, "after"), ...seenIn(details, "beside")]) seen(head, passed.at);
     const count = details?.["unchained"];
     if (action === "audit.chain-started" && typeof count === "number") before = { of: count, ...before };
   }
 
   function retiring(details: JsonObject | undefined) {
     const turn = Number(details?.["turn"] ?? 0);
-    retiredTo.add(listed<RetiredChain>(details, "chains"), turn);
+    retiredTo.add(retiredIn(details), turn);
     if (turn <= before.turn) return;
     before = { ...before, ...(details?.["unchained"] as unknown as Unchained | undefined), turn };
   }
 
-  function seen({ chain, size }: Head, at: number) {
-    if ((elders.get(chain)?.size ?? 0) < size) elders.set(chain, { size, at });
+  function seen({ chain, size, sequence }: Seen, at: number) {
+    if ((elders.get(chain)?.size ?? 0) < size) elders.set(chain, { size, at, sequence });
   }
 
   function checkpointed(passed: Passed, details: JsonObject | undefined, tree: MerkleTree | undefined) {
@@ -286,7 +312,16 @@ export function verification(vouchers: Vouchers, { roots = false }: Verification
       for (const gone of retiredTo.values()) stillKept(gone);
       fromBefore();
     }
-    for (const [chain, elder] of elders) stillThere(chain, elder);
+    for (const [chain, elder] of elders) {
+      stillThere(chain, elder);
+      const last = chains.get(chain)?.last;
+      // What came before its last record was said in the chain itself.
+      if (last?.n === elder.size - 1) places.stands(last, elder.sequence);
+    }
+    places.end((cut?.retired ?? []).length === 0, ({ id, n }) => {
+      const [, to, at] = spanOf(retiredTo.get(id) ?? { kept: [] }, n) ?? [];
+      return to === n ? at : undefined;
+    });
     return { records, chains: chains.size, checkpoints, unchained, retired, problem };
   }
 
@@ -391,10 +426,7 @@ interface Elder {
   readonly size: number;
   /** Where that stands. */
   readonly at: number;
-}
-
-function listed<T>(details: JsonObject | undefined, name: string): readonly T[] {
-  return (details?.[name] ?? []) as unknown as readonly T[];
+  readonly sequence: number | undefined;
 }
 
 function parsed(bytes: Buffer): StoredRecord | undefined {

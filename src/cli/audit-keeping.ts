@@ -4,22 +4,21 @@ import { readFile } from "node:fs/promises";
 import { userInfo } from "node:os";
 import { resolve } from "node:path";
 import { Argument, type Command, Option } from "commander";
-import { type Evidence, knownSigners } from "../audit/evidence.ts";
+import { knownSigners } from "../audit/evidence.ts";
 import { exported, verifyExport } from "../audit/export.ts";
-import { type AuditRecord, logRecord } from "../audit/record.ts";
-import { holds, liftHold, placeHold, retire } from "../audit/retention.ts";
+import { type HoldDoubt, lookAtHolds } from "../audit/holds.ts";
+import { logRecord } from "../audit/record.ts";
+import { retire } from "../audit/retention.ts";
 import { vouchersOf } from "../audit/signing.ts";
 import { reachedBy } from "../audit/sinks/sinks.ts";
-import { verifyLog } from "../audit/standing.ts";
 import type { Verdict } from "../audit/verify.ts";
 import type { Settings } from "../config/schema.ts";
-import type { JsonObject } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
-import type { Store } from "../store/ports.ts";
 import { atMost, moment } from "./audit.ts";
-import { evidenceOf, recorderOf } from "./evidence.ts";
+import { holdCommands } from "./audit-holds.ts";
+import { neededEvidence, trustedIn } from "./evidence.ts";
 import { Ended, EXIT } from "./main.ts";
-import { counted, day, table } from "./office.ts";
+import { counted } from "./office.ts";
 import { withStore } from "./store.ts";
 import { painter, printable, type Terminal } from "./terminal.ts";
 import { writer } from "./writer.ts";
@@ -75,22 +74,7 @@ export function keepingCommands(command: Command, terminal: Terminal): void {
     .option("--older-than <days>", "days", atMost(100_000))
     .option("--key <file...>", EARLIER_KEYS)
     .action((file: string | undefined, options: PruneOptions) => prune(file, options, terminal));
-  const hold = command.command("hold").description("legal hold: records that stay, however old");
-  place(hold.command("list")).action((file: string | undefined, options: Place) => listHolds(file, options, terminal));
-  const named = (one: Command) => place(one.addArgument(new Argument("<name>", "of the hold, e.g. a case number")));
-  named(hold.command("place"))
-    .requiredOption("--reason <text>", "why")
-    .option("--user <subject>", "only records of this user")
-    .option("--target <name>", "only of this tool, prompt or resource")
-    .option("--since <time>", "only not older than this", moment)
-    .option("--until <time>", "only older than this", moment)
-    .action((name: string, file: string | undefined, options: HoldOptions) => place_(name, file, options, terminal));
-  named(hold.command("lift")).action((name: string, file: string | undefined, options: Place) =>
-    keeping(file, options, terminal, { action: "audit.hold-lifted", details: { hold: name } }, async ({ records }) => {
-      if (!(await liftHold(records, name))) throw new DrawbridgeError("settings_invalid", `There is no hold ${name}.`);
-      terminal.stdout.write(`The hold ${printable(name)} is lifted.\n`);
-    }),
-  );
+  holdCommands(command, terminal);
   place(command.command("erase").addArgument(new Argument("<subject>", "the user, as in the records")))
     .description("destroy the keys of what is about a person: arguments, results, addresses. The log still verifies")
     .option("-y, --yes", "do not ask")
@@ -114,60 +98,67 @@ async function verify(file: string | undefined, options: VerifyOptions, terminal
         "settings_invalid",
         "An export proves nothing by itself. Name the public key with --key.",
       );
-    const pieces = createReadStream(resolve(terminal.cwd, options.export), { highWaterMark: 1 << 20 });
-    return tell(await verifyExport(pieces, vouchersOf(pems, "--key"), options), "line", options, terminal);
+    const pieces = piecesOf(options.export, terminal);
+    return tell(await verifyExport(pieces, vouchersOf(pems, "--key"), options), [], "line", options, terminal);
   }
   await withStore({ file, store: options.store, readOnly: true }, terminal, async ({ audit, records }, settings) => {
     const trusted = pems.length > 0 ? pems : await trustedIn({ audit, records }, settings, file, terminal);
-    const vouchers = vouchersOf(trusted, "--key");
-    tell((await verifyLog(audit, vouchers, options)).verdict, "record", options, terminal);
+    const { verdict, doubts } = await lookAtHolds(audit, records, vouchersOf(trusted, "--key"), options);
+    tell(verdict, doubts, "record", options, terminal);
   });
 }
 
 /** What the files of `--key` hold. */
 function keysIn({ key = [] }: { readonly key?: readonly string[] }, { cwd }: Terminal): Promise<readonly string[]> {
-  return Promise.all(key.map((path) => readFile(resolve(cwd, path), "utf8")));
-}
-
-/**
- * The key that the gateway signs with, where it can be read. The store names keys, too, but so could whoever has written the log anew.
- */
-async function trustedIn(
-  store: Pick<Store, "audit" | "records">,
-  settings: Settings | undefined,
-  file: string | undefined,
-  terminal: Terminal,
-): Promise<readonly string[]> {
-  const known = await knownSigners(store.records);
-  if (known.length === 0)
-    throw new DrawbridgeError(
-      "settings_invalid",
-      "Nothing was signed in this store yet, so there is nothing to verify.",
-    );
-  const evidence = settings && evidenceOf(store, settings, file);
-  if (evidence !== undefined) return [(await evidence.signer()).publicKey];
-  terminal.stderr.write(
-    "The keys that are trusted are those that the store itself names. To be sure, name yours with --key.\n",
+  return Promise.all(
+    key.map((path) =>
+      readFile(resolve(cwd, path), "utf8").catch((cause: unknown) => {
+        throw unread("--key", path, cause);
+      }),
+    ),
   );
-  return known;
 }
 
-function tell(verdict: Verdict, where: "line" | "record", { format }: VerifyOptions, terminal: Terminal): void {
+async function* piecesOf(path: string, { cwd }: Terminal): AsyncGenerator<Buffer> {
+  try {
+    yield* createReadStream(resolve(cwd, path), { highWaterMark: 1 << 20 }) as AsyncIterable<Buffer>;
+  } catch (cause) {
+    throw unread("--export", path, cause);
+  }
+}
+
+/** A file that is not there says nothing about the log, which ends with 1 when it is not whole. */
+function unread(option: string, path: string, cause: unknown): DrawbridgeError {
+  const code = (cause as NodeJS.ErrnoException).code ?? "unknown";
+  return new DrawbridgeError("settings_invalid", `${option}: the file ${path} cannot be read (${code}).`, { cause });
+}
+
+function tell(
+  verdict: Verdict,
+  doubts: readonly HoldDoubt[],
+  where: "line" | "record",
+  { format }: VerifyOptions,
+  terminal: Terminal,
+): void {
   const { problem, records, chains, checkpoints, unchained, retired } = verdict;
   const paint = painter(terminal.stdout, terminal.env);
-  if (format === "json") terminal.stdout.write(`${JSON.stringify({ whole: problem === undefined, ...verdict })}\n`);
+  const whole = problem === undefined && doubts.length === 0;
+  if (format === "json") terminal.stdout.write(`${JSON.stringify({ whole, ...verdict, holds: doubts })}\n`);
   else {
     const older = unchained === 0 ? "" : `, ${unchained} of them from before there were chains`;
     const gone = retired === 0 ? "" : `, ${counted(retired, "record")} taken out by retention`;
     const found = `${counted(records, "record")}${older} in ${counted(chains, "chain")}, ${counted(checkpoints, "checkpoint")}${gone}`;
-    if (problem === undefined) terminal.stdout.write(`${paint("green", "whole")}  ${found}\n`);
+    for (const { hold, kind, why } of doubts)
+      terminal.stdout.write(`${paint("red", kind)}  hold ${printable(hold)}: ${printable(why)}\n`);
+    if (whole) terminal.stdout.write(`${paint("green", "whole")}  ${found}\n`);
+    else if (problem === undefined) terminal.stdout.write(`${found}, all of them whole\n`);
     else {
       const at = problem.at === 0 ? "the log" : `${where} ${problem.at}`;
       const id = problem.id === undefined || problem.id === "" ? "" : ` (${printable(problem.id)})`;
       terminal.stdout.write(`${paint("red", problem.kind)}  ${at}${id}: ${printable(problem.why)}\n${found}\n`);
     }
   }
-  if (problem !== undefined) throw new Ended(EXIT.failed);
+  if (!whole) throw new Ended(EXIT.failed);
 }
 
 interface ExportOptions extends Place {
@@ -179,7 +170,7 @@ interface ExportOptions extends Place {
 function exportTo(file: string | undefined, options: ExportOptions, terminal: Terminal): Promise<void> {
   const { store: named, since, until } = options;
   return withStore({ file, store: named, readOnly: true }, terminal, async ({ audit, records }, settings) => {
-    const signer = await needed(evidenceOf({ audit, records }, settings, file)).signer();
+    const signer = await neededEvidence({ audit, records }, settings, file).signer();
     const write = writer(terminal);
     const lines = exported(audit, signer, { since, until }, Date.now(), await keysIn(options, terminal));
     for await (const line of lines) await write(line);
@@ -196,11 +187,11 @@ function prune(file: string | undefined, options: PruneOptions, terminal: Termin
     const days = options.olderThan ?? keptDays(settings);
     if (days === undefined)
       throw new DrawbridgeError("settings_invalid", "audit.keep is not set. Say how old with --older-than <days>.");
-    const evidence = needed(evidenceOf(store, settings, file));
+    const evidence = neededEvidence(store, settings, file);
     // The journal tries again and again, which a person need not wait for when it is the key that is wrong.
     await evidence.signer();
     await using journal = evidence.journal;
-    const { removed, stubs, held } = await retire(Date.now() - days * DAY_MS, {
+    const { removed, stubs, held, doubts } = await retire(Date.now() - days * DAY_MS, {
       log: store.audit,
       records: store.records,
       journal,
@@ -215,6 +206,11 @@ function prune(file: string | undefined, options: PruneOptions, terminal: Termin
     terminal.stdout.write(
       `${counted(removed, "record")} older than ${counted(days, "day")} taken out.${hashes}${kept}\n`,
     );
+    for (const { hold, why } of doubts)
+      terminal.stderr.write(
+        `The hold ${printable(hold)} is in doubt, so all that it may match stayed. ${printable(why)}\n`,
+      );
+    if (doubts.length > 0) throw new Ended(EXIT.failed);
   });
 }
 
@@ -224,51 +220,6 @@ export function keptDays(settings: Pick<Settings, "audit"> | undefined): number 
   return keep === undefined ? undefined : Number.parseInt(keep, 10);
 }
 const DAY_MS = 86_400_000;
-
-interface HoldOptions extends Place {
-  readonly reason: string;
-  readonly user?: string;
-  readonly target?: string;
-  readonly since?: number;
-  readonly until?: number;
-}
-
-function place_(name: string, file: string | undefined, options: HoldOptions, terminal: Terminal): Promise<void> {
-  const { reason, user, target, since, until } = options;
-  const hold = {
-    id: name,
-    reason,
-    subject: user,
-    target,
-    since,
-    until,
-    placedBy: userInfo().username,
-    placedAt: Date.now(),
-  };
-  const details = JSON.parse(JSON.stringify({ hold: name, reason, user, target, since, until })) as JsonObject;
-  return keeping(file, options, terminal, { action: "audit.hold-placed", details }, async ({ records }) => {
-    await placeHold(records, hold);
-    terminal.stdout.write(`The hold ${printable(name)} is placed. What it matches stays until it is lifted.\n`);
-  });
-}
-
-function listHolds(file: string | undefined, { store: named }: Place, terminal: Terminal): Promise<void> {
-  return withStore({ file, store: named, readOnly: true }, terminal, async ({ records }) => {
-    const rows = (await holds(records)).map(({ id, reason, subject, target, placedBy, placedAt }) => [
-      id,
-      subject ?? "everybody",
-      target ?? "everything",
-      day(placedAt),
-      placedBy,
-      reason,
-    ]);
-    if (rows.length === 0) terminal.stdout.write("Nothing is on hold.\n");
-    else
-      terminal.stdout.write(
-        `${table(["hold", "user", "target", "placed", "by", "reason"], rows, terminal).join("\n")}\n`,
-      );
-  });
-}
 
 async function erase(
   subject: string,
@@ -281,18 +232,18 @@ async function erase(
     if (!/^y(es)?$/i.test(answer.trim())) throw new Ended(EXIT.failed);
   }
   await withStore({ file, store: options.store, readOnly: false }, terminal, async (store, settings) => {
-    const onHold = (await holds(store.records)).filter(
-      (hold) => hold.subject === undefined || hold.subject === subject,
-    );
+    const evidence = neededEvidence(store, settings, file);
+    const vouchers = vouchersOf([(await evidence.signer()).publicKey]);
+    const { inForce } = await lookAtHolds(store.audit, store.records, vouchers);
+    const onHold = inForce.filter((hold) => hold.subject === undefined || hold.subject === subject);
     if (onHold.length > 0)
       throw new DrawbridgeError(
         "settings_invalid",
         `Records of ${subject} may be on hold (${onHold.map(({ id }) => id).join(", ")}). Lift that first.`,
       );
-    const evidence = needed(evidenceOf(store, settings, file));
-    await evidence.signer();
     await using journal = evidence.journal;
-    await journal.append(ownRecord("audit.erased", { subject, operator: userInfo().username }));
+    const operator = userInfo().username;
+    await journal.append(logRecord("audit.erased", { subject, operator }, "command line", Date.now()));
     const keys = await evidence.keys.destroy(subject);
     terminal.stdout.write(
       keys === 0
@@ -300,31 +251,4 @@ async function erase(
         : `Erased: nobody can read any more what ${printable(subject)} sent and got. The log still verifies.\n`,
     );
   });
-}
-
-/** Changes what is kept, and records it first. */
-function keeping(
-  file: string | undefined,
-  options: Place,
-  terminal: Terminal,
-  { action, details }: { readonly action: string; readonly details: JsonObject },
-  change: (store: Store) => Promise<void>,
-): Promise<void> {
-  return withStore({ file, store: options.store, readOnly: false }, terminal, async (store, settings) => {
-    await using recorder = recorderOf(store, settings, file);
-    await recorder.append(ownRecord(action, { ...details, operator: userInfo().username }));
-    await change(store);
-  });
-}
-
-function ownRecord(action: string, details: JsonObject): AuditRecord {
-  return logRecord(action, details, "command line", Date.now());
-}
-
-function needed(evidence: Evidence | undefined): Evidence {
-  if (evidence !== undefined) return evidence;
-  throw new DrawbridgeError(
-    "settings_invalid",
-    "The secret of tokens.keyEncryptionSecret cannot be read here. Run this where the gateway runs, with its secrets.",
-  );
 }

@@ -139,6 +139,7 @@ function line({ sequence, record }: FoundRecord, paint: Painter): string {
     decision?.rule === undefined ? undefined : paint("dim", printable(`(${decision.rule})`)),
     trace === undefined ? undefined : paint("dim", printable(`trace ${trace.traceId}`)),
     record.sealed === undefined ? undefined : paint("dim", "(erased, or its key cannot be read here)"),
+    record.erased === true ? paint("dim", "(erased before it was written)") : undefined,
   ];
   return words.filter((word) => word !== undefined && word !== "").join("  ");
 }

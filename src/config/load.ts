@@ -51,6 +51,8 @@ export interface LoadedSettings {
   renewed(): Promise<LoadedSettings>;
   /** Reads the file again, and every secret. Throws `SettingsProblems`; undefined when there is no file. */
   readonly reread: (() => Promise<LoadedSettings>) | undefined;
+  /** Whether the file still says what was read, to the byte. Of settings that were just read from one. */
+  readonly unchanged?: () => Promise<boolean>;
 }
 
 export interface LoadOptions {
@@ -68,8 +70,14 @@ const MAX_DEPTH = 32;
 
 /** Reads and checks a settings file. Throws `SettingsProblems` with everything that is wrong. */
 export async function loadSettings(file: string, options: LoadOptions): Promise<LoadedSettings> {
-  const source = readYaml(file, await readText(file));
-  return settle(source, dirname(resolve(file)), file, options);
+  const text = await readText(file);
+  const loaded = await settle(readYaml(file, text), dirname(resolve(file)), file, options);
+  const unchanged = () =>
+    readText(file).then(
+      (now) => now === text,
+      () => false,
+    );
+  return { ...loaded, unchanged };
 }
 
 /** Checks settings that were built by the program itself, for `serve -- command` and `serve --url`. */

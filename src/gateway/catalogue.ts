@@ -16,6 +16,7 @@ import { type MemberTexts, memberTexts, objectText } from "../mcp/json-text.ts";
 import { isWrapped, wrappedSchema } from "../mcp/structured-content.ts";
 import { taskSupport } from "../mcp/tasks.ts";
 import type { Logger } from "../observe/logger.ts";
+import { compileUriGlob } from "../policy/spellings.ts";
 import { toldOf } from "../upstream/capabilities.ts";
 import { type MirroredParameters, mirroredParameters } from "../upstream/mirrored-headers.ts";
 import type { ListName, Upstream } from "../upstream/upstream.ts";
@@ -606,11 +607,11 @@ function buildIndex(all: readonly Shelf[], { prefixed, stopped, alike, contracts
       );
   }
   const heldTemplates = shelves.flatMap(({ upstream, lists: its }) =>
-    its.resourceTemplates.withheld.map(({ name }) => ({ server: upstream.name, name, matches: templateMatcher(name) })),
+    its.resourceTemplates.withheld.map(({ name }) => ({ server: upstream.name, name, covers: uriGlob(globOf(name)) })),
   );
   const blocked = (server: string, uri: string) =>
     stops.has(server) ||
-    heldTemplates.some((held) => held.server === server && (held.name === uri || held.matches(uri)));
+    heldTemplates.some((held) => held.server === server && (held.name === uri || held.covers(uri)));
   const templateOf = (uri: string) =>
     templates.find(({ matches, entry: { target } }) => matches(uri) && !blocked(target.server, uri))?.entry;
   return {
@@ -668,7 +669,14 @@ function missingOf({ upstream, lists }: Shelf, contracts: Contracts): readonly W
   });
 }
 
-const templateMatcher = (template: string) => compileGlob(template.replace(/\{[^{}]*\}/g, "*"));
+const globOf = (template: string) => template.replace(/\{[^{}]*\}/g, "*");
+const templateMatcher = (template: string) => compileGlob(globOf(template));
+
+/** Whether a server may take a URI for one that the glob means, in whatever spelling; of one that is too long nobody can say. */
+function uriGlob(glob: string): (uri: string) => boolean {
+  const { written, meant } = compileUriGlob(glob);
+  return (uri) => written(uri) || meant(uri) !== false;
+}
 
 /** The index is built anew with every change of any list; names seldom change. */
 function rememberedLookAlikes(): Indexing["alike"] {

@@ -193,13 +193,16 @@ export function openReload({
       const { message } = DrawbridgeError.from(thrown);
       log.error({ problem: message }, "the settings file changed and cannot be used; what it said before goes on");
     });
+  /** The file may have changed while the gateway started. To read all of it anew for nothing would run the commands of secrets again. */
+  const takeIfChanged = async () => {
+    if ((await first.unchanged?.()) !== true && !closed) await take("file");
+  };
   const following =
     first.file !== undefined && first.settings.control.watch
       ? followFile(first.file, () => void take("file")).then((made) => {
           followed = made;
           if (closed) made.close();
-          // It may have changed while the gateway started.
-          else void take("file");
+          else void takeIfChanged();
         })
       : Promise.resolve();
   others?.onTold(() => void take("another replica"));

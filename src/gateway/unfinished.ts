@@ -76,6 +76,8 @@ export const LEASE_MS = 30_000;
 /** What is added to it, because clocks of replicas differ. */
 const SKEW = 1 / 3;
 const PAGE = 100;
+/** Runs that cannot be read, of which each is named in the log once. */
+const MAX_NAMED = 1000;
 const ENDED_MS = 60_000;
 /** What nobody could undo in this time, because no gateway ran, nobody should undo any more. */
 const MAX_AGE_MS = 30 * 86_400_000;
@@ -154,16 +156,22 @@ export function openUnfinished(options: UnfinishedOptions): Unfinished {
     };
   }
 
-  /** Of which it was said already. */
-  const unreadable = new Set<string>();
+  /** Of which it was said already, as far as they are still there. */
+  let unreadable: ReadonlySet<string> = new Set();
 
-  async function taken({ id, value, version }: Row<Stored>): Promise<Found | undefined> {
+  function cannotBeRead(run: string, found: Set<string>): void {
+    if (found.size === MAX_NAMED) return;
+    found.add(run);
+    if (unreadable.has(run)) return;
+    log.error({ run }, "what a run of steps left to be undone cannot be read, so it stays as it is");
+    if (found.size === MAX_NAMED) log.error({ named: MAX_NAMED }, "more runs may be unreadable; they are not named");
+  }
+
+  async function taken({ id, value, version }: Row<Stored>, lost: Set<string>): Promise<Found | undefined> {
     const text = decrypted(await key(), value.sealed, bindingOf(id));
     if (text === undefined) {
       // It may be this gateway that has the wrong secret. Another one can read it, or it ends by itself.
-      if (!unreadable.has(id))
-        log.error({ run: id }, "what a run of steps left to be undone cannot be read, so it stays as it is");
-      unreadable.add(id);
+      cannotBeRead(id, lost);
       return undefined;
     }
     const until = lease();
@@ -178,17 +186,19 @@ export function openUnfinished(options: UnfinishedOptions): Unfinished {
     begin: (id, about) => hold(id, about, undefined),
     // One after the other: a run is held from here on, and whoever asked has to work on it.
     async *abandoned() {
+      const lost = new Set<string>();
       for (let after: string | undefined; ; ) {
         const rows = await records.list<Stored>(KIND, { limit: PAGE, ...(after !== undefined && { after }) });
         for (const row of rows) {
           const { until, ended } = row.value;
           if (ended || until > clock()) continue;
-          const one = await taken(row);
+          const one = await taken(row, lost);
           if (one !== undefined) yield one;
         }
         after = rows.at(-1)?.id;
-        if (rows.length < PAGE) return;
+        if (rows.length < PAGE) break;
       }
+      unreadable = lost;
     },
   };
 }

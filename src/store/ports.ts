@@ -85,9 +85,10 @@ export interface AuditLog {
   /**
    * Resolves when all of `rows` are durable, in their order, or rejects with none of them written. A row whose id is in the log
    * already is not written again, so an append whose outcome is not known (a lost connection) may be repeated. `head` takes the
-   * place of the last one of its chain, in the same commit.
+   * place of the last one of its chain, in the same commit. Gives the sequence number of the last of `rows`, which the others stand
+   * right before; undefined where that is not known, as when they were in the log already.
    */
-  append(rows: readonly AuditRow[], head?: AuditHead): Promise<void>;
+  append(rows: readonly AuditRow[], head?: AuditHead): Promise<number | undefined>;
   /** In the order of their sequence numbers, which have no gaps but those that `retire` left. */
   read(query: AuditQuery): Promise<readonly { readonly sequence: number; readonly json: string }[]>;
   /** The last head of each chain. */

@@ -7,13 +7,13 @@ import { DatabaseSync } from "node:sqlite";
 import { describe, expect, test } from "vitest";
 import { type ExportRange, exported, verifyExport } from "../../src/audit/export.ts";
 import { linkOf } from "../../src/audit/link.ts";
-import { placeHold } from "../../src/audit/retention.ts";
 import { vouchersOf } from "../../src/audit/signing.ts";
 import { sqliteStore } from "../../src/store/sqlite/sqlite.ts";
 import {
   chainOf,
   copied,
   DAY,
+  heldBefore,
   hold,
   type Paper,
   paper,
@@ -43,7 +43,7 @@ async function retired(): Promise<Paper> {
   const one = paper();
   const [old, by] = [writer(one, "one", { checkpointRecords: 6 }), writer(one, "two", { checkpointRecords: 6 })];
   await old.day(0, 1);
-  await placeHold(one.records, hold("case-7", "bob"));
+  await heldBefore(one.records, hold("case-7", "bob"));
   await by.day(2, 3, 4);
   await old.close();
   await by.day(5, 6);

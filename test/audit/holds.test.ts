@@ -1,14 +1,16 @@
 /** Legal holds in great numbers, and those that are placed while retention is at work. */
 import { describe, expect, test } from "vitest";
 import { openChain } from "../../src/audit/chain.ts";
+import { type Hold, storedHolds } from "../../src/audit/holds.ts";
 import { openJournal } from "../../src/audit/journal.ts";
-import { type Hold, holds, placeHold, type RetentionParts, retire } from "../../src/audit/retention.ts";
+import { type RetentionParts, retire } from "../../src/audit/retention.ts";
 import { vouchersOf } from "../../src/audit/signing.ts";
 import { verification } from "../../src/audit/verify.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { memoryStore } from "../../src/store/memory/memory.ts";
 import type { AuditLog, Store } from "../../src/store/ports.ts";
 import { everyStore } from "../store/backends.ts";
+import { heldBefore } from "./paper-log.ts";
 import { callRecord, SIGNER, sinkLog } from "./sink-log.ts";
 
 const hold = (id: string, subject: string): Hold => ({ id, reason: "case", subject, placedBy: "sam", placedAt: 0 });
@@ -60,11 +62,11 @@ describe.each(everyStore)("in $name", ({ open, name }) => {
     for (let n = 0; n < many; n += 50)
       await Promise.all(
         Array.from({ length: Math.min(50, many - n) }, (_, at) =>
-          placeHold(store.records, hold(`case-${n + at}`, "nobody")),
+          heldBefore(store.records, hold(`case-${n + at}`, "nobody")),
         ),
       );
-    await placeHold(store.records, hold("case-last", "ada"));
-    expect(await holds(store.records)).toHaveLength(many + 1);
+    await heldBefore(store.records, hold("case-last", "ada"));
+    expect(await storedHolds(store.records)).toHaveLength(many + 1);
     const journal = openLog(store);
     for (const user of ["ada", "bob"]) await journal.append(of(user, `call-of-${user}`));
     expect(await retire(AFTER_ALL, parts(store, journal))).toMatchObject({ held: 1 });
@@ -86,7 +88,7 @@ test("a hold that is placed while records go keeps those of its records that are
     parts(store, journal, {
       async retire(retired) {
         await store.audit.retire(retired);
-        if (++pages === 1) await placeHold(store.records, hold("case-7", "ada"));
+        if (++pages === 1) await heldBefore(store.records, hold("case-7", "ada"));
       },
     }),
   );
@@ -112,7 +114,7 @@ test("a hold that is placed between the look at the log and the first removal ke
   let placed = false;
   const append: RetentionParts["journal"]["append"] = async (...all) => {
     await journal.append(...all);
-    if (!placed) await placeHold(store.records, hold("case-7", "ada"));
+    if (!placed) await heldBefore(store.records, hold("case-7", "ada"));
     placed = true;
   };
   expect(await retire(AFTER_ALL, parts(store, { append }))).toMatchObject({ held: 2 });
@@ -128,7 +130,7 @@ test("who always places another hold keeps what is left for another day, and the
   let placed = 0;
   const append: RetentionParts["journal"]["append"] = async (...all) => {
     await journal.append(...all);
-    await placeHold(store.records, hold(`case-${++placed}`, "nobody"));
+    await heldBefore(store.records, hold(`case-${++placed}`, "nobody"));
   };
   expect(await retire(AFTER_ALL, parts(store, { append }))).toMatchObject({ removed: 0, held: 0 });
   await journal.close();

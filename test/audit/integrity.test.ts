@@ -1,16 +1,17 @@
 /** Who can write the database and has not the signing key: whatever they do to the log is found, and retention does not help them. */
 import { describe, expect, test } from "vitest";
+import { removeHold } from "../../src/audit/holds.ts";
 import { leaving } from "../../src/audit/leaving.ts";
 import { linkOf, stubOf } from "../../src/audit/link.ts";
 import { leafHash } from "../../src/audit/merkle.ts";
 import { logRecord, type StoredRecord } from "../../src/audit/record.ts";
-import { liftHold, placeHold } from "../../src/audit/retention.ts";
 import { vouchersOf } from "../../src/audit/signing.ts";
 import { verifyLog } from "../../src/audit/standing.ts";
 import {
   chainOf,
   copied,
   DAY,
+  heldBefore,
   hold,
   type Paper,
   paper,
@@ -32,7 +33,7 @@ const stubbed = (json: string) => stubOf(digestOf(json), linkOf(json) ?? { id: "
 async function withHold(): Promise<{ readonly one: Paper; readonly by: Writer }> {
   const one = paper();
   const by = writer(one, "one");
-  await placeHold(one.records, hold("case-7", "bob"));
+  await heldBefore(one.records, hold("case-7", "bob"));
   await by.day(0, 1, 2, 3, 4, 5);
   await taken(one, by, 4);
   await by.close();
@@ -102,14 +103,14 @@ describe("a record on hold", () => {
 
   test("may go when the hold is lifted, and the log verifies after each step", async () => {
     const { one, by } = await withHold();
-    await placeHold(one.records, hold("case-8", "eve"));
+    await heldBefore(one.records, hold("case-8", "eve"));
     await taken(one, by, 6);
     expect(await problemOf(one)).toBeUndefined();
-    await liftHold(one.records, "case-7");
+    await removeHold(one.records, "case-7");
     await taken(one, by, 6);
     expect(await problemOf(one)).toBeUndefined();
     expect(one.rows.filter(({ json }) => /"id":"one-[45]-eve"/.test(json))).toHaveLength(2);
-    await liftHold(one.records, "case-8");
+    await removeHold(one.records, "case-8");
     await taken(one, by, 6);
     expect(one.rows.filter(({ json }) => json.includes('"id":"one-') || json.startsWith('{"retired"'))).toEqual([]);
     expect(await problemOf(one)).toBeUndefined();
@@ -225,7 +226,7 @@ describe("retention takes nothing out of a log", () => {
 test("a record that is missing from what retention has left is named, not all that retention took", async () => {
   const one = paper();
   const by = writer(one, "one");
-  await placeHold(one.records, hold("case-7", "bob"));
+  await heldBefore(one.records, hold("case-7", "bob"));
   await by.day(0, 1, 2, 3, 4, 5);
   await taken(one, by, 3);
   await by.day(6);
@@ -251,7 +252,7 @@ test("every edit, deletion, insertion and swap is found in what retention has le
   const one = paper();
   const [old, by] = [writer(one, "one", { checkpointRecords: 6 }), writer(one, "two", { checkpointRecords: 6 })];
   await old.day(0, 1);
-  await placeHold(one.records, hold("case-7", "bob"));
+  await heldBefore(one.records, hold("case-7", "bob"));
   await by.day(2, 3);
   await old.day(4);
   await old.close();
@@ -274,7 +275,7 @@ test("every edit, deletion, insertion and swap is found in what retention has le
       await finds(`${other} again at ${at}`, (copy) =>
         copy.rows.splice(at, 0, { sequence: sequence - 0.5, json: row.json }),
       );
-      if (other <= at || chainOf(row.json) !== chainOf(json)) continue;
+      if (other <= at) continue;
       await finds(`${other} for ${at}`, (copy) => copy.rows.splice(at, 1, { sequence, json: row.json }));
       await finds(`${other} and ${at} swapped`, (copy) => {
         copy.rows.splice(at, 1, { sequence, json: row.json });
@@ -325,12 +326,12 @@ describe("retention", () => {
   test("gets past what is on hold, however much, in one run of many steps", async () => {
     const one = paper();
     const by = writer(one, "one");
-    await placeHold(one.records, hold("case-7", "bob"));
+    await heldBefore(one.records, hold("case-7", "bob"));
     await by.day(...Array.from({ length: 40 }, (_, n) => n));
-    expect(await taken(one, by, 30, { atOnce: 7 })).toEqual({ removed: 61, stubs: 59, held: 30 });
+    expect(await taken(one, by, 30, { atOnce: 7 })).toMatchObject({ removed: 61, stubs: 59, held: 30 });
     expect(one.rows.filter(({ json }) => json.includes('"action":"audit.retired"'))).toHaveLength(9);
     expect(await problemOf(one)).toBeUndefined();
-    expect(await taken(one, by, 35, { atOnce: 7 })).toEqual({ removed: 10, stubs: 10, held: 35 });
+    expect(await taken(one, by, 35, { atOnce: 7 })).toMatchObject({ removed: 10, stubs: 10, held: 35 });
     expect(one.rows.filter(({ json }) => /"id":"one-\d+-bob"/.test(json))).toHaveLength(40);
     await by.close();
     expect(await problemOf(one)).toBeUndefined();
@@ -357,7 +358,7 @@ describe("retention", () => {
     for (let step = 0; step < 12; step++) {
       const one = paper();
       const by = writer(one, "one");
-      await placeHold(one.records, hold("case-7", "bob"));
+      await heldBefore(one.records, hold("case-7", "bob"));
       await by.day(0, 1, 2, 3, 4, 5);
       let left = step;
       const dying =
@@ -481,7 +482,7 @@ describe("records of versions that had no chains", () => {
 
   test("go when they are old, unless they are on hold", async () => {
     const { one, by } = await upgraded();
-    await placeHold(one.records, hold("case-7", "bob"));
+    await heldBefore(one.records, hold("case-7", "bob"));
     await taken(one, by, 2);
     expect(one.rows.slice(0, 2).map(({ json }) => json)).toEqual([older(1), older(2)]);
     expect(await problemOf(one)).toBeUndefined();
@@ -517,7 +518,7 @@ describe("a log that is written while it is verified", () => {
     for (let moment = 0; moment < 8; moment++) {
       const one = paper();
       const by = writer(one, "one");
-      await placeHold(one.records, hold("case-7", "bob"));
+      await heldBefore(one.records, hold("case-7", "bob"));
       await by.day(...Array.from({ length: 500 }, (_, n) => n));
       let looks = 0;
       const pruned =

@@ -22,9 +22,10 @@ function journal(settings: Partial<Settings> = {}, logger = silentLogger) {
     async append(rows: readonly AuditRow[], head?: AuditHead) {
       await state.held;
       if (state.failing) throw new Error("disk full");
-      await store.audit.append(rows, head);
+      const sequence = await store.audit.append(rows, head);
       const records = rows.filter(({ json }) => !json.includes('"kind":"audit"')).map(({ id }) => id);
       if (records.length > 0) commits.push(records);
+      return sequence;
     },
   };
   const wait = (ms: number) => new Promise<void>((now) => retries.push({ ms, now }));

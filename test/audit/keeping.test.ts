@@ -1,15 +1,17 @@
 import { describe, expect, test } from "vitest";
 import { openChain } from "../../src/audit/chain.ts";
 import { exported, verifyExport } from "../../src/audit/export.ts";
+import { placeHold, storedHolds } from "../../src/audit/holds.ts";
 import { openJournal } from "../../src/audit/journal.ts";
 import { linkOf, stubOf } from "../../src/audit/link.ts";
 import { leafHash } from "../../src/audit/merkle.ts";
-import { holds, liftHold, placeHold, retire } from "../../src/audit/retention.ts";
+import { retire } from "../../src/audit/retention.ts";
 import { signerOfSeed, vouchersOf } from "../../src/audit/signing.ts";
 import { verification } from "../../src/audit/verify.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import type { Store } from "../../src/store/ports.ts";
 import { everyStore } from "../store/backends.ts";
+import { lifted, placed } from "./paper-log.ts";
 
 const SIGNER = signerOfSeed(Buffer.alloc(32, 7));
 const VOUCHERS = vouchersOf([SIGNER.publicKey]);
@@ -91,9 +93,9 @@ describe.each(everyStore)("in $name", ({ open }) => {
   test("what somebody put on hold stays, others around it leave a hash, and the log verifies; lifted, it goes", async () => {
     await using store = await open();
     const one = process(store, "one");
-    await placeHold(store.records, hold("case-7", "bob"));
-    await expect(placeHold(store.records, hold("case-7", "eve"))).rejects.toThrow(/already/);
     for (let n = 0; n < 6; n++) await one.day(n);
+    const held = await placed(store, one, hold("case-7", "bob"));
+    await expect(placeHold(store.records, hold("case-7", "eve"), SIGNER)).rejects.toThrow(/already/);
     expect(await retired(store, one, 4)).toMatchObject({ held: 4 });
     const left = (await textsOf(store)).map(({ json }) => json).join("\n");
     for (let n = 0; n < 4; n++) expect(left).toContain(`"id":"one-${n}-bob"`);
@@ -108,8 +110,8 @@ describe.each(everyStore)("in $name", ({ open }) => {
       expect(checked.end(heads).problem).toMatchObject({ kind: "removed", at: held });
     }
     expect(await retired(store, one, 4)).toMatchObject({ removed: 0, held: 4 });
-    expect((await holds(store.records)).map(({ id }) => id)).toEqual(["case-7"]);
-    expect(await liftHold(store.records, "case-7")).toBe(true);
+    expect((await storedHolds(store.records)).map(({ hold: { id } }) => id)).toEqual(["case-7"]);
+    await lifted(store, one, held);
     expect((await retired(store, one, 4)).removed).toBeGreaterThan(0);
     expect((await textsOf(store)).map(({ json }) => json).join("\n")).not.toMatch(/"id":"one-[0123]-/);
     expect((await verdict(store)).problem).toBeUndefined();

@@ -1,10 +1,21 @@
 /** A log whose rows and heads lie open, for whoever wants to change them as somebody with the database could. */
 import { openChain } from "../../src/audit/chain.ts";
+import {
+  type Hold,
+  LIFTED,
+  liftedDetails,
+  PLACED,
+  placedDetails,
+  placeHold,
+  removeHold,
+} from "../../src/audit/holds.ts";
 import { openJournal } from "../../src/audit/journal.ts";
+import { logRecord } from "../../src/audit/record.ts";
 import { type RetentionParts, retire } from "../../src/audit/retention.ts";
 import { signerOfSeed, vouchersOf } from "../../src/audit/signing.ts";
 import { verifyLog } from "../../src/audit/standing.ts";
 import type { Verdict } from "../../src/audit/verify.ts";
+import { newId } from "../../src/core/ids.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { memoryStore } from "../../src/store/memory/memory.ts";
 import type { AuditHead, AuditLog, Records } from "../../src/store/ports.ts";
@@ -32,8 +43,9 @@ export function paper(): Paper {
       async append(rows, head) {
         one.rows.push(...rows.map(({ json }) => ({ sequence: ++last, json })));
         if (head !== undefined) one.heads = [...one.heads.filter(({ chain }) => chain !== head.chain), head];
+        return rows.length > 0 ? last : undefined;
       },
-      read: async ({ after = 0, limit, newest }) => {
+      read: async ({ after = Number.NEGATIVE_INFINITY, limit, newest }) => {
         const found = one.rows.filter(({ sequence }) => sequence > after);
         return (newest === true ? found.slice(-limit) : found.slice(0, limit)).map((row) => ({ ...row }));
       },
@@ -91,6 +103,34 @@ export function taken(
 ) {
   const parts = { log, records, journal, signer: async () => SIGNER, replica: "r", clock: () => 1000 * DAY };
   return retire(days * DAY, { ...parts, ...more });
+}
+
+/** Places a hold as the command does. */
+export async function placed(
+  { records }: Pick<Paper, "records">,
+  { journal }: Pick<Writer, "journal">,
+  one: Hold,
+  { signer = SIGNER, at = 1000 * DAY } = {},
+): Promise<Hold> {
+  const hold = { ...one, key: newId(), placedAt: at };
+  await journal.append(logRecord(PLACED, placedDetails(hold), "command line", at));
+  await placeHold(records, hold, signer);
+  return hold;
+}
+
+export async function lifted(
+  { records }: Pick<Paper, "records">,
+  { journal }: Pick<Writer, "journal">,
+  one: Hold,
+  at = 1000 * DAY,
+): Promise<void> {
+  await journal.append(logRecord(LIFTED, liftedDetails(one.id, [one], "sam"), "command line", at));
+  await removeHold(records, one.id);
+}
+
+/** Puts a hold beside the log as versions did that neither signed nor recorded it. */
+export async function heldBefore(records: Records, one: Hold): Promise<void> {
+  if (!(await records.put("audit-hold", one.id, one, { ifVersion: 0 }))) throw new Error("There is one already.");
 }
 
 export const hold = (id: string, subject: string) => ({ id, reason: "case 7", subject, placedBy: "sam", placedAt: 0 });

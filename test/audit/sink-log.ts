@@ -1,5 +1,5 @@
 /** A log that records are written to, and sinks that follow it. */
-import { openChain } from "../../src/audit/chain.ts";
+import { type Chain, openChain } from "../../src/audit/chain.ts";
 import { openPersonalKeys, type PersonalKeys } from "../../src/audit/personal.ts";
 import { type AuditRecord, draftOf } from "../../src/audit/record.ts";
 import { signerOfSeed } from "../../src/audit/signing.ts";
@@ -17,6 +17,8 @@ export interface SinkLog {
   readonly keys: PersonalKeys;
   /** Writes so many calls in one chain, and gives back their ids. */
   write(count: number, more?: Partial<AuditRecord>): Promise<readonly string[]>;
+  /** Writes one record into the same chain. */
+  append(record: AuditRecord): Promise<void>;
   /** A chain of another replica. */
   other(replica: string): (count: number) => Promise<readonly string[]>;
   /** All texts of the log. */
@@ -26,20 +28,25 @@ export interface SinkLog {
 
 export function sinkLog(store: Store = memoryStore()): SinkLog {
   const keys = openPersonalKeys(store.records, async () => Buffer.alloc(32, 3));
-  const writer = (replica: string) => {
-    const chain = openChain({ signer: async () => SIGNER, log: store.audit, replica, keys });
+  const chainOf = (replica: string) => openChain({ signer: async () => SIGNER, log: store.audit, replica, keys });
+  const appended = async (chain: Chain, records: readonly AuditRecord[]) => {
+    const { rows, head, stands } = await chain.link(records.map((record) => draftOf(record)));
+    stands(await store.audit.append(rows, head));
+  };
+  const writer = (replica: string, chain = chainOf(replica)) => {
     return async (count: number, more: Partial<AuditRecord> = {}) => {
       const records = Array.from({ length: count }, () => callRecord(more));
-      const { rows, head } = await chain.link(records.map((record) => draftOf(record)));
-      await store.audit.append(rows, head);
+      await appended(chain, records);
       return records.map(({ id }) => id);
     };
   };
+  const first = chainOf("r1");
   return {
     store,
     keys,
-    write: writer("r1"),
-    other: writer,
+    write: writer("r1", first),
+    append: (record) => appended(first, [record]),
+    other: (replica) => writer(replica),
     async texts() {
       const texts: string[] = [];
       for (let after = 0; ; ) {

@@ -6,12 +6,11 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { leafHash } from "../../src/audit/merkle.ts";
 import { retire } from "../../src/audit/retention.ts";
-import { signerOfSeed } from "../../src/audit/signing.ts";
 import { openCursor, placesIn } from "../../src/audit/sinks/cursor.ts";
 import { auditExportSettings } from "../../src/audit/sinks/settings.ts";
 import { reachedBy, type Sinks } from "../../src/audit/sinks/sinks.ts";
 import { createLogger } from "../../src/observe/logger.ts";
-import { idsOf, linesOf, type SinkLog, sinkLog, until } from "./sink-log.ts";
+import { idsOf, linesOf, SIGNER, type SinkLog, sinkLog, until } from "./sink-log.ts";
 
 let folder: string;
 let log: SinkLog;
@@ -421,18 +420,21 @@ describe("while the gateway runs", () => {
       retire(Date.now() + 86_400_000, {
         log: log.store.audit,
         records: log.store.records,
-        journal: { append: async () => {} },
-        signer: async () => signerOfSeed(Buffer.alloc(32, 7)),
+        journal: log,
+        signer: async () => SIGNER,
         replica: "r1",
         clock: Date.now,
         notBeyond,
       });
+    const retirements = async () => (await log.texts()).filter((text) => text.includes('"audit.retired"')).length;
     expect((await retiredBy(sinks.reached)).removed).toBe(11);
     expect((await retiredBy(sinks.reached)).removed).toBe(0);
+    expect(await retirements()).toBe(1);
     there.state.answer = 200;
     await caughtUp(sinks);
     expect(idsOf(there.lines())).toHaveLength(20);
-    expect((await retiredBy(sinks.reached)).removed).toBe(10);
+    // The record of the first retirement among them.
+    expect((await retiredBy(sinks.reached)).removed).toBe(11);
   });
 
   test("what there is when it stops is sent before it stops", async () => {

@@ -135,3 +135,94 @@ test("a log that somebody has written anew, with a key of theirs that they put i
   const alone = await cli("verify", "--store", `sqlite:${file}`);
   expect(alone).toMatchObject({ code: 0, stderr: expect.stringMatching(/the store itself names.*--key/) });
 });
+
+/** Changes a row of the store as somebody with the database does. */
+function inDatabase(sql: string, ...values: readonly string[]): void {
+  const database = new DatabaseSync(file);
+  database.exec("DROP TRIGGER IF EXISTS audit_is_not_changed; DROP TRIGGER IF EXISTS audit_is_not_deleted");
+  expect(database.prepare(sql).run(...values).changes).toBe(1);
+  database.close();
+}
+
+test("a hold that somebody took out of the store keeps its records, verify and prune name it, and lifting and placing it mends that", async () => {
+  await said("hold", "place", "case-7", "--user", "bob", "--reason", "dispute");
+  expect(await said("hold", "list")).toMatch(/case-7 +bob +everything .*signed +dispute/);
+  expect(await said("verify")).toMatch(/^whole {2}/);
+  inDatabase("DELETE FROM records WHERE kind = 'audit-hold'");
+  const verify = await cli("verify");
+  expect(plain(verify.stdout)).toMatch(/^removed {2}hold case-7: Record \d+ has placed it, none has lifted it/);
+  expect(verify.code).toBe(1);
+  expect(JSON.parse((await cli("verify", "--format", "json")).stdout)).toMatchObject({
+    whole: false,
+    holds: [{ hold: "case-7", kind: "removed" }],
+  });
+  expect(await said("hold", "list")).toMatch(/case-7 +bob .*removed +dispute/);
+  const prune = await cli("prune");
+  expect(prune.stdout).toMatch(/6 records stayed: they are on hold/);
+  expect(prune.stderr).toMatch(/The hold case-7 is in doubt, so all that it may match stayed\. Record/);
+  expect(prune.code).toBe(1);
+  expect(await left("bob")).toEqual(ids("bob", 10));
+  expect((await cli("erase", "bob", "--yes")).stderr).toContain("case-7");
+
+  await said("hold", "lift", "case-7");
+  expect(await said("verify")).toMatch(/^whole {2}/);
+  await said("hold", "place", "case-7", "--user", "bob", "--reason", "dispute");
+  expect(await said("verify")).toMatch(/^whole {2}/);
+  expect(await said("prune")).toMatch(/6 records stayed/);
+}, 60_000);
+
+test("a hold that somebody shortened, or invented, is told with the record that says otherwise", async () => {
+  await said("hold", "place", "case-7", "--user", "bob", "--reason", "dispute");
+  inDatabase("UPDATE records SET value = json_set(value, '$.until', 1) WHERE kind = 'audit-hold'");
+  expect(plain((await cli("verify")).stdout)).toMatch(/^changed {2}hold case-7: .* not what record \d+ has placed/);
+  inDatabase("UPDATE records SET id = 'case-9', value = json_set(value, '$.id', 'case-9') WHERE kind = 'audit-hold'");
+  const verify = plain((await cli("verify")).stdout);
+  expect(verify).toMatch(/^removed {2}hold case-7: /m);
+  expect(verify).toMatch(/^unsigned {2}hold case-9: /m);
+  expect((await cli("prune")).code).toBe(1);
+  expect(await left("bob")).toEqual(ids("bob", 10));
+}, 60_000);
+
+test("records of two processes that changed places are named", async () => {
+  await said("hold", "place", "case-7", "--user", "bob", "--reason", "dispute");
+  // The last of the gateway and the first of the command.
+  const database = new DatabaseSync(file);
+  const rows = database.prepare("SELECT sequence, json FROM audit ORDER BY sequence").all();
+  const first = rows.findIndex(({ json }) => String(json).includes("command line"));
+  const [one, other] = rows.slice(first - 1, first + 1);
+  database.close();
+  for (const [row, text] of [
+    [one, other],
+    [other, one],
+  ])
+    inDatabase("UPDATE audit SET json = ? WHERE sequence = ?", String(text?.["json"]), String(row?.["sequence"]));
+  const { stdout, code } = await cli("verify");
+  expect(plain(stdout)).toMatch(/^moved {2}record \d+/);
+  expect(code).toBe(1);
+});
+
+test("a record that is no JSON any more is shown as that, and the others as before", async () => {
+  inDatabase("UPDATE audit SET json = 'not JSON' WHERE id = 'ada-7'");
+  const { code, stdout } = await cli("show", "--user", "ada");
+  expect(code).toBe(0);
+  expect(plain(stdout)).toContain("cannot be read");
+  expect(plain(stdout).split("\n").length).toBeGreaterThan(9);
+  expect((await cli("show", "--user", "ada", "--format", "json")).code).toBe(0);
+  expect(plain((await cli("verify")).stdout)).toMatch(/^added {2}record \d+/);
+});
+
+test("a file that cannot be read, or is none, is no verdict about the log", async () => {
+  writeFileSync(join(folder, "key.pem"), await said("key"));
+  for (const [exported, key, why] of [
+    ["nowhere", "key.pem", /--export: the file nowhere cannot be read \(ENOENT\)/],
+    [".", "key.pem", /--export: the file \. cannot be read \(EISDIR\)/],
+    ["gateway.db", "nowhere", /--key: the file nowhere cannot be read \(ENOENT\)/],
+    ["key.pem", "key.pem", /no whole export/],
+    ["key.pem", "drawbridge.yaml", /not an Ed25519 public key/],
+  ] as const)
+    expect(await cli("verify", "--export", exported, "--key", key)).toMatchObject({
+      code: 2,
+      stdout: "",
+      stderr: expect.stringMatching(why),
+    });
+});

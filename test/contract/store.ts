@@ -301,6 +301,24 @@ function auditContract(open: Open): void {
     expect(read).toEqual([1, 2, 3].map((n) => ({ sequence: n, json: row(n).json })));
   });
 
+  test("an append tells where its last record stands, and nothing when some of its records were there already", async () => {
+    await using store = await open(clock);
+    expect(await store.audit.append([row(1), row(2)])).toBe(2);
+    expect(await store.audit.append([row(3)])).toBe(3);
+    expect(await store.audit.append([row(3), row(4)])).toBeUndefined();
+    expect(await store.audit.append([row(4)])).toBeUndefined();
+    expect(await store.audit.append([])).toBeUndefined();
+    const told = await Promise.all([
+      store.audit.append([row(5), row(6)]),
+      store.audit.append([row(7)]),
+      store.audit.append([row(8), row(9), row(10)]),
+    ]);
+    expect(told).toEqual([6, 7, 10]);
+    const texts = await store.audit.read({ limit: 100 });
+    expect(texts.map(({ sequence }) => sequence)).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+    for (const [at, n] of [6, 7, 10].entries()) expect(texts[n - 1]?.json, `${at}`).toBe(row(n).json);
+  });
+
   test("appending nothing succeeds", async () => {
     await using store = await open(clock);
     await store.audit.append([]);

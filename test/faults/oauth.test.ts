@@ -86,7 +86,9 @@ async function shaky(backend: Backend, after: boolean, refreshGraceSeconds = 0):
       },
       tokens: { refreshGraceSeconds },
       // As the gateway does: what cannot be written down is not granted.
-      onEvent: (event) => current.audit.append([recordOf(event)]),
+      onEvent: async (event) => {
+        await current.audit.append([recordOf(event)]);
+      },
     }),
   );
   const browser = await setUp(live);

@@ -20,7 +20,7 @@ describe.skipIf(findPostgres() === undefined)("a PostgreSQL database", () => {
     ]);
     await Promise.all(stores.map((store) => store.close()));
     await using client = await postgresClient(database.url);
-    expect((await client.query("SELECT version FROM drawbridge_schema")).rows).toEqual([{ version: 2 }]);
+    expect((await client.query("SELECT version FROM drawbridge_schema")).rows).toEqual([{ version: 3 }]);
   });
 
   test("keeps everything while no replica runs, and holds nothing but drawbridge_ tables", async () => {

@@ -136,6 +136,7 @@ function memoryAudit(maxRecords: number): AuditLog {
   return {
     async append(added, head) {
       checkAuditRows(added);
+      const before = sequence;
       for (const each of added) {
         if (ids.has(each.id)) continue;
         rows.push({ ...each, sequence: ++sequence });
@@ -145,6 +146,7 @@ function memoryAudit(maxRecords: number): AuditLog {
       if (rows.length > maxRecords * 1.1)
         for (const dropped of rows.splice(0, rows.length - maxRecords)) ids.delete(dropped.id);
       if (head !== undefined && added.length > 0) heads.set(head.chain, head);
+      return added.length > 0 && sequence === before + added.length ? sequence : undefined;
     },
     async read(query) {
       checkPage(query);

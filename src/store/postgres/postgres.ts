@@ -180,7 +180,7 @@ function rowOf<T>(columns: Readonly<Record<string, unknown>>): Row<T> {
 interface Waiting {
   readonly rows: readonly AuditRow[];
   readonly head: AuditHead | undefined;
-  readonly done: PromiseWithResolvers<void>;
+  readonly done: PromiseWithResolvers<number | undefined>;
 }
 
 function postgresAudit(database: Database): AuditLog {
@@ -198,12 +198,14 @@ function postgresAudit(database: Database): AuditLog {
         together.flatMap(({ rows }) => rows),
         new Map(together.flatMap(({ head }) => (head === undefined ? [] : [[head.chain, head.json]]))),
       ).then(
-        () => undefined,
+        (last) => ({ last }),
         (error: unknown) => ({ error }),
       );
-      for (const { done } of together) {
-        if (outcome === undefined) done.resolve();
-        else done.reject(outcome.error);
+      let after = together.reduce((sum, { rows }) => sum + rows.length, 0);
+      for (const { rows, done } of together) {
+        after -= rows.length;
+        if ("error" in outcome) done.reject(outcome.error);
+        else done.resolve(outcome.last === undefined ? undefined : outcome.last - after);
       }
     }
     writing = false;
@@ -212,12 +214,12 @@ function postgresAudit(database: Database): AuditLog {
   return {
     async append(rows, head) {
       checkAuditRows(rows);
-      if (rows.length === 0) return;
+      if (rows.length === 0) return undefined;
       if (waiting.length >= MAX_WAITING) throw failure(`${MAX_WAITING} appends wait for PostgreSQL already`);
-      const done = Promise.withResolvers<void>();
+      const done = Promise.withResolvers<number | undefined>();
       waiting.push({ rows, head, done });
       if (!writing) void writeAll();
-      await done.promise;
+      return done.promise;
     },
     async read(query) {
       checkPage(query);
@@ -250,24 +252,24 @@ const MAX_WAITING = 1000;
 /** A search through all of a long log takes its time; a person waits for it. */
 const SEARCH_MS = 30_000;
 
-/** In one statement, so in one transaction: the records, and where their chains end with them. */
+/** In one statement, so in one transaction: the records, and where their chains end with them. Gives the last sequence, if all are new. */
 async function append(
   database: Database,
   rows: readonly AuditRow[],
   heads: ReadonlyMap<string, string>,
-): Promise<void> {
+): Promise<number | undefined> {
   const column = (of: (row: AuditRow) => string | undefined) =>
     rows.map((row) => {
       const value = of(row);
       return value === undefined ? null : bytes(value);
     });
-  await database.run({
-    name: "drawbridge_append",
+  const [done] = await database.run({
+    name: "drawbridge_append_at",
     text: `WITH heads AS (
              INSERT INTO drawbridge_audit_heads SELECT * FROM unnest($10::bytea[], $11::text[])
              ON CONFLICT (chain) DO UPDATE SET json = excluded.json
            )
-           SELECT drawbridge_append($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
+           SELECT drawbridge_append_at($1, $2, $3, $4, $5, $6, $7, $8, $9) AS sequence`,
     values: [
       column((row) => row.id),
       rows.map((row) => row.at),
@@ -282,6 +284,8 @@ async function append(
       [...heads.values()],
     ],
   });
+  const sequence = done?.["sequence"];
+  return sequence === null || sequence === undefined ? undefined : Number(sequence);
 }
 
 function searchStatement(query: AuditQuery): { readonly text: string; readonly values: readonly unknown[] } {

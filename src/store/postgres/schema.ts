@@ -91,6 +91,19 @@ const MIGRATIONS = [
          WHERE head.chain = given.chain AND head.json = given.json;
      END
    $body$;`,
+  // A name of its own: replicas of the version before have prepared the other one, and a prepared statement keeps the type of its result.
+  `CREATE FUNCTION drawbridge_append_at(bytea[], double precision[], bytea[], bytea[], bytea[], bytea[], bytea[], bytea[], text[])
+   RETURNS bigint LANGUAGE plpgsql AS $body$
+     DECLARE
+       before bigint;
+       last bigint;
+     BEGIN
+       SELECT sequence INTO STRICT before FROM drawbridge_audit_last FOR UPDATE;
+       PERFORM drawbridge_append($1, $2, $3, $4, $5, $6, $7, $8, $9);
+       SELECT sequence INTO STRICT last FROM drawbridge_audit_last;
+       RETURN CASE WHEN last - before = cardinality($1) THEN last END;
+     END
+   $body$;`,
 ] as const;
 
 /** Of the lock that makes one replica migrate while the others wait: "DRBG", 1. */

@@ -240,9 +240,10 @@ function redisAudit(redis: Redis, writing: Redis): AuditLog {
   return {
     async append(rows, head) {
       checkAuditRows(rows);
-      if (rows.length === 0) return;
+      if (rows.length === 0) return undefined;
       const words = rows.flatMap((row) => [row.id, String(row.at), JSON.stringify(columnsOf(row)), row.json]);
-      await writing.run("append", [head?.chain ?? "", head?.json ?? "", ...words]);
+      const sequence = Number(await writing.run("append", [head?.chain ?? "", head?.json ?? "", ...words]));
+      return sequence > 0 ? sequence : undefined;
     },
     async read(query) {
       checkPage(query);

@@ -104,9 +104,10 @@ return #members
 export const BLOCK = 1000;
 /** How many arguments `APPEND` takes for each record. */
 const WIDTH = 4;
-/** ARGV: chain and head, both "" for none; of each record id, at, columns, json. */
+/** ARGV: chain and head, both "" for none; of each record id, at, columns, json. Gives the last sequence; 0 when some were there. */
 const APPEND = `
 local last = tonumber(redis.call('GET', prefix .. 'audit:last') or '0')
+local all = last + (#ARGV - 2) / ${WIDTH}
 local times = {}
 for at = 3, #ARGV, ${WIDTH} do
   local sequence = string.format('%.0f', last + 1)
@@ -129,6 +130,7 @@ end
 for block, span in pairs(times) do redis.call('HSET', prefix .. 'audit:times', block, span[1] .. ' ' .. span[2]) end
 redis.call('SET', prefix .. 'audit:last', string.format('%.0f', last))
 if ARGV[1] ~= '' then redis.call('HSET', prefix .. 'audit:heads', ARGV[1], ARGV[2]) end
+return last == all and last or 0
 `;
 
 /** ARGV: how many heads, chain and head of each; of each record its sequence and its stub or "". */

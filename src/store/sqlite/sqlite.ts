@@ -105,7 +105,8 @@ function sqliteAudit(database: DatabaseSync, write: Write): AuditLog {
   return {
     async append(rows, head) {
       checkAuditRows(rows);
-      if (rows.length > 0) await write({ do: "append", columns: columnsOf(rows), head });
+      if (rows.length === 0) return undefined;
+      return (await write({ do: "append", columns: columnsOf(rows), head })) as number | undefined;
     },
     async read(query) {
       checkPage(query);

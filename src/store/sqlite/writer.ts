@@ -144,8 +144,15 @@ function operations(database: DatabaseSync): Run {
   return {
     append({ columns, head: last }) {
       const width = AUDIT_COLUMNS.length;
-      for (let i = 0; i < columns.length; i += width) append.run(...columns.slice(i, i + width));
+      let added = 0;
+      let sequence: number | undefined;
+      for (let i = 0; i < columns.length; i += width) {
+        const { changes, lastInsertRowid } = append.run(...columns.slice(i, i + width));
+        added += Number(changes);
+        sequence = Number(lastInsertRowid);
+      }
       if (last !== undefined) head.run(last.chain, last.json);
+      return added * width === columns.length ? sequence : undefined;
     },
     retire({ records, heads }) {
       through.run(Math.max(0, ...records.map(({ sequence }) => sequence)));
