@@ -2,6 +2,7 @@
  * What is kept, and for how long: records go when they are older than `audit.keep`, unless somebody put them on hold. What goes is
  * recorded in the log itself, so that a log from which anything else is missing does not verify.
  */
+import { setImmediate } from "node:timers/promises";
 import type { JsonObject } from "../core/call.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import type { AuditLog, Records, Retired } from "../store/ports.ts";
@@ -221,5 +222,6 @@ async function* oldest(log: Pick<AuditLog, "read">, before: number, last: number
       after = sequence;
     }
     if (page.length < PAGE) return;
+    await setImmediate();
   }
 }

@@ -1,4 +1,5 @@
 /** A log at one moment, while others write it: neither more nor less than what its chains' heads vouched for then. */
+import { setImmediate } from "node:timers/promises";
 import type { AuditLog } from "../store/ports.ts";
 import { linkOf } from "./link.ts";
 import type { Told } from "./retired.ts";
@@ -18,7 +19,8 @@ export interface StandingText {
   readonly json: string;
 }
 
-const PAGE = 1000;
+/** A store that reads at once gives others their turn only between two of them. */
+const PAGE = 500;
 /** While records are taken out, a look at the log may meet both what was and what is. */
 const MAX_LOOKS = 4;
 
@@ -41,6 +43,7 @@ export async function standing(log: Pick<AuditLog, "read" | "heads">): Promise<S
         for (const { sequence, json } of page)
           if (sequence <= perhaps && isIn(sequence, json)) yield { sequence, json };
         last = page.at(-1)?.sequence ?? perhaps;
+        await setImmediate();
       }
     },
   };

@@ -40,6 +40,30 @@ async function withHold(): Promise<{ readonly one: Paper; readonly by: Writer }>
   return { one, by: writer(one, "two") };
 }
 
+describe("a long log in a store that reads at once", () => {
+  /** How often others had their turn meanwhile. */
+  async function turnsOf(work: () => Promise<unknown>): Promise<number> {
+    let turns = 0;
+    let next = setImmediate(function count() {
+      turns++;
+      next = setImmediate(count);
+    });
+    await work();
+    clearImmediate(next);
+    return turns;
+  }
+
+  test("is verified, and what is old is taken out of it, with turns for others in between", async () => {
+    const one = paper();
+    const by = writer(one, "one");
+    await Promise.all(Array.from({ length: 800 }, (_, day) => by.day(day)));
+    expect(one.rows.length).toBeGreaterThan(2400);
+    expect(await turnsOf(() => verifyLog(one.log, VOUCHERS))).toBeGreaterThanOrEqual(4);
+    expect(await turnsOf(() => taken(one, by, 1))).toBeGreaterThanOrEqual(4);
+    await by.close();
+  });
+});
+
 describe("what is left of a record", () => {
   test("is its place and its hash to the letter; with anything more it is found out, wherever it stands", async () => {
     const { one } = await withHold();
