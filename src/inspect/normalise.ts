@@ -55,6 +55,15 @@ const LOOK_ALIKES: Readonly<Record<string, string>> = Object.fromEntries(
     .split(/\s+/)
     .map((pair) => [pair[0] ?? "", pair[1] ?? ""]),
 );
+/** Letters of phonetics that are small capitals in fancy texts. */
+const SMALL_CAPITALS: Readonly<Record<string, string>> = Object.fromEntries(
+  [..."ᴀaʙbᴄcᴅdᴇeꜰfɢgʜhɪiᴊjᴋkʟlᴍmɴnᴏoᴘpǫqʀrꜱsᴛtᴜuᴠvᴡwʏyᴢz"].flatMap((char, at, all) =>
+    at % 2 === 0 ? [[char, all[at + 1] ?? ""]] : [],
+  ),
+);
+/** Rows of capitals in frames that Unicode does not call the letters they show: in circles and squares of black, flags' halves; and in brackets. */
+const FRAMED = [0x1f110, 0x1f150, 0x1f170, 0x1f1e6];
+const BRACKETED = 0x249c;
 const REFERENCES: Readonly<Record<string, string>> = { lt: "<", gt: ">", amp: "&", quot: '"', apos: "'", nbsp: " " };
 
 /** What only ASCII without escapes holds is plain already. */
@@ -120,7 +129,14 @@ export function normalise(text: string): Normalised {
       continue;
     }
     const char = text.slice(at, end);
-    const folded = char.normalize("NFKC");
+    if (code >= 0x300 && code <= 0x36f) {
+      // An accent belongs to its letter; lines through a letter and whatever else is heaped upon it say nothing.
+      const composed = `${pieces.at(-1) ?? ""}${char}`.normalize("NFC");
+      if (composed.length === 1) pieces[pieces.length - 1] = composed;
+      at = end;
+      continue;
+    }
+    const folded = letterOf(code, char) ?? char.normalize("NFKC");
     if (folded !== char && folded.length === 1 && /[a-z]/i.test(folded))
       note("full-width or mathematical letters", at, end);
     write(folded, at);
@@ -135,6 +151,13 @@ export function normalise(text: string): Normalised {
     plain: { text: plain, offsets: offsets.subarray(0, length + 1), disguise: undefined },
     hidden: [...runs].map(([disguise, run]) => ({ disguise, ...run })),
   };
+}
+
+/** The plain letter that a fancy one shows, where NFKC does not know it. */
+function letterOf(code: number, char: string): string | undefined {
+  if (code >= BRACKETED && code < BRACKETED + 26) return String.fromCharCode(97 + code - BRACKETED);
+  for (const first of FRAMED) if (code >= first && code < first + 26) return String.fromCharCode(65 + code - first);
+  return SMALL_CAPITALS[char];
 }
 
 /** The class of a character that nobody sees; joiners within emoji and scripts that need them are seen. */

@@ -189,8 +189,9 @@ function isAddress(path: Path | undefined): boolean {
 const REASON = { hidden: 1, links: 2, letters: 4, escapes: 8, encoded: 16, words: 32, blob: 64 } as const;
 const ANY = 127;
 const LINKING = /\]\(|\]:|<[a-z!/]|url\(|@import|(?:src|href)\s?=|&#/i;
-/** Letters of full width, of mathematics and the like, and those of two scripts in one word. */
-const NOT_PLAIN = /[\uff21-\uff5a\u2100-\u214f\u24b6-\u24e9]|\ud835|[a-z][\u0370-\u058f]|[\u0370-\u058f][a-z]/i;
+/** Letters of full width, in frames, of mathematics, phonetics and the like, struck out, and those of two scripts in one word. */
+const NOT_PLAIN =
+  /[\uff21-\uff5a\u2100-\u214f\u249c-\u24e9\u0250-\u02af\u1d00-\u1d7f\u2070-\u209f\ua730-\ua7ff\u01eb]|\ud835|\ud83c[\udd10-\udd89\udde6-\uddff]|[a-z][\u0300-\u036f]|[a-z][\u0370-\u058f]|[\u0370-\u058f][a-z]/i;
 /** References and escapes of other languages within a text. */
 const ESCAPES = /&#|\\[ux]/i;
 

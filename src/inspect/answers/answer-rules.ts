@@ -23,6 +23,7 @@ export const ANSWER_RULES = {
   tool: { id: "tool-order", owasp: "MCP06", says: "orders tools to be called" },
   tamper: { id: "answer-tampering", owasp: "MCP06", says: "dictates what the user is told" },
   consent: { id: "false-consent", owasp: "MCP06", says: "claims the user's consent" },
+  memory: { id: "memory-poisoning", owasp: "MCP06", says: "writes into the model's memory" },
   place: { id: "hidden-text", owasp: "MCP06", says: "stands where no reader would see it" },
   disguise: { id: "disguised-text", owasp: "MCP06", says: "is written in disguise" },
 } as const satisfies Record<string, AnswerRule>;

@@ -3,6 +3,7 @@ import type { Concept } from "../lexicon.ts";
 import type { View } from "../normalise.ts";
 import { type Nearness, Reading } from "../reading.ts";
 import type { AnswerRuleName, Sign } from "./answer-rules.ts";
+import { isForgotten } from "./manner.ts";
 
 interface Question extends Nearness {
   readonly rule: AnswerRuleName;
@@ -15,7 +16,7 @@ interface Question extends Nearness {
 
 /** Whom an order to hide something is about: of the lexicon's people only those that a model works for. */
 const USER =
-  /user|nutzer|anwender|utilisateur|usager|usuari|usuári|utente|utenti|пользовател|用户|使用者|ユーザ|利用者|사용자|유저|مستخدم|gebruiker|użytkown|उपयोगकर्ता|यूज़र|kullanıcı|người dùng/i;
+  /user|nutzer|anwender|utilisateur|usager|usuari|usuári|utente|utenti|пользовател(?!ям)|用户|使用者|ユーザ|利用者|사용자|유저|مستخدم|gebruiker|użytkown|उपयोगकर्ता|यूज़र|kullanıcı|người dùng/i;
 const ENGLISH =
   /\b(?:the|your|all|previous|prior|above|instructions?|rules?|policy|policies|guidelines?|commands?|orders?|prompts?)\b/i;
 
@@ -81,6 +82,7 @@ export function foreignSigns(view: View): readonly Sign[] {
   for (const { rule, weight, of, only, but, ...nearness } of QUESTIONS) {
     const span = reading.near(of, nearness);
     if (span === undefined) continue;
+    if (rule === "exfiltrate" && isForgotten(text, span.start, span.end)) continue;
     const words = text.slice(span.start, span.end);
     if (only !== undefined && !only.test(words)) continue;
     if (but?.test(words) !== true) found.push({ rule, weight, ...span });

