@@ -1,4 +1,5 @@
 /** Values after the name of a credential: what is private only because of what stands before it. */
+import type { Codes } from "./char-sets.ts";
 import { isAlnum, type NamedValue } from "./detector.ts";
 
 const MAX_NAME = 40;
@@ -34,6 +35,19 @@ export function mayNameCredential(text: string, at: number): boolean {
     while (code === BACKSLASH) code = text.charCodeAt(--end - 1);
   }
   return ENDINGS[packed(text, end)] === 1;
+}
+
+/** The same of the codes of a text: for the scan, which asks at every such place. */
+export function mayNameIn(codes: Codes, at: number): boolean {
+  let end = at;
+  let code = codes[end - 1] ?? 0;
+  if (code === COLON) code = codes[--end - 1] ?? 0;
+  while (at - end < 3 && code === SPACE) code = codes[--end - 1] ?? 0;
+  if (code === QUOTE || code === APOSTROPHE || code === BACKTICK) {
+    code = codes[--end - 1] ?? 0;
+    while (code === BACKSLASH) code = codes[--end - 1] ?? 0;
+  }
+  return ENDINGS[(((codes[end - 3] ?? 0) & 31) << 10) | (((codes[end - 2] ?? 0) & 31) << 5) | (code & 31)] === 1;
 }
 
 /** The value that a `:`, `=` or `>` at `at` gives to the name of a credential; undefined when there is none. */

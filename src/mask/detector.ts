@@ -2,6 +2,7 @@
  * What a detector is: one shape of private text, where the scan stops to ask for it, and examples that prove it. Adding one is a
  * file in `detectors/` and a line in `detectors/all.ts`; `test/mask/detectors.test.ts` holds every one to the same promises.
  */
+import type { Codes } from "./char-sets.ts";
 import type { NumberRun } from "./number-run.ts";
 
 /** Takes hits. Offsets are UTF-16 code units of the text that is scanned; `end` is exclusive. */
@@ -10,21 +11,52 @@ export interface Found {
 }
 
 /** Looks at one place. Reads a bounded stretch around it, so that a scan stays linear whatever the text is. */
-export type Finder = (text: string, at: number, found: Found) => void;
+export type Finder = (text: string, at: number, found: Found, codes: Codes) => void;
+
+/** Which words of ten characters or more a detector looks at: those of which one of these is true. */
+export interface Words {
+  readonly find: (text: string, start: number, end: number, found: Found) => void;
+  /** They begin with one of these characters, or do so behind `-` and `_`. */
+  readonly first?: string;
+  readonly last?: string;
+  /** They stand behind one of these. A quote that stands behind a blank is as good as the blank. */
+  readonly behind?: string;
+  /** They have one of these lengths, less than 128. */
+  readonly lengths?: readonly number[];
+}
+
+/** Which two letters a detector looks at: `GB82…`, `QQ-12…`. */
+export interface Pairs {
+  /** At the first of the two. */
+  readonly find: Finder;
+  /** In capitals; small ones are looked at, too. */
+  readonly of: readonly string[];
+}
+
+/** Which runs of digit groups a detector looks at. */
+export interface Numbers {
+  readonly find: (text: string, run: NumberRun, found: Found, codes: Codes) => void;
+  /** With so many digits or more, six at least; or with three full stops when it is 0. */
+  readonly digits: number;
+  /** With a group of one of these lengths; of any without. */
+  readonly groups?: readonly number[];
+  /** Also those that a word with `-` goes on with: `card-4111…`. */
+  readonly attached?: true;
+}
 
 export interface Detector {
   /** What a hit is called in settings, counts and `[type]`: lower case with underscores. */
   readonly type: string;
   /** What kind of thing it is: settings choose an action for each of the two at once. */
   readonly about: "person" | "secret";
-  /** Asked at each of these characters, or at `://`. */
+  /** Asked at each of these characters, or at the colon of `://`, of `::`, or of `f:`, which is one behind a hexadecimal digit. */
   readonly at?: Readonly<Record<string, Finder>>;
-  /** Asked at the first of two letters that begin a word and stand before a digit: `GB82…`, `QQ12…`, `QQ-12…`. */
-  readonly pair?: Finder;
-  /** Asked for each run of digit groups with six digits or more, or with three dots. Dates are left out. */
-  readonly number?: (text: string, run: NumberRun, found: Found) => void;
-  /** Asked for each word (letters, digits, `_`, `-`) of ten characters or more. */
-  readonly word?: (text: string, start: number, end: number, found: Found) => void;
+  /** Asked where two letters begin a word and a digit stands behind them. */
+  readonly pair?: Pairs;
+  /** Asked for runs of digit groups. Dates are left out. */
+  readonly number?: Numbers;
+  /** Asked for words (letters, digits, `_`, `-`) of ten characters or more. */
+  readonly word?: Words;
   /** Asked for each value that stands after the name of a credential, see `credential-names.ts`. */
   readonly named?: (text: string, value: NamedValue, found: Found) => void;
   /** The same thing written in another way gives the same string: what stand-ins and hashes are made of. */

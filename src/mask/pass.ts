@@ -6,7 +6,7 @@ import type { Detector } from "./detector.ts";
 import type { Edit } from "./edits.ts";
 import type { FieldRules, FieldState } from "./fields.ts";
 import type { Plan } from "./plan.ts";
-import type { Scan, Scanned, Span } from "./scan.ts";
+import type { FoundSpan, Scan, Scanned, Span } from "./scan.ts";
 import type { Action } from "./settings.ts";
 import { markOf } from "./stand-in.ts";
 import type { Pending, Tokens } from "./tokens.ts";
@@ -48,13 +48,14 @@ export interface Exception {
 
 /** One text on its way through, with what is counted and stored for it. */
 export class Pass {
-  readonly counts: Record<string, number> = {};
   readonly pending: Pending[] = [];
   /** Something private stays as it is. */
   shown = false;
   readonly #plan: Plan;
   readonly #subject: string;
   readonly #shared: Shared;
+  /** What is done with each type, and how often it was. */
+  readonly #rules = new Map<string, Rule>();
   /** Masked keys so far: two keys of one object must not become the same. */
   readonly #keys = new Map<string, number>();
 
@@ -82,11 +83,24 @@ export class Pass {
     return this.#plan.secretsAlone ? scanForSecrets(text, from) : scan(text, from);
   }
 
+  /** How many values of each type were masked. */
+  get counts(): Readonly<Record<string, number>> {
+    const counts: Record<string, number> = {};
+    for (const [type, { times }] of this.#rules) if (times > 0) counts[type] = times;
+    return counts;
+  }
+
   /** `lines`: the text is lines of JSON perhaps, so what may be a number stays one. */
   replacements(text: string, spans: readonly Span[], lines = false): readonly Edit[] {
     const edits: Edit[] = [];
     for (const span of spans) {
       const { start, end, detector } = span;
+      const rule = this.#ruleOf(detector.type);
+      if (rule.action === "redact" && !lines) {
+        rule.times++;
+        edits.push({ start, end, type: detector.type, text: rule.redacted });
+        continue;
+      }
       const value = text.slice(start, end);
       const shown = this.#shown(detector, value, lines && isBare(text, span) && /^[1-9]\d*$/.test(value));
       if (shown !== undefined) edits.push({ start, end, type: detector.type, text: shown });
@@ -156,7 +170,7 @@ export class Pass {
       scalar,
       drops: ({ field }) => field?.action === "drop",
       dropped: (start, end) => {
-        this.#count("field");
+        this.#ruleOf("field").times++;
         edits.push({ start, end, type: "field", text: "" });
       },
       element: ({ field, depth, region, place }, index) => ({
@@ -237,7 +251,7 @@ export class Pass {
     const written = text.slice(start, end);
     if (kind === "word") {
       if (written === "null") return;
-      this.#count("field");
+      this.#ruleOf("field").times++;
       edits.push({ start, end, type: "field", text: "false" });
       return;
     }
@@ -245,19 +259,20 @@ export class Pass {
     const [span] = spans;
     const detector = span !== undefined && span.start === start && span.end === end ? span.detector : undefined;
     const value = kind === "string" && written.includes("\\") ? decoded(text, start, end).text : written;
-    this.#count("field");
+    this.#ruleOf("field").times++;
     const shown = this.#replacement(action, detector ?? FIELD, value, kind === "number");
     edits.push({ start, end, type: "field", text: kind === "string" ? encoded(shown) : shown });
   }
 
   /** What stands in place of a hit; undefined: it stays. */
   #shown(detector: Detector, value: string, number: boolean): string | undefined {
-    const action = this.#plan.actions.get(detector.type) ?? "redact";
+    const rule = this.#ruleOf(detector.type);
+    const { action } = rule;
     if (action === "keep") {
       this.shown = true;
       return undefined;
     }
-    this.#count(detector.type);
+    rule.times++;
     return this.#replacement(action, detector, value, number);
   }
 
@@ -282,9 +297,21 @@ export class Pass {
     return times === 1 ? shown : `${shown} ${times}`;
   }
 
-  #count(type: string): void {
-    this.counts[type] = (this.counts[type] ?? 0) + 1;
+  #ruleOf(type: string): Rule {
+    let rule = this.#rules.get(type);
+    if (rule === undefined) {
+      rule = { action: this.#plan.actions.get(type) ?? "redact", redacted: `[${type}]`, times: 0 };
+      this.#rules.set(type, rule);
+    }
+    return rule;
   }
+}
+
+interface Rule {
+  readonly action: Action;
+  /** What `redact` leaves. */
+  readonly redacted: string;
+  times: number;
 }
 
 interface Walked {
@@ -306,21 +333,38 @@ function lastFour(value: string): string {
 }
 
 /** Every span lies within a string that is no key, as it is written: the text can be edited without a walk. */
-function allPlain(text: string, spans: readonly Span[]): boolean {
-  let quote = -1;
+function allPlain(text: string, spans: readonly FoundSpan[]): boolean {
+  let end = -1;
+  let backslash = -1;
   for (const span of spans) {
-    if (isBare(text, span) || hasBackslash(text, span)) return false;
-    if (quote < span.end) quote = stringEnd(text, span.end - 1);
-    let after = quote + 1;
+    const { start } = span;
+    if (backslash < start) backslash = indexOr(text, "\\", start);
+    if (backslash < span.end) return false;
+    const opened = text.charCodeAt(start - 1) === QUOTE && text.charCodeAt(start - 2) !== BACKSLASH;
+    // A quote that ends a string: what was taken for a value stands between two of them.
+    if (opened ? endsString(text.charCodeAt(start)) : isBare(text, span)) return false;
+    // Behind a colon no key stands.
+    let before = opened ? start - 2 : span.quote - 1;
+    while (isBlank(text.charCodeAt(before))) before--;
+    if (text.charCodeAt(before) === COLON) continue;
+    if (end < span.end) end = stringEnd(text, span.end - 1);
+    let after = end + 1;
     while (isBlank(text.charCodeAt(after))) after++;
-    if (text.charCodeAt(after) === 58) return false;
+    if (text.charCodeAt(after) === COLON) return false;
   }
   return true;
 }
 
-function hasBackslash(text: string, { start, end }: Span): boolean {
-  for (let at = start; at < end; at++) if (text.charCodeAt(at) === 92) return true;
-  return false;
+const [QUOTE, COLON, BACKSLASH] = [34, 58, 92];
+
+function endsString(code: number): boolean {
+  return code === COLON || code === 44 || code === 93 || code === 125 || isBlank(code);
+}
+
+/** Where `part` stands next; the length of the text when it does nowhere. */
+function indexOr(text: string, part: string, from: number): number {
+  const at = text.indexOf(part, from);
+  return at < 0 ? text.length : at;
 }
 
 /** It may be a number of JSON: nothing but punctuation of JSON stands around it. */

@@ -1,11 +1,14 @@
 /**
- * One pass over a text, whatever the number of detectors: every character costs one look, and only where a shape may begin are the
- * detectors asked. No pattern is searched for twice and none backtracks, so time grows with the length and nothing else.
+ * One pass over a text, whatever the number of detectors: its characters are sorted into a few sets (`char-sets.ts`), 32 to a number, and
+ * what the pass asks of a text is asked of those numbers: where digits begin, where a long word ends, where a character stands that a
+ * shape is told by. Only there are detectors asked. No pattern is searched for twice and none backtracks, so time grows with the length
+ * and nothing else. `test/mask/slow-scan.ts` is the same pass without a shortcut.
  */
-import { mayNameCredential, namedValue } from "./credential-names.ts";
-import { type Detector, type Found, isDigit, isLetter } from "./detector.ts";
+import { BEYOND, type CharSets, type Codes, charSets, codesOf, PIECE, ROW } from "./char-sets.ts";
+import { mayNameIn, namedValue } from "./credential-names.ts";
+import { type Detector, type Finder, type Found, isHex, pairIndex, type Words } from "./detector.ts";
 import { fold, folds } from "./fold.ts";
-import { emptyRun, isDate, nextGroup, readRun, withoutDate } from "./number-run.ts";
+import { digitsEnd, emptyRun, JOINS, lengthBit, readRun } from "./number-run.ts";
 import type { Pattern } from "./patterns.ts";
 
 /** A private part of a text: UTF-16 code units, `end` exclusive. */
@@ -15,9 +18,15 @@ export interface Span {
   readonly detector: Detector;
 }
 
+/** A span as it was found. */
+export interface FoundSpan extends Span {
+  /** The last quote before it that has no backslash before it, -1 when there is none: in JSON the string it is in begins there. */
+  readonly quote: number;
+}
+
 export interface Scanned {
   /** In order, none overlaps another. */
-  readonly spans: readonly Span[];
+  readonly spans: readonly FoundSpan[];
   /** The text holds `\u…` or `\/`: as the text of JSON it may say more once it is decoded. */
   readonly escaped: boolean;
 }
@@ -25,71 +34,135 @@ export interface Scanned {
 /** Scans `text` from `from` on; what stands before is looked back to, but nothing is found there. */
 export type Scan = (text: string, from?: number) => Scanned;
 
-/** What the pass does at a character. */
-const KIND = { word: 0, digit: 1, break: 2, ask: 3, name: 4, backslash: 5, fold: 6 } as const;
-const MIN_DIGITS = 6;
 const LONG_VALUE = 48;
 const NOTHING: Scanned = { spans: [], escaped: false };
 
 /** Prepares a scan for some detectors; those that come first win where two find the same place, patterns come last. */
 export function compileScan(shapes: readonly Detector[], patterns: readonly Pattern[] = []): Scan {
   const detectors = [...shapes, ...patterns];
-  const kindOf = kindsFor(detectors);
+  const sets = setsFor(detectors);
   const byChar = Array.from({ length: 128 }, (_, code) =>
     ranked(detectors, ({ at }) => at?.[String.fromCharCode(code)]),
   );
   const bySlashes = ranked(detectors, ({ at }) => at?.["://"]);
-  const words = ranked(detectors, ({ word }) => word);
+  const byColons = ranked(detectors, ({ at }) => at?.["::"]);
+  const byHex = ranked(detectors, ({ at }) => at?.["f:"]);
+  const words = ranked(detectors, ({ word }) => word?.find);
+  const [firstAsks, lastAsks, behindAsks, lengthAsks] = wordAsks(
+    detectors.flatMap(({ word }) => (word === undefined ? [] : [word])),
+  );
   const numbers = ranked(detectors, ({ number }) => number);
-  const pairs = ranked(detectors, ({ pair }) => pair);
+  const groupsAsked = numbers.finders.map(
+    ({ groups }) => groups?.reduce((bits, length) => bits | lengthBit(length), 0) ?? -1,
+  );
+  const pairs = ranked(detectors, ({ pair }) => pair?.find);
+  const pairAsks = asksOfPairs(detectors.flatMap(({ pair }) => (pair === undefined ? [] : [pair.of])));
   const names = ranked(detectors, ({ named }) => named);
   const run = emptyRun();
   const hits = new Hits(detectors);
   let assignedTo = 0;
 
   function scan(text: string, from: number, folding: boolean): Scanned {
-    // The numbers are `KIND`: this is the one loop where a name that must be looked up costs as much as the work.
-    const kinds = kindOf;
-    const length = text.length;
+    const { length } = text;
     const codes = codesOf(text);
     hits.clear();
     assignedTo = names.finders.length === 0 ? length : 0;
-    let wordStart = from;
+    // Names of this loop: what is looked up in another scope or module costs as much as the work, and this is where the time goes.
+    const { bits } = sets;
+    const colons = COLONS;
+    const naming = NAMING;
+    const joining = JOINS;
+    const numbersRead = readRun;
+    const mayName = mayNameIn;
+    /** What stands before has been dealt with. */
+    let at = from;
+    /** No word begins before it: a run of numbers that was read reaches so far. */
+    let floor = from;
+    let lastBreak = from - 1;
     let escaped = false;
-    for (let at = from; at < length; ) {
-      const kind = kinds[codes[at] ?? 0];
-      if (kind === 0) {
-        while (kinds[codes[++at] ?? 0] === 0);
-        continue;
-      }
-      if (kind === 1) {
-        const first = at;
-        while (kinds[codes[++at] ?? 0] === 1);
-        if (first > wordStart && text.charCodeAt(first - 1) !== 45) {
-          // Digits within a word. Only its third character, after two letters, may begin something.
-          if (first - wordStart === 2 && isLetter(text.charCodeAt(first - 1))) askPairs(text, wordStart);
-        } else {
-          at = digits(text, first, at, wordStart);
-          if (run.wordStart > wordStart) wordStart = run.wordStart;
+    // Of the block before, for what reaches from one into the next.
+    let digitBefore = 0;
+    let letterBefore = 0;
+    let jointBefore = 0;
+    let wordBefore = 0;
+    let twoBefore = 0;
+    let fourBefore = 0;
+    let tenBefore = 0;
+    let backslashBefore = 0;
+    for (let piece = from; piece <= length; piece += PIECE) {
+      const blocks = sets.sort(codes, piece, length);
+      for (let block = 0; block < blocks; block++) {
+        const base = (piece + block * 32) | 0;
+        const row = block * ROW;
+        if (bits[row + BEYOND] !== 0 && folding && foldsIn(codes, base)) return scanFolded(text, from);
+        const digit = bits[row + DIGIT] ?? 0;
+        const joint = bits[row + JOINT] ?? 0;
+        const asked = bits[row + ASKED] ?? 0;
+        const backslash = bits[row + BACKSLASH] ?? 0;
+        const after = (backslash << 1) | (backslashBefore >>> 31);
+        hits.base = base;
+        hits.quotes = (bits[row + QUOTE] ?? 0) & ~after;
+        let letter = bits[row + LETTER] ?? 0;
+        if (after !== 0) {
+          if ((after & (bits[row + UNREAD] ?? 0)) !== 0) escaped = true;
+          // The letter of `\n` belongs to no word.
+          letter &= ~(after & (bits[row + ESCAPE] ?? 0));
         }
-        continue;
+        const word = digit | letter | joint;
+        const first = digit & ~((digit << 1) | (digitBefore >>> 31));
+        const begins = first & (~((word << 1) | (wordBefore >>> 31)) | (joint << 1) | (jointBefore >>> 31));
+        const letter2 = (letter << 2) | (letterBefore >>> 30);
+        const hyphened = begins & letter2 & ((letter << 3) | (letterBefore >>> 29));
+        const paired = first & ((letter << 1) | (letterBefore >>> 31)) & letter2 & ~((word << 3) | (wordBefore >>> 29));
+        // Of a word: two in a row, four, eight, ten.
+        const two = word & ((word << 1) | (wordBefore >>> 31));
+        const four = two & ((two << 2) | (twoBefore >>> 30));
+        const ten = four & ((four << 4) | (fourBefore >>> 28)) & ((two << 8) | (twoBefore >>> 24));
+        const ends = ~word & ((ten << 1) | (tenBefore >>> 31));
+        for (let places = begins | paired | ends | asked; places !== 0; places &= places - 1) {
+          const place = places & -places;
+          const here = (base + 31 - Math.clz32(place)) | 0;
+          if (here < at) continue;
+          if ((begins & place) !== 0) {
+            const before = here > from ? (codes[here - 1] ?? 0) : 0;
+            if (before === UNDERSCORE) continue;
+            if ((hyphened & place) !== 0) askPair(text, codes, here - 3);
+            const others = ~digit & -place;
+            const end = (others === 0 ? digitsEnd(codes, base + 32) : base + 31 - Math.clz32(others & -others)) | 0;
+            // Most are short and stand alone.
+            if (end - here < 6 && joining[codes[end] ?? 0] === 0) continue;
+            at = numbersRead(codes, here, end, before === HYPHEN, run) | 0;
+            if (run.wordStart > floor) floor = run.wordStart | 0;
+            if (run.digits !== 0) askNumber(text, codes);
+            continue;
+          }
+          if ((ends & place) !== 0) {
+            const gap = ~word & (place - 1);
+            const begin = (gap === 0 ? lastBreak + 1 : base + 32 - Math.clz32(gap)) | 0;
+            const start = floor > begin ? floor : begin;
+            if (here - start >= 10) askWord(text, codes, start, here);
+          }
+          if ((asked & place) !== 0) {
+            const code = codes[here] ?? 0;
+            if (code !== COLON) askAt(byChar[code], text, codes, here);
+            else if (((colons[codes[here + 1] ?? 0] ?? 0) | (here > 0 ? (colons[codes[here - 1] ?? 0] ?? 0) : 0)) !== 0)
+              askColon(text, codes, here);
+            if (naming[code] === 1 && here > 2 && mayName(codes, here) && here >= assignedTo) assigned(text, here);
+          } else if ((paired & place) !== 0) askPair(text, codes, here - 2);
+        }
+        if (hits.quotes !== 0) hits.lastQuote = (base + 31 - Math.clz32(hits.quotes)) | 0;
+        if (word !== -1) lastBreak = (base + 31 - Math.clz32(~word)) | 0;
+        digitBefore = digit;
+        letterBefore = letter;
+        jointBefore = joint;
+        wordBefore = word;
+        twoBefore = two;
+        fourBefore = four;
+        tenBefore = ten;
+        backslashBefore = backslash;
       }
-      if (at - wordStart >= 10) ask(text, wordStart, at);
-      wordStart = ++at;
-      if (kind === 2) continue;
-      if (kind === 3 || kind === 4) {
-        asked(text, at - 1);
-        if (kind === 4 && at > assignedTo && mayNameCredential(text, at - 1)) assigned(text, at - 1);
-      } else if (kind === 5) {
-        while (text.charCodeAt(at) === 92) at++;
-        const letter = text.charCodeAt(at);
-        // b, f, n, r, t
-        if (letter === 110 || letter === 116 || letter === 114 || letter === 98 || letter === 102) at++;
-        else if (letter === 117 || letter === 47) escaped = true;
-        wordStart = at;
-      } else if (folding && folds(text.charCodeAt(at - 1))) return scanFolded(text, from);
     }
-    if (length - wordStart >= 10) ask(text, wordStart, length);
+    hits.endBlocks();
     for (const [index, { findAll }] of patterns.entries()) {
       hits.rank = shapes.length + index;
       findAll(text, from, (start, end) => hits.add(start, end));
@@ -98,54 +171,59 @@ export function compileScan(shapes: readonly Detector[], patterns: readonly Patt
     return spans.length === 0 && !escaped ? NOTHING : { spans, escaped };
   }
 
-  /** At digits that begin a word or follow `-`, up to `end`: where the pass goes on. */
-  function digits(text: string, at: number, end: number, wordStart: number): number {
-    run.wordStart = 0;
-    if (isLetter(text.charCodeAt(at - 2)) && isLetter(text.charCodeAt(at - 3))) askPairs(text, at - 3);
-    // Most are short and stand alone.
-    if (end - at < MIN_DIGITS && nextGroup(text, end) === 0) return end;
-    // Of what is left most are dates.
-    if (end - at === 4 && isDate(text, at) && nextGroup(text, at + 10) === 0) return at + 10;
-    readRun(text, at, run);
-    if (run.digits < MIN_DIGITS && run.dots < 3) return run.end;
-    run.attached = at > wordStart;
-    // Of the parts of a word only a card is told: `card-4111…`.
-    if (run.attached && run.digits < 12) return run.end;
-    const last = run.end;
-    if (run.groups > 2) withoutDate(text, run);
-    if (run.digits < MIN_DIGITS && run.dots < 3) return last;
+  function askNumber(text: string, codes: Codes): void {
     const { finders, ranks } = numbers;
+    const { digits, dots, attached, lengths } = run;
     for (let index = 0; index < finders.length; index++) {
+      if (((groupsAsked[index] ?? 0) & lengths) === 0) continue;
+      const asked = finders[index];
+      if (asked === undefined || (asked.digits === 0 ? dots < 3 : digits < asked.digits)) continue;
+      if (attached && asked.attached !== true) continue;
       hits.rank = ranks[index] ?? 0;
-      finders[index]?.(text, run, hits);
+      asked.find(text, run, hits, codes);
     }
-    return last;
   }
 
-  function asked(text: string, at: number): void {
-    const url = text.charCodeAt(at + 1) === 47 && text.charCodeAt(at) === 58 && text.charCodeAt(at + 2) === 47;
-    const asks = url ? bySlashes : byChar[text.charCodeAt(at)];
+  function askColon(text: string, codes: Codes, at: number): void {
+    const next = codes[at + 1] ?? 0;
+    if (next === SLASH && codes[at + 2] === SLASH) askAt(bySlashes, text, codes, at);
+    else if (at > 0 && isHex(codes[at - 1] ?? 0)) askAt(byHex, text, codes, at);
+    else if (next === COLON) askAt(byColons, text, codes, at);
+  }
+
+  function askAt(asks: Ranked<Finder> | undefined, text: string, codes: Codes, at: number): void {
     if (asks === undefined) return;
     const { finders, ranks } = asks;
     for (let index = 0; index < finders.length; index++) {
       hits.rank = ranks[index] ?? 0;
-      finders[index]?.(text, at, hits);
+      finders[index]?.(text, at, hits, codes);
     }
   }
 
-  function ask(text: string, start: number, end: number): void {
-    const { finders, ranks } = words;
-    for (let index = 0; index < finders.length; index++) {
-      hits.rank = ranks[index] ?? 0;
-      finders[index]?.(text, start, end, hits);
+  function askWord(text: string, codes: Codes, start: number, end: number): void {
+    let before = start > 0 ? (codes[start - 1] ?? 0) : 0;
+    if ((before === 34 || before === 39) && start > 1 && codes[start - 2] === BLANK) before = BLANK;
+    let first = start;
+    while (first < end && (codes[first] === HYPHEN || codes[first] === UNDERSCORE)) first++;
+    let asks =
+      (firstAsks[codes[start] ?? 0] ?? 0) |
+      (firstAsks[codes[first] ?? 0] ?? 0) |
+      (lastAsks[codes[end - 1] ?? 0] ?? 0) |
+      (behindAsks[before] ?? 0) |
+      (lengthAsks[end - start] ?? 0);
+    for (; asks !== 0; asks &= asks - 1) {
+      const index = 31 - Math.clz32(asks & -asks);
+      hits.rank = words.ranks[index] ?? 0;
+      words.finders[index]?.(text, start, end, hits);
     }
   }
 
-  function askPairs(text: string, at: number): void {
-    const { finders, ranks } = pairs;
-    for (let index = 0; index < finders.length; index++) {
-      hits.rank = ranks[index] ?? 0;
-      finders[index]?.(text, at, hits);
+  function askPair(text: string, codes: Codes, at: number): void {
+    let asks = pairAsks[(((codes[at] ?? 0) & 31) << 5) | ((codes[at + 1] ?? 0) & 31)] ?? 0;
+    for (; asks !== 0; asks &= asks - 1) {
+      const index = 31 - Math.clz32(asks & -asks);
+      hits.rank = pairs.ranks[index] ?? 0;
+      pairs.finders[index]?.(text, at, hits, codes);
     }
   }
 
@@ -168,10 +246,15 @@ export function compileScan(shapes: readonly Detector[], patterns: readonly Patt
     const { spans, escaped } = scan(plain, start, false);
     return {
       escaped,
-      spans: spans.map(({ start, end, detector }) => {
+      spans: spans.map(({ start, end, detector, quote }) => {
         // Characters nobody sees stay outside: the end is the one behind the last that counts.
         const last = offsets[end - 1] ?? 0;
-        return { start: offsets[start] ?? 0, end: last + ((text.codePointAt(last) ?? 0) > 0xffff ? 2 : 1), detector };
+        return {
+          start: offsets[start] ?? 0,
+          end: last + ((text.codePointAt(last) ?? 0) > 0xffff ? 2 : 1),
+          detector,
+          quote: offsets[quote] ?? -1,
+        };
       }),
     };
   }
@@ -179,21 +262,10 @@ export function compileScan(shapes: readonly Detector[], patterns: readonly Patt
   return (text, from = 0) => scan(text, from, true);
 }
 
-let scratch = new Uint16Array(32_768);
-/** Longer texts get a room of their own, which is let go. */
-const MAX_SCRATCH = 1 << 20;
-
-/** The characters of a text as numbers, behind them one of no kind: read one by one, an array is twice as fast as a string. */
-function codesOf(text: string): Uint16Array {
-  const { length } = text;
-  let room = scratch;
-  if (length >= room.length) {
-    room = new Uint16Array(length + 1);
-    if (length < MAX_SCRATCH) scratch = room;
-  }
-  Buffer.from(room.buffer).write(text, "utf16le");
-  room[length] = 0;
-  return room;
+/** A character of these 32 is another way to write ASCII. */
+function foldsIn(codes: Codes, from: number): boolean {
+  for (let at = from; at < from + 32; at++) if (folds(codes[at] ?? 0)) return true;
+  return false;
 }
 
 interface Ranked<F> {
@@ -210,7 +282,7 @@ function ranked<F>(detectors: readonly Detector[], pick: (detector: Detector) =>
   return { finders: found.map(({ finder }) => finder), ranks: found.map(({ rank }) => rank) };
 }
 
-interface Hit extends Span {
+interface Hit extends FoundSpan {
   readonly rank: number;
 }
 
@@ -218,6 +290,10 @@ interface Hit extends Span {
 class Hits implements Found {
   /** Of the detector that is asked; lower wins. */
   rank = 0;
+  /** Of the block that is read: where it begins, its quotes without backslash, and the last of them before it. */
+  base = 0;
+  quotes = 0;
+  lastQuote = -1;
   readonly #detectors: readonly Detector[];
   #found: Hit[] = [];
   #ordered = true;
@@ -231,6 +307,7 @@ class Hits implements Found {
     this.#found = [];
     this.#ordered = true;
     this.#last = 0;
+    this.lastQuote = -1;
   }
 
   add(start: number, end: number): void {
@@ -238,11 +315,23 @@ class Hits implements Found {
     if (detector === undefined) return;
     if (start < this.#last) this.#ordered = false;
     this.#last = end;
-    this.#found.push({ start, end, detector, rank: this.rank });
+    this.#found.push({ start, end, detector, rank: this.rank, quote: this.#quoteBefore(start) });
+  }
+
+  /** What is added from now on stands anywhere, so nothing is known of the quote before it. */
+  endBlocks(): void {
+    this.base = Number.MAX_SAFE_INTEGER;
+    this.lastQuote = -1;
+  }
+
+  #quoteBefore(at: number): number {
+    const within = at - this.base;
+    const before = within < 0 ? 0 : within < 32 ? this.quotes & ((1 << within) - 1) : this.quotes;
+    return before === 0 ? this.lastQuote : this.base + 31 - Math.clz32(before);
   }
 
   /** In order, without overlaps: of two the better rank stays, of one rank the longer. */
-  settled(): readonly Span[] {
+  settled(): readonly FoundSpan[] {
     const found = this.#found;
     if (this.#ordered) return found;
     found.sort((a, b) => a.start - b.start || a.rank - b.rank || b.end - a.end);
@@ -262,18 +351,54 @@ class Hits implements Found {
   }
 }
 
-function kindsFor(detectors: readonly Detector[]): Uint8Array {
-  const kinds = new Uint8Array(65_536).fill(KIND.break);
-  for (let code = 0; code < 65_536; code++) {
-    if (isLetter(code) || code === 95 || code === 45) kinds[code] = KIND.word;
-    else if (isDigit(code)) kinds[code] = KIND.digit;
-    else if (folds(code)) kinds[code] = KIND.fold;
-  }
+const BLANK = 32;
+const HYPHEN = 45;
+const SLASH = 47;
+const COLON = 58;
+const UNDERSCORE = 95;
+/** 1 for what stands behind or before a colon at which somebody may be asked: hexadecimal digits, colons, slashes. */
+const COLONS = new Uint8Array(65_536);
+for (const char of "0123456789abcdefABCDEF:/") COLONS[char.charCodeAt(0)] = 1;
+/** `:`, `=`, `>`: the name of a credential may stand before them. */
+const NAMING = new Uint8Array(65_536);
+for (const char of ":=>") NAMING[char.charCodeAt(0)] = 1;
+
+/** By `pairIndex`: who asks for those two letters, a bit for each. */
+function asksOfPairs(lists: readonly (readonly string[])[]): Uint32Array {
+  const table = new Uint32Array(1024);
+  for (const [index, pairs] of lists.entries())
+    for (const pair of pairs) table[pairIndex(pair, 0)] = (table[pairIndex(pair, 0)] ?? 0) | (1 << index);
+  return table;
+}
+
+/** By the character that begins a word, ends it, or stands before it, and by its length: who asks for that word, a bit for each. */
+function wordAsks(words: readonly Words[]): readonly [Uint32Array, Uint32Array, Uint32Array, Uint32Array] {
+  const asks = (pick: (word: Words) => readonly number[]): Uint32Array => {
+    const table = new Uint32Array(128);
+    for (const [index, word] of words.entries())
+      for (const place of pick(word)) table[place] = (table[place] ?? 0) | (1 << index);
+    return table;
+  };
+  const codes = (chars = "") => [...chars].map((char) => char.charCodeAt(0));
+  return [
+    asks(({ first }) => codes(first)),
+    asks(({ last }) => codes(last)),
+    asks(({ behind }) => codes(behind)),
+    asks(({ lengths }) => lengths ?? []),
+  ];
+}
+
+// The sets that the pass looks at, by their numbers.
+const [DIGIT, LETTER, JOINT, ASKED, BACKSLASH, ESCAPE, UNREAD, QUOTE] = [0, 1, 2, 3, 4, 5, 6, 7];
+const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+const DIGITS = "0123456789";
+
+function setsFor(detectors: readonly Detector[]): CharSets {
   // Whom no number interests, digits are letters.
-  if (!detectors.some(({ number, pair }) => number !== undefined || pair !== undefined)) kinds.fill(KIND.word, 48, 58);
-  kinds[92] = KIND.backslash;
-  for (const { at } of detectors) for (const char of Object.keys(at ?? {})) kinds[char.charCodeAt(0)] = KIND.ask;
-  if (detectors.some(({ named }) => named !== undefined))
-    for (const char of ":=>") kinds[char.charCodeAt(0)] = KIND.name;
-  return kinds;
+  const numbers = detectors.some(({ number, pair }) => number !== undefined || pair !== undefined);
+  const asked = new Set(detectors.flatMap(({ at }) => Object.keys(at ?? {}).map((key) => key.charAt(0))));
+  if (detectors.some(({ named }) => named !== undefined)) for (const char of ":=>") asked.add(char);
+  const digits = numbers ? DIGITS : "";
+  const joints = numbers ? "-_" : `-_${DIGITS}`;
+  return charSets([digits, LETTERS, joints, [...asked].join(""), "\\", "bfnrt", "u/", '"']);
 }

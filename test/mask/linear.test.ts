@@ -48,6 +48,13 @@ const WORST: Readonly<Record<string, string>> = {
   invisible: "\u200b1",
   quotes: '"',
   brackets: "[",
+  "PuTTY keys": "Private-Lines: 1\nAAAA",
+  "users in other scripts": "用户@例え.",
+  "users of Oracle": "oracle:thin:a/b@",
+  flags: "--password a1 --access-token ",
+  "keys of base64": "fm2_aaaaaaaaaa/",
+  "zeros before countries": "00 011 0800 ",
+  tables: "| token | secret ",
   bearer: "Bearer aaaaaaaaaaaaaaaa",
 };
 

@@ -34,7 +34,7 @@ export const DETECTORS = [
   usSsn,
   ukNhsNumber,
   ukNino,
-  ipAddress,
   email,
+  ipAddress,
   phone,
 ] as const satisfies readonly Detector[];

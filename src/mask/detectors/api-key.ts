@@ -1,8 +1,8 @@
 /** Keys and tokens of services, by the shape their issuer gave them, and random values after the name of a key. */
-import { isPlaceholder, looksRandom } from "../credential-names.ts";
-import { type Detector, endsAt, type Found, isAlnum, isDigit, isHex, type NamedValue } from "../detector.ts";
+import { isPlaceholder, looksRandom, mayNameCredential, namedValue } from "../credential-names.ts";
+import { type Detector, endsAt, type Found, isAlnum, isDigit, isHex, type NamedValue, pairIndex } from "../detector.ts";
 
-type Body = "hex" | "alnum" | "word" | "upper";
+type Body = "hex" | "alnum" | "word" | "upper" | "base64";
 
 /** A word that begins with `prefix`, then `least` to `most` characters of `body`. */
 interface Shape {
@@ -13,7 +13,7 @@ interface Shape {
 }
 
 /** Prefix, body, and how long the body is. From the documentation of each issuer. */
-const SHAPES: ReadonlyMap<number, readonly Shape[]> = shapes([
+const SHAPES: readonly Shape[] = shapes([
   ["ghp_", "alnum", 30, 255], // GitHub
   ["gho_", "alnum", 30, 255],
   ["ghu_", "alnum", 30, 255],
@@ -26,6 +26,9 @@ const SHAPES: ReadonlyMap<number, readonly Shape[]> = shapes([
   ["glptt-", "alnum", 40, 64],
   ["glcbt-", "word", 20, 64],
   ["gloas-", "alnum", 64, 64],
+  ["glagent-", "word", 40, 64],
+  ["glimt-", "word", 20, 64],
+  ["glffct-", "word", 20, 64],
   ["glsoat-", "word", 20, 64],
   ["glft-", "word", 20, 64],
   ["xoxb-", "word", 20, 255], // Slack
@@ -34,6 +37,7 @@ const SHAPES: ReadonlyMap<number, readonly Shape[]> = shapes([
   ["xoxr-", "word", 20, 255],
   ["xoxs-", "word", 20, 255],
   ["xoxe-", "word", 20, 255],
+  ["xoxc-", "word", 20, 255],
   ["xapp-", "word", 20, 255],
   ["sk_live_", "alnum", 16, 255], // Stripe
   ["sk_test_", "alnum", 16, 255],
@@ -48,7 +52,7 @@ const SHAPES: ReadonlyMap<number, readonly Shape[]> = shapes([
   ["sk-admin-", "word", 20, 255],
   ["sk-None-", "word", 20, 255],
   ["sk-or-v1-", "hex", 40, 128], // OpenRouter
-  ["sk-lf-", "hex", 8, 64], // Langfuse
+  ["sk-lf-", "word", 36, 36], // Langfuse
   ["sk-", "alnum", 20, 64],
   ["npm_", "alnum", 30, 64],
   ["pypi-", "word", 40, 400],
@@ -71,6 +75,7 @@ const SHAPES: ReadonlyMap<number, readonly Shape[]> = shapes([
   ["pplx-", "alnum", 40, 80], // Perplexity
   ["tvly-", "word", 20, 80], // Tavily
   ["lin_api_", "alnum", 30, 64], // Linear
+  ["lin_oauth_", "hex", 32, 64],
   ["ntn_", "alnum", 30, 64], // Notion
   ["secret_", "alnum", 40, 50],
   ["dckr_pat_", "word", 20, 64], // Docker
@@ -83,7 +88,7 @@ const SHAPES: ReadonlyMap<number, readonly Shape[]> = shapes([
   ["phx_", "alnum", 30, 64], // PostHog
   ["sbp_", "hex", 40, 64], // Supabase
   ["sb_secret_", "word", 20, 64],
-  ["sntrys_", "word", 30, 400], // Sentry
+  ["sntrys_", "base64", 30, 400], // Sentry
   ["sntryu_", "hex", 60, 70],
   ["PMAK-", "word", 40, 70], // Postman
   ["xkeysib-", "word", 60, 100], // Brevo
@@ -110,8 +115,8 @@ const SHAPES: ReadonlyMap<number, readonly Shape[]> = shapes([
   ["lsv2_sk_", "word", 30, 80],
   ["pcsk_", "word", 40, 90], // Pinecone
   ["re_", "word", 24, 50], // Resend
-  ["fm1_", "word", 40, 400], // Fly.io
-  ["fm2_", "word", 40, 800],
+  ["fm1_", "base64", 40, 400], // Fly.io
+  ["fm2_", "base64", 40, 800],
   ["CCIPAT_", "word", 30, 90], // CircleCI
   ["bkua_", "hex", 40, 40], // Buildkite
   ["tskey-", "word", 20, 80], // Tailscale
@@ -140,7 +145,41 @@ const SHAPES: ReadonlyMap<number, readonly Shape[]> = shapes([
   ["pat-na2-", "word", 36, 40],
   ["pat-eu1-", "word", 36, 40],
   ["cio", "alnum", 32, 32], // crates.io
+  ["ABSK", "base64", 80, 300], // Amazon Bedrock
+  ["live_", "hex", 35, 35], // Lob
+  ["sk_", "hex", 48, 48], // ElevenLabs
+  ["FLWSECK-", "word", 32, 40], // Flutterwave
+  ["AKCp", "alnum", 60, 80], // Artifactory
+  ["cmVmdGtuOj", "alnum", 50, 70],
+  ["AKID", "alnum", 32, 32], // Tencent Cloud
+  ["AQVN", "word", 35, 40], // Yandex Cloud
+  ["SCW", "upper", 17, 17], // Scaleway
+  ["aio_", "alnum", 28, 28], // Adafruit
+  ["oy2", "alnum", 43, 43], // NuGet
+  ["sdk-", "word", 36, 36], // LaunchDarkly
+  ["CLOJARS_", "alnum", 60, 60],
+  ["rdme_", "alnum", 70, 70], // ReadMe
+  ["tfp_", "word", 40, 70], // Typeform
+  ["secret-live-", "word", 30, 60], // Stytch
+  ["secret-test-", "word", 30, 60],
+  ["fc-", "hex", 32, 32], // Firecrawl
+  ["EAA", "alnum", 90, 400], // Meta
+  ["nvapi-", "word", 60, 70], // NVIDIA
+  ["napi_", "alnum", 60, 70], // Neon
+  ["sgp_", "word", 40, 70], // Sourcegraph
+  ["e2b_", "hex", 40, 40],
+  ["jina_", "alnum", 58, 64],
+  ["fw_", "alnum", 22, 26], // Fireworks
 ]);
+
+/** By the first two characters, see `pairIndex`. */
+const BY_PAIR: readonly (readonly Shape[] | undefined)[] = Array.from({ length: 1024 }, (_, pair) => {
+  const shapes = SHAPES.filter(({ prefix }) => pairIndex(prefix, 0) === pair);
+  return shapes.length > 0 ? shapes : undefined;
+});
+const FIRST = SHAPES.map(({ prefix }) => prefix.charAt(0)).join("");
+/** How long the keys of `isWhole` are. */
+const WHOLE = [36, 37, 40, 50, 80, 81, 82, 83, 84, 85, 86, 87, 88];
 
 /** Keys with full stops: the word before the stop, and how long the last word is. */
 const DOTTED: readonly (readonly [head: string, least: number])[] = [
@@ -152,6 +191,10 @@ const DOTTED: readonly (readonly [head: string, least: number])[] = [
   ["dp.pt", 38], // Doppler
   ["dp.st", 38],
   ["dp.ct", 38],
+  ["dp.sa", 38],
+  ["dp.scim", 38],
+  ["dp.audit", 38],
+  ["amzn.mws", 36],
   ["AQ", 40], // Gemini
   ["xoxe.xoxb-1", 60],
   ["xoxe.xoxp-1", 60],
@@ -160,7 +203,7 @@ const DOTTED: readonly (readonly [head: string, least: number])[] = [
 export const apiKey: Detector = {
   type: "api_key",
   about: "secret",
-  word: shaped,
+  word: { find: shaped, first: FIRST, behind: " $.:/", lengths: WHOLE },
   named,
   at: { "~": entra },
   hits: [
@@ -195,6 +238,29 @@ export const apiKey: Detector = {
       "T03KX9QWE/B05LM2NPR/x8Kd3mVq0ZsT7bYcW1nRfJ5h",
     ],
     ["<apiKey>9f8Kd03mZq71xVbT2sYw</apiKey>", "9f8Kd03mZq71xVbT2sYw"],
+    ["gh --token 9f8Kd03mZq71xVbT2sYw/+a= run", "9f8Kd03mZq71xVbT2sYw/+a="],
+    ["ENV AUTH_TOKEN 0f3a9c27be4d5168a07c3f92d4e1b650", "0f3a9c27be4d5168a07c3f92d4e1b650"],
+    ["key sdk-9d147fbe-ca87-32b4-4095-fe891f5b0b13.", "sdk-9d147fbe-ca87-32b4-4095-fe891f5b0b13"],
+    [
+      "mailgun 17d31ded3a2c432c51ff24bb74be8863-1132af93-4243733f",
+      "17d31ded3a2c432c51ff24bb74be8863-1132af93-4243733f",
+    ],
+    ["1bb0f8fe17e2172b6ca1f12f0b244c9136b5NRAL", "1bb0f8fe17e2172b6ca1f12f0b244c9136b5NRAL"],
+    ["token s.7FGy2TBW3xfwkfiQjzNg02O7", "s.7FGy2TBW3xfwkfiQjzNg02O7"],
+    ["1/3120880712784224:34c14ced28c461db90f7852ec2876c5b", "1/3120880712784224:34c14ced28c461db90f7852ec2876c5b"],
+    [
+      "access_token$production$kyxvusqqungj3pri$6b28650a745f0fda453eb3748745e0ab",
+      "access_token$production$kyxvusqqungj3pri$6b28650a745f0fda453eb3748745e0ab",
+    ],
+    [
+      "fm2_lJPECAAAAAAAAR8/xBDtm3x+9Kd0b7V2aQ1zR5yWc8sHn4uPo6LgTjE3vXfYiBqMkAZlDwSxrGhUe2N0IpOtC7J=",
+      "fm2_lJPECAAAAAAAAR8/xBDtm3x+9Kd0b7V2aQ1zR5yWc8sHn4uPo6LgTjE3vXfYiBqMkAZlDwSxrGhUe2N0IpOtC7J=",
+    ],
+    ["dp.st.dev.3D1IiqPOe0m7SUVUVUZ7tcttlA6kdowMOeXzK4LQTBp", "dp.st.dev.3D1IiqPOe0m7SUVUVUZ7tcttlA6kdowMOeXzK4LQTBp"],
+    [
+      "1//04P1Pa9hp7je5tbt9X7pvfqQrfnyRv8gJ1fZTPF2_z5XBAJSp3zDfIGOrx43OiVuDlE9kLmN2",
+      "1//04P1Pa9hp7je5tbt9X7pvfqQrfnyRv8gJ1fZTPF2_z5XBAJSp3zDfIGOrx43OiVuDlE9kLmN2",
+    ],
     ["HEROKU_API_KEY=1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed", "1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed"],
   ],
   misses: [
@@ -212,17 +278,26 @@ export const apiKey: Detector = {
     "secret_key_base, hf_transfer_enabled_by_default_since",
     "dapidocumentation0123456789abcdef01",
     "SK1234567890 is a product",
+    "s.handleTheNextOneOfThem24",
+    "run --token readTheTokenOfTheFile --secret-file /run/secrets/a1B2c3D4",
+    "let privateKey = CompositePrivateKey_1;",
+    "https://a.example/1//0123456789 and 1/3120880712784224:0",
   ],
 };
 
 function shaped(text: string, start: number, end: number, found: Found): void {
   let from = start;
   while (from < end && (text.charCodeAt(from) === 45 || text.charCodeAt(from) === 95)) from++;
-  const candidates = SHAPES.get(text.charCodeAt(from));
+  const candidates = BY_PAIR[pairIndex(text, from)];
   if (candidates !== undefined) {
     for (const { prefix, body, least, most } of candidates) {
-      const length = end - from - prefix.length;
-      if (length < least || !text.startsWith(prefix, from)) continue;
+      let length = end - from - prefix.length;
+      if ((length < least && body !== "base64") || !text.startsWith(prefix, from)) continue;
+      if (body === "base64") {
+        end = base64End(text, end, most);
+        length = end - from - prefix.length;
+        if (length < least) continue;
+      }
       if (length > most || !consists(text, from + prefix.length, end, body)) continue;
       const word = text.slice(from + prefix.length, end);
       // What begins with a short word of a program may go on with one.
@@ -235,20 +310,44 @@ function shaped(text: string, start: number, end: number, found: Found): void {
       return;
     }
   }
-  // Mailchimp: 32 hexadecimal digits and a data centre.
-  if (
-    end - start >= 36 &&
-    end - start <= 37 &&
-    text.charCodeAt(start + 32) === 45 &&
-    /^[0-9a-f]{32}-us\d{1,2}$/.test(text.slice(start, end))
-  ) {
+  if (end - start >= 36 && isWhole(text, start, end)) {
     found.add(start, end);
     return;
   }
   const before = text.charCodeAt(start - 1);
   if (before === 46) dotted(text, start, end, found);
-  else if (before === 58) telegram(text, start, end, found);
+  else if (before === 58) afterColon(text, start, end, found);
   else if (before === 47) webhook(text, start, end, found);
+  else if (before === 32 || before === 34 || before === 39) {
+    if (end - start >= 16) afterFlag(text, before === 32 ? start - 1 : start - 2, found);
+  } else if (before === 36) {
+    // Braintree: access_token$production$…$…
+    const back =
+      end - start === 32 ? /access_token\$\w{6,12}\$\w{16}\$$/.exec(text.slice(Math.max(0, start - 44), start)) : null;
+    if (back !== null) found.add(start - back[0].length, end);
+  }
+}
+
+/** Keys whose form is told by what stands at a place within them. */
+function isWhole(text: string, start: number, end: number): boolean {
+  const length = end - start;
+  // Mailchimp: 32 hexadecimal digits and a data centre. Mailgun: 32, eight, eight.
+  if (text.charCodeAt(start + 32) === 45) {
+    if (length <= 37) return /^[0-9a-f]{32}-us\d{1,2}$/.test(text.slice(start, end));
+    return length === 50 && /^[0-9a-f]{32}-[0-9a-f]{8}-[0-9a-f]{8}$/.test(text.slice(start, end));
+  }
+  // New Relic. Azure: every key since 2024 says at the 53rd character what it is, those of DevOps at the 77th.
+  if (length === 40) return text.startsWith("NRAL", end - 4) && /^[0-9a-f]{36}$/.test(text.slice(start, end - 4));
+  return length >= 80 && length <= 88 && (text.startsWith("JQQJ99", start + 52) || text.startsWith("AZDO", start + 76));
+}
+
+const FLAG = /(?:^|[\s"'`([])(?:--?|(?:ENV|ARG|set|setx|secret set) )[\w.-]{3,40}$/;
+
+/** `--token …`, `ENV TOKEN …`, `set TOKEN …`: at the blank between the name and its value. */
+function afterFlag(text: string, blank: number, found: Found): void {
+  if (text.charCodeAt(blank) !== 32 || !mayNameCredential(text, blank)) return;
+  const value = FLAG.test(text.slice(Math.max(0, blank - 64), blank)) ? namedValue(text, blank) : undefined;
+  if (value !== undefined) named(text, value, found);
 }
 
 /** Where a key ends that goes on behind its word: GitLab's with a version and a check sum, Atlassian's with a check sum. */
@@ -272,6 +371,8 @@ const COMPOUND: readonly (readonly [before: RegExp, last: RegExp])[] = [
   [/(?<![A-Za-z0-9])dt0[a-z]\d{2}\.[A-Z0-9]{24}\.$/, /^[A-Z0-9]{64}$/], // Dynatrace
   [/(?<![A-Za-z0-9])[MNO][A-Za-z0-9_-]{22,27}\.[\w-]{6}\.$/, /^[\w-]{27,40}$/], // Discord
   [/(?<![A-Za-z0-9])[sp]k\.eyJ1[A-Za-z0-9_-]{20,120}\.$/, /^[\w-]{20,24}$/], // Mapbox
+  [/(?<![A-Za-z0-9])dp\.st\.[\w-]{2,35}\.$/, /^[A-Za-z0-9]{40,44}$/], // Doppler
+  [/(?<![A-Za-z0-9])v1\.$/, /^0-[0-9a-f]{24}-[0-9a-f]{146}$/], // Cloudflare
 ];
 
 /** A prefix with stops before the word that begins at `start`. */
@@ -283,7 +384,7 @@ function dotted(text: string, start: number, end: number, found: Found): void {
       return;
     }
   }
-  if (end - start >= 20 && end - start <= 70) {
+  if (end - start >= 20 && end - start <= 180) {
     const word = text.slice(start, end);
     const back = text.slice(Math.max(0, start - 132), start);
     for (const [before, last] of COMPOUND) {
@@ -293,6 +394,13 @@ function dotted(text: string, start: number, end: number, found: Found): void {
       return;
     }
   }
+  // The first tokens of Vault: `s.` and 24 characters.
+  if (end - start === 24 && text[start - 2] === "s" && !/[\w.]/.test(text[start - 3] ?? "")) {
+    // A name of a program has its digits at the end.
+    if (looksRandom(text.slice(start, end), 24, 7) && /\d/.test(text.slice(start, start + 18)))
+      found.add(start - 2, end);
+    return;
+  }
   // SendGrid: SG, 22 characters, 43 characters.
   if (text.startsWith("SG.", start - 3) && text[end] === "." && end - start >= 16 && end - start <= 32) {
     let last = end + 1;
@@ -301,16 +409,30 @@ function dotted(text: string, start: number, end: number, found: Found): void {
   }
 }
 
-/** `123456789:AA…`, the token of a Telegram bot. */
-function telegram(text: string, start: number, end: number, found: Found): void {
-  if (end - start < 33 || end - start > 37 || !text.startsWith("AA", start)) return;
+/** `123456789:AA…` of a Telegram bot, `AAAA…:APA91b…` of Firebase, `1/1234567890123456:…` of Asana. */
+function afterColon(text: string, start: number, end: number, found: Found): void {
+  if (text.startsWith("APA91b", start) && end - start > 100) {
+    const project = /(?<![\w-])[\w-]{7,12}:$/.exec(text.slice(Math.max(0, start - 14), start));
+    if (project !== null) found.add(start - project[0].length, end);
+    return;
+  }
+  if (end - start < 32 || end - start > 37) return;
   let from = start - 1;
-  while (start - from < 12 && text.charCodeAt(from - 1) >= 48 && text.charCodeAt(from - 1) <= 57) from--;
-  if (start - 1 - from >= 8) found.add(from, end);
+  while (start - from < 18 && isDigit(text.charCodeAt(from - 1))) from--;
+  const digits = start - 1 - from;
+  if (digits < 8) return;
+  if (text.startsWith("AA", start) && digits <= 11) found.add(from, end);
+  else if (end - start === 32 && digits >= 14 && text[from - 1] === "/" && consists(text, start, end, "hex"))
+    found.add(from - 2, end);
 }
 
 /** The secret path of a webhook of Slack or Discord. */
 function webhook(text: string, start: number, end: number, found: Found): void {
+  // Refresh tokens of Google: `1//0…`.
+  if (end - start >= 60 && text.startsWith("1//0", start - 3)) {
+    if (looksRandom(text.slice(start, end), 16, 3)) found.add(start - 3, end);
+    return;
+  }
   const path = text.slice(Math.max(0, start - 80), start);
   const slack = path.lastIndexOf("hooks.slack.com/services/");
   if (slack >= 0) found.add(start - path.length + slack + 25, end);
@@ -331,11 +453,13 @@ function named(text: string, value: NamedValue, found: Found): void {
   if (value.kind !== "key") return;
   const word = text.slice(value.start, value.end);
   if (/[^\w\-+/=.~:!@#$%^*]/.test(word) || word.includes("://") || isPlaceholder(word)) return;
+  // In code the name of another key: privateKey = CompositePrivateKey_1.
+  if (!value.quoted && /^[A-Za-z_$]+\d{1,3}$/.test(word)) return;
   if (looksRandom(word, 16, 4) || (value.quoted && looksRandom(word, 8, 3))) found.add(value.start, value.end);
 }
 
 function consists(text: string, start: number, end: number, body: Body): boolean {
-  if (body === "word") return true;
+  if (body === "word" || body === "base64") return true;
   for (let at = start; at < end; at++) {
     const code = text.charCodeAt(at);
     const fits = body === "hex" ? isHex(code) : isAlnum(code) && (body === "alnum" || code < 97);
@@ -344,17 +468,19 @@ function consists(text: string, start: number, end: number, body: Body): boolean
   return endsAt(text, end);
 }
 
+/** Base64 goes on behind a word with `+`, `/` and `=`. */
+function base64End(text: string, from: number, most: number): number {
+  let end = from;
+  while (end - from < most && (isWordCode(text.charCodeAt(end)) || "+/=".includes(text[end] ?? " "))) end++;
+  return end;
+}
+
 function isWordCode(code: number): boolean {
   return isAlnum(code) || code === 45 || code === 95;
 }
 
 function shapes(
   rows: readonly (readonly [prefix: string, body: Body, least: number, most: number])[],
-): ReadonlyMap<number, readonly Shape[]> {
-  const byFirst = new Map<number, Shape[]>();
-  for (const [prefix, body, least, most] of rows) {
-    const first = prefix.charCodeAt(0);
-    byFirst.set(first, [...(byFirst.get(first) ?? []), { prefix, body, least, most }]);
-  }
-  return byFirst;
+): readonly Shape[] {
+  return rows.map(([prefix, body, least, most]) => ({ prefix, body, least, most }));
 }

@@ -6,7 +6,7 @@ const PREFIXES = ["AKIA", "ASIA", "ABIA", "ACCA"];
 export const awsAccessKeyId: Detector = {
   type: "aws_access_key_id",
   about: "secret",
-  word: keyId,
+  word: { find: keyId, first: "A" },
   hits: [
     ["export AWS_ACCESS_KEY_ID=AKIAGRBTEBHSFXJVKPQT\n", "AKIAGRBTEBHSFXJVKPQT"],
     ["found ASIAMRKDIRXILQXIU3LU in commit", "ASIAMRKDIRXILQXIU3LU"],
@@ -14,6 +14,7 @@ export const awsAccessKeyId: Detector = {
   ],
   misses: [
     "AKIAIOSFODNN7EXAMPLE",
+    "AKIAXXXXXXXXXXXXXXXX",
     "AKIAGRBTEBHSFXJVKPQ",
     "AKIAGRBTEBHSFXJVKPQT1",
     "AKIAgrbtebhsfxjvkpqt",
@@ -30,5 +31,5 @@ function keyId(text: string, start: number, end: number, found: Found): void {
     const code = text.charCodeAt(at);
     if (!isAlnum(code) || code >= 97) return;
   }
-  if (!text.startsWith("EXAMPLE", from + 13)) found.add(from, from + 20);
+  if (!text.startsWith("EXAMPLE", from + 13) && !text.startsWith("XXXX", from + 4)) found.add(from, from + 20);
 }

@@ -7,7 +7,7 @@ const MAX_LENGTH = 4096;
 export const bearerToken: Detector = {
   type: "bearer_token",
   about: "secret",
-  word: afterBearer,
+  word: { find: afterBearer, behind: " " },
   named,
   hits: [
     ["Authorization: Bearer T1aFGIw9VZuNStXHsr71cNyjj7d19m-Y", "T1aFGIw9VZuNStXHsr71cNyjj7d19m-Y"],
@@ -17,6 +17,7 @@ export const bearerToken: Detector = {
     ],
     ["send bearer 1L_GJlTS6elvcEXS_ZT-XqVgXz5OlaTh along", "1L_GJlTS6elvcEXS_ZT-XqVgXz5OlaTh"],
     ["Authorization: Basic YWxhZGRpbjpvcGVuc2VzYW1lMTIz", "YWxhZGRpbjpvcGVuc2VzYW1lMTIz"],
+    ['authorization="Bearer nrFPsouJyRDExOzoUrnnICIbKcFnkFdB"', "nrFPsouJyRDExOzoUrnnICIbKcFnkFdB"],
     ["-H 'Authorization: Bearer 9aK2.xQ7/Lm3+Zt8Vw1Yb5Nc=='", "9aK2.xQ7/Lm3+Zt8Vw1Yb5Nc=="],
   ],
   misses: [
@@ -46,7 +47,9 @@ function named(text: string, value: NamedValue, found: Found): void {
 
 function add(text: string, start: number, end: number, found: Found): void {
   const word = text.slice(start, end);
-  if (looksRandom(word, 16, 4) && !isPlaceholder(word)) found.add(start, end);
+  // Without a digit only what turns more often than the names of programs do.
+  const random = looksRandom(word, 16, 4) || looksRandom(word, 20, 10, false);
+  if (random && !isPlaceholder(word)) found.add(start, end);
 }
 
 /** `b64token` of RFC 6750. */

@@ -1,7 +1,7 @@
 /** Numbers of payment cards: an issuer's range and length, and the Luhn checksum (ISO/IEC 7812). */
 import { type Detector, digitsOf, type Found, isDigit, isLetter } from "../detector.ts";
 import { labelBefore, says } from "../label.ts";
-import { digitsIn, evenly, lengthOf, type NumberRun } from "../number-run.ts";
+import { between, digitsIn, lengthOf, type NumberRun } from "../number-run.ts";
 
 /** First digits `from` to `to` of an issuer, and the length by which its numbers are told from others without any word. */
 interface Issuer {
@@ -12,6 +12,7 @@ interface Issuer {
 
 const ISSUERS: readonly Issuer[] = [
   { from: 4, to: 4, digits: 16 }, // Visa
+  { from: 4, to: 4, digits: 19 },
   { from: 51, to: 55, digits: 16 }, // Mastercard
   { from: 2221, to: 2720, digits: 16 },
   { from: 34, to: 34, digits: 15 }, // American Express
@@ -23,17 +24,38 @@ const ISSUERS: readonly Issuer[] = [
   { from: 644, to: 659, digits: 16 },
   { from: 3528, to: 3589, digits: 16 }, // JCB
   { from: 62, to: 62, digits: 16 }, // UnionPay
+  { from: 62, to: 62, digits: 19 },
+  { from: 60, to: 60, digits: 16 }, // RuPay
+  { from: 8172, to: 8172, digits: 16 },
+  { from: 508, to: 508, digits: 16 },
+  { from: 5018, to: 5018, digits: 16 }, // Maestro
+  { from: 5020, to: 5020, digits: 16 },
+  { from: 5038, to: 5038, digits: 16 },
+  { from: 6304, to: 6304, digits: 16 },
+  { from: 6759, to: 6763, digits: 16 },
+  { from: 36, to: 36, digits: 16 }, // Diners Club
+  { from: 5066, to: 5067, digits: 16 }, // Elo
+  { from: 6362, to: 6363, digits: 16 },
   { from: 2200, to: 2204, digits: 16 }, // Mir
   { from: 9792, to: 9792, digits: 16 }, // Troy
 ];
+/** Lengths that are told by their groups alone: `6759 9225 4424 0766 56`. In one piece they are ids as often as not. */
+const GROUPED: readonly Issuer[] = [
+  { from: 4, to: 4, digits: 13 }, // Visa
+  { from: 5018, to: 5018, digits: 18 }, // Maestro
+  { from: 5020, to: 5020, digits: 18 },
+  { from: 5038, to: 5038, digits: 18 },
+  { from: 6304, to: 6304, digits: 18 },
+  { from: 6759, to: 6763, digits: 18 },
+];
 const saysCard = says(
-  /card|\bpan\b|visa|master|maestro|amex|american express|discover|diners|jcb|unionpay|credit|debit|tarjeta|karte|carte|kaart|carta|カード|\bcc\b|ccn|cc[_-]?n(?:um|o)/,
+  /card|\bpan\b|visa|master|maestro|amex|american express|discover|diners|jcb|unionpay|rupay|credit|debit|tarjeta|karte|carte|kaart|carta|cartão|cartao|\bkarta|\bkart[ıyęu]|\bkort\b|карт|カード|카드|卡号|卡號|银行卡|信用卡|بطاق|\bcc\b|ccn|cc[_-]?n(?:um|o)/,
 );
 
 export const creditCard: Detector = {
   type: "credit_card",
   about: "person",
-  number: numbers,
+  number: { find: numbers, digits: 12, groups: [4, 12, 13, 14, 15, 16, 17, 18, 19], attached: true },
   canonical: digitsOf,
   partial: (value) => `**** ${digitsOf(value).slice(-4)}`,
   hits: [
@@ -47,6 +69,11 @@ export const creditCard: Detector = {
     ["5142/2182/6087/0965", "5142/2182/6087/0965"],
     ["my card 4131034282458809939 expires", "4131034282458809939"],
     ["card-5215813640666307", "5215813640666307"],
+    ["Paid – 5570 2881 3722 4788 – on 2026-03-18", "5570 2881 3722 4788"],
+    ["6265-1855-0394-9156-213", "6265-1855-0394-9156-213"],
+    ["信用卡号 4222222222222", "4222222222222"],
+    ["5570  2881  3722  4788", "5570  2881  3722  4788"],
+    ["3690 1831 6381 2210", "3690 1831 6381 2210"],
   ],
   misses: [
     "Tracking no. 6011808564903548 is out for delivery",
@@ -62,10 +89,9 @@ export const creditCard: Detector = {
 };
 
 function numbers(text: string, run: NumberRun, found: Found): void {
-  if (run.digits < 12 || run.lettersAfter) return;
   for (let first = 0; first < run.groups; first++) {
     const last = lastGroup(text, run, first);
-    if (last < 0) continue;
+    if (last < 0 || (run.lettersAfter && last === run.groups - 1)) continue;
     const start = run.starts[first] ?? 0;
     const end = run.ends[last] ?? 0;
     if (text.charCodeAt(start) === 48) continue;
@@ -73,7 +99,7 @@ function numbers(text: string, run: NumberRun, found: Found): void {
     if (text[start - 1] === "." && isDigit(text.charCodeAt(start - 2))) continue;
     if (text[end] === "." && isDigit(text.charCodeAt(end + 1))) continue;
     if (run.attached && (first > 0 || isLetter(text.charCodeAt(start - 1)) || text[start - 1] === "_")) continue;
-    if (!isCard(digitsIn(text, run, first, last), text, first === 0 ? start : -1)) continue;
+    if (!isCard(digitsIn(text, run, first, last), text, first === 0 ? start : -1, last > first)) continue;
     found.add(start, end);
     first = last;
   }
@@ -89,30 +115,54 @@ function lastGroup(text: string, run: NumberRun, first: number): number {
   if (second === 6 && first + 2 < run.groups) {
     const third = lengthOf(run, first + 2);
     if (third === 5 || third === 4) last = first + 2;
-  } else if (
-    second === 4 &&
-    first + 3 < run.groups &&
-    lengthOf(run, first + 2) === 4 &&
-    lengthOf(run, first + 3) === 4
-  ) {
-    last = first + 3;
-    if (last + 1 < run.groups && lengthOf(run, last + 1) === 3) last++;
+  } else if (second === 4 && first + 2 < run.groups && lengthOf(run, first + 2) === 4) {
+    // Groups of four, and what is left: 12, 13, 16, 18 or 19 digits.
+    last = first + 2;
+    const fourth = last + 1 < run.groups ? lengthOf(run, last + 1) : 0;
+    if (fourth === 1 || fourth === 4) last++;
+    const fifth = fourth === 4 && last + 1 < run.groups ? lengthOf(run, last + 1) : 0;
+    if (fifth === 2 || fifth === 3) last++;
   }
-  if (last < 0 || !evenly(text, run, first, last, " -./") || neighboured(text, run, first, last)) return -1;
+  if (last < 0 || !isParted(text, run, first, last) || neighboured(text, run, first, last)) return -1;
   return last;
+}
+
+const GAPS = new Set([" ", "  ", "-", ".", "/"]);
+
+/** The same stands between all groups. */
+function isParted(text: string, run: NumberRun, first: number, last: number): boolean {
+  const gap = between(text, run, first);
+  for (let group = first + 1; group < last; group++) if (between(text, run, group) !== gap) return false;
+  return GAPS.has(gap);
 }
 
 /** The same row goes on with a group of four before or after, so these are numbers in a table. */
 function neighboured(text: string, run: NumberRun, first: number, last: number): boolean {
-  const glued = (group: number): boolean => "-.".includes(text[run.ends[group] ?? 0] ?? "");
-  if (first > 0 && (glued(first - 1) || (last > first && lengthOf(run, first - 1) === 4))) return true;
-  return last + 1 < run.groups && (glued(last) || (last > first && lengthOf(run, last + 1) === 4));
+  const gap = last > first ? between(text, run, first) : "";
+  return (
+    (first > 0 && joined(text, run, first - 1, lengthOf(run, first - 1) === 4 ? gap : "")) ||
+    (last + 1 < run.groups &&
+      joined(text, run, last, lengthOf(run, last + 1) === 4 && !beginsDate(text, run, last + 1) ? gap : ""))
+  );
+}
+
+/** `2026-` is a year. */
+function beginsDate(text: string, run: NumberRun, group: number): boolean {
+  return text.charCodeAt(run.ends[group] ?? 0) === 45 && "12".includes(text[run.starts[group] ?? 0] ?? "");
+}
+
+/** A hyphen or a full stop stands behind `group`, or the `gap` of the number. ` – ` parts sentences. */
+function joined(text: string, run: NumberRun, group: number, gap: string): boolean {
+  const separator = text.charCodeAt(run.ends[group] ?? 0);
+  return separator === 45 || separator === 46 || (gap !== "" && between(text, run, group) === gap);
 }
 
 /** `start` is negative for a number that others stand before. After a word that says card the checksum is enough: Maestro alone has numbers of twelve to nineteen digits. */
-function isCard(digits: string, text: string, start: number): boolean {
+function isCard(digits: string, text: string, start: number, grouped: boolean): boolean {
   if (!hasLuhn(digits)) return false;
-  return ISSUERS.some((issuer) => issues(issuer, digits)) || (start >= 0 && saysCard(labelBefore(text, start)));
+  if (ISSUERS.some((issuer) => issues(issuer, digits))) return true;
+  if (grouped && GROUPED.some((issuer) => issues(issuer, digits))) return true;
+  return start >= 0 && saysCard(labelBefore(text, start));
 }
 
 function issues({ from, to, digits }: Issuer, number: string): boolean {

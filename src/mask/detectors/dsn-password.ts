@@ -1,5 +1,7 @@
 /** The password within a URL: `postgres://user:password@host/db` (RFC 3986 §3.2.1). */
-import { isPlaceholder } from "../credential-names.ts";
+
+import type { Codes } from "../char-sets.ts";
+import { isPlaceholder, looksRandom } from "../credential-names.ts";
 import { type Detector, type Found, isAlnum, isDigit } from "../detector.ts";
 
 const MAX_USERINFO = 512;
@@ -8,7 +10,7 @@ const [SLASH, COLON, AT] = [47, 58, 64];
 export const dsnPassword: Detector = {
   type: "dsn_password",
   about: "secret",
-  at: { "://": authority },
+  at: { "://": authority, "@": oracle },
   hits: [
     ["DATABASE_URL=postgres://app:X82cYQ3E8xoQuqVJuQ@db.internal:5432/prod", "X82cYQ3E8xoQuqVJuQ"],
     ["mongodb+srv://svc:j!*EeTrO3dmAlWX%rO@cluster0.example.net/?retryWrites=true", "j!*EeTrO3dmAlWX%rO"],
@@ -17,6 +19,8 @@ export const dsnPassword: Detector = {
     ["amqp://u:p@ss@mq.internal:5672", "p@ss"],
     ["amqp://u:pa/ss#w0rd@mq.internal:5672", "pa/ss#w0rd"],
     ["https://bob:hunter2@example.com/x", "hunter2"],
+    ["https://87f08757a3beff460f5a5b24666d282e@o12.ingest.sentry.io/45", "87f08757a3beff460f5a5b24666d282e"],
+    ["jdbc:oracle:thin:app/jKPhpPYJLVpaNHV@db.internal:1521/ORCL", "jKPhpPYJLVpaNHV"],
   ],
   misses: [
     "https://example.com:8080/path@v1",
@@ -40,6 +44,12 @@ function authority(text: string, colon: number, found: Found): void {
   for (let at = colon + 3; at < limit; at++) {
     const code = text.charCodeAt(at);
     if (ends(code)) break;
+    if (code === AT && start === 0) {
+      // A token in the place of the user: `https://87f0…@o12.ingest.sentry.io`.
+      const user = text.slice(colon + 3, at);
+      if (looksRandom(user, 20, 4) && !isPlaceholder(user)) found.add(colon + 3, at);
+      return;
+    }
     if (code === SLASH || code === 63 || code === 35) {
       // Before the password a path begins; within it, it was not encoded. A port is no password.
       if (start === 0 || end > 0 || isDigit(text.charCodeAt(start))) break;
@@ -54,6 +64,22 @@ function authority(text: string, colon: number, found: Found): void {
   const password = text.slice(start, end);
   if (!isPlaceholder(password) && !/^(?:pass|pwd|user|x-oauth-basic|x)$/i.test(password)) found.add(start, end);
 }
+
+/** At the `@` of `jdbc:oracle:thin:user/password@host`. */
+function oracle(text: string, sign: number, found: Found, codes: Codes): void {
+  const breaks = BREAKS;
+  const limit = Math.max(0, sign - 64);
+  let slash = sign - 1;
+  while (slash > limit && breaks[codes[slash] ?? 0] === 0) slash--;
+  if (slash < 0 || codes[slash] !== SLASH || slash + 1 >= sign) return;
+  const before = text.slice(Math.max(0, slash - 60), slash);
+  if (/oracle:(?:thin|oci8?):[\w.$-]{1,40}$/i.test(before) && !isPlaceholder(text.slice(slash + 1, sign)))
+    found.add(slash + 1, sign);
+}
+
+/** 1 for what ends a URL, and for a slash. */
+const BREAKS = new Uint8Array(65_536);
+for (let code = 0; code < 128; code++) if (ends(code) || code === SLASH) BREAKS[code] = 1;
 
 /** Spaces, quotes, brackets and backslashes end a URL. */
 function ends(code: number): boolean {

@@ -1,8 +1,10 @@
 /** E-mail addresses, found at their `@`, and those written `name [at] example [dot] com`. */
-import { afterEscape, type Detector, type Found, isAlnum, isDigit, isLetter } from "../detector.ts";
+import type { Codes } from "../char-sets.ts";
+import { afterEscape, type Detector, type Found, isAlnum, isDigit, isLetter, pairIndex } from "../detector.ts";
 
 const MAX_LOCAL = 64;
 const MAX_DOMAIN = 253;
+const [QUOTE, HYPHEN, DOT] = [34, 45, 46];
 /** RFC 5322 allows more; these occur. `'` and `-` only inside. */
 const LOCAL = new Uint8Array(65_536);
 /** Letters of ASCII, and those of Latin, Greek and Cyrillic (RFC 6531): scripts without spaces would take in the words before. */
@@ -12,9 +14,13 @@ for (let code = 0; code < 0x530; code++) {
   if (foreign || isLetter(code)) LETTER[code] = 1;
   if (foreign || isAlnum(code)) LOCAL[code] = 1;
 }
-for (const char of "._%+'-&~") LOCAL[char.charCodeAt(0)] = 1;
+/** Letters of other scripts. Words before and behind an address are told from it by the script it begins with, if at all. */
+const OTHER = /^[\p{L}\p{M}\p{Nd}]$/u;
+const MAX_OTHER = 16;
+for (const char of "._%+'-&~!#$") LOCAL[char.charCodeAt(0)] = 1;
 /** Users of version control, no people: `git@github.com:team/repo`. */
 const SERVICE = new Set(["git", "svn", "hg", "gitlab"]);
+const LONGEST_SERVICE = 6;
 /** What follows the dot of a file name (`logo@2x.png`) and is no top-level domain. */
 const FILES = new Set([
   "png",
@@ -39,6 +45,10 @@ const FILES = new Set([
   "localdomain",
 ]);
 
+/** By `pairIndex`: the two letters that they begin with. */
+const FILE_PAIRS = new Uint8Array(1024);
+for (const ending of FILES) FILE_PAIRS[pairIndex(ending, 0)] = 1;
+
 export const email: Detector = {
   type: "email",
   about: "person",
@@ -54,6 +64,11 @@ export const email: Detector = {
     ["'q@example.io'", "q@example.io"],
     ['{"text":"To:\\nbob@example.com\\n"}', "bob@example.com"],
     ["jürgen@bücher.example", "jürgen@bücher.example"],
+    ["メール:名前@例え.jpまで", "名前@例え.jp"],
+    ["用户@nhs.example", "用户@nhs.example"],
+    ["お問い合わせはinfo@example.comまで", "info@example.com"],
+    ["mail anna@[203.0.113.9] today", "anna@[203.0.113.9]"],
+    ["rené!x#y@example.com", "rené!x#y@example.com"],
     ["user=A.B@XN--BCHER-KVA.EXAMPLE status=200", "A.B@XN--BCHER-KVA.EXAMPLE"],
     ["https://shop.example/u?of=anna.smith%40example.org&page=2", "anna.smith%40example.org"],
     ["write to jo.doe [at] example [dot] com please", "jo.doe [at] example [dot] com"],
@@ -62,6 +77,7 @@ export const email: Detector = {
   ],
   misses: [
     "git clone git@github.com:example/repo.git",
+    "postgres://app@db.internal/app",
     "lodash@4.17.21 and left-pad@1.3.0-beta.next",
     "logo@2x.png",
     '@app.tool("search")',
@@ -73,47 +89,81 @@ export const email: Detector = {
   ],
 };
 
-function address(text: string, sign: number, found: Found): void {
-  addressAround(text, sign, sign + 1, found);
+function address(text: string, sign: number, found: Found, codes: Codes): void {
+  addressAround(text, codes, sign, sign + 1, found);
 }
 
 /** RFC 3986 §2.1: the `@` as URLs have it. */
-function inUrl(text: string, percent: number, found: Found): void {
-  if (text.charCodeAt(percent + 1) === 52 && text.charCodeAt(percent + 2) === 48)
-    addressAround(text, percent, percent + 3, found);
+function inUrl(text: string, percent: number, found: Found, codes: Codes): void {
+  if (codes[percent + 1] === 52 && codes[percent + 2] === 48) addressAround(text, codes, percent, percent + 3, found);
 }
 
-function addressAround(text: string, sign: number, domain: number, found: Found): void {
-  if (text.charCodeAt(sign - 1) === QUOTE) {
-    quoted(text, sign, domain, found);
+function addressAround(text: string, codes: Codes, sign: number, domain: number, found: Found): void {
+  if (sign === 0) return;
+  if (codes[sign - 1] === QUOTE) {
+    quoted(text, codes, sign, domain, found);
     return;
   }
+  const local = LOCAL;
   const floor = Math.max(0, sign - MAX_LOCAL);
   let start = sign;
-  while (start > floor && isLocal(text, start - 1)) start--;
+  for (let behind = 0; start > floor; start--) {
+    const code = codes[start - 1] ?? 0;
+    if (local[code] !== 1 || (code === DOT && behind === DOT)) break; // well...bob@
+    behind = code;
+  }
+  if (start === sign) start = otherLocal(text, sign);
   start = afterEscape(text, start);
-  while (
-    start < sign &&
-    !isAlnum(text.charCodeAt(start)) &&
-    text.charCodeAt(start) !== 95 &&
-    text.charCodeAt(start) < 128
-  )
-    start++;
+  while (start < sign && !beginsLocal(codes[start] ?? 0)) start++;
   if (start === sign) return;
-  const end = domainEnd(text, domain);
-  if (end === 0 || SERVICE.has(text.slice(start, sign))) return;
-  found.add(start, end);
+  const end = codes[domain] === BRACKET ? literalEnd(text, domain) : domainEnd(text, codes, domain);
+  if (end === 0 || (sign - start <= LONGEST_SERVICE && SERVICE.has(text.slice(start, sign)))) return;
+  if (!isUserOfUrl(text, start)) found.add(start, end);
 }
 
-const QUOTE = 34;
+function beginsLocal(code: number): boolean {
+  return isAlnum(code) || code === 95 || code > 127;
+}
+
+/** Where a local part in a script without capitals begins (用户@…): what stands before it unparted is taken in, up to a bound. */
+function otherLocal(text: string, sign: number): number {
+  let start = sign;
+  while (sign - start < MAX_OTHER && (isOther(text, start - 1) || (start < sign && isLocal(text, start - 1)))) start--;
+  return start;
+}
+
+function isOther(text: string, at: number): boolean {
+  return text.charCodeAt(at) >= 0x530 && OTHER.test(text[at] ?? "");
+}
+
+const BRACKET = 91;
+
+/** RFC 5321 §4.1.3: behind `[192.0.2.1]` at `start`; 0: it is none. */
+function literalEnd(text: string, start: number): number {
+  const literal = /^\[\d{1,3}(?:\.\d{1,3}){3}\]/.exec(text.slice(start, start + 18));
+  return literal === null ? 0 : start + literal[0].length;
+}
+
+/** The account at a database or a machine, `postgres://app@db.internal`. Behind any other scheme it may be a person. */
+function isUserOfUrl(text: string, start: number): boolean {
+  return (
+    text.charCodeAt(start - 1) === 47 &&
+    text.startsWith("://", start - 3) &&
+    MACHINES.test(text.slice(Math.max(0, start - 3 - LONGEST_SCHEME), start - 3))
+  );
+}
+
+const LONGEST_SCHEME = 24;
+const MACHINES =
+  /(?:postgres(?:ql)?|mysql|mariadb|mongodb|srv|rediss?|amqps?|mqtts?|nats|kafka|clickhouse|cockroachdb|sqlserver|mssql|oracle|ldaps?|s?ftps?|ssh|git|svn|rsync|smb|vnc|rdp)$/i;
 
 /** RFC 5322 §3.4.1: a local part in quotes may hold blanks. In the text of JSON a backslash stands before each quote. */
-function quoted(text: string, sign: number, domain: number, found: Found): void {
+function quoted(text: string, codes: Codes, sign: number, domain: number, found: Found): void {
   const escaped = text.charCodeAt(sign - 2) === 92 ? 1 : 0;
   const open = text.lastIndexOf('"', sign - 2 - escaped);
   if (open < 0 || sign - open > MAX_LOCAL || sign - open < 3 + 2 * escaped || /[\n<>:{}]/.test(text.slice(open, sign)))
     return;
-  const end = domainEnd(text, domain);
+  const end = domainEnd(text, codes, domain);
   if (end > 0) found.add(open - escaped, end);
 }
 
@@ -124,35 +174,39 @@ function isLocal(text: string, at: number): boolean {
 }
 
 /** Where the domain that begins at `start` ends: two labels or more, the last one of letters or `xn--…`. 0: no domain. */
-function domainEnd(text: string, start: number): number {
+function domainEnd(text: string, codes: Codes, start: number): number {
+  const letter = LETTER;
   const limit = Math.min(text.length, start + MAX_DOMAIN);
-  if (isDigit(text.charCodeAt(start)) && isVersion(text, start)) return 0;
+  const head = codes[start] ?? 0;
+  if (head >= 48 && head <= 57 && isVersion(text, start)) return 0;
   let end = 0;
   let top = 0;
   let labels = 0;
-  for (let at = start; at < limit; ) {
+  for (let at = start; at < limit; at++) {
     const from = at;
     let letters = true;
-    while (at < limit) {
-      const code = text.charCodeAt(at);
-      if (LETTER[code] !== 1) {
-        if (!isDigit(code) && code !== 45) break;
-        letters = false;
-      }
-      at++;
+    const other = (codes[at] ?? 0) > 127 && isOther(text, at);
+    for (; at < limit; at++) {
+      const code = codes[at] ?? 0;
+      if (letter[code] === 1 || (other && isOther(text, at))) continue;
+      if ((code < 48 || code > 57) && code !== HYPHEN) break;
+      letters = false;
     }
     let last = at;
-    while (last > from && text.charCodeAt(last - 1) === 45) last--;
+    while (last > from && codes[last - 1] === HYPHEN) last--;
     if (last === from) break;
     labels++;
     if (labels > 1 && last - from >= 2 && (letters || isPunycode(text, from))) {
       end = last;
       top = from;
     }
-    if (last !== at || text.charCodeAt(at) !== 46) break;
-    at++;
+    if (last !== at || codes[at] !== DOT) break;
   }
-  return end > 0 && FILES.has(text.slice(top, end).toLowerCase()) ? 0 : end;
+  return end > 0 && isFile(text, top, end) ? 0 : end;
+}
+
+function isFile(text: string, start: number, end: number): boolean {
+  return FILE_PAIRS[pairIndex(text, start)] === 1 && FILES.has(text.slice(start, end).toLowerCase());
 }
 
 function isPunycode(text: string, at: number): boolean {

@@ -1,7 +1,8 @@
 /** International bank account numbers (ISO 13616): country, length, remainder 1 modulo 97. */
-import { beginsAt, type Detector, endsAt, type Found, isAlnum, isDigit, pairIndex } from "../detector.ts";
+import { beginsAt, type Detector, endsAt, type Found, isAlnum, isDigit, isLetter, pairIndex } from "../detector.ts";
 
 /** SWIFT's registry: how long the number of each country is, by `pairIndex`. */
+const COUNTRIES: string[] = [];
 const LENGTHS = new Uint8Array(1024);
 for (const row of (
   "AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DJ27 DK18 DO28 EE20 EG29 ES24 FI18 FK18 " +
@@ -10,6 +11,7 @@ for (const row of (
   "SI19 SK24 SM27 SO23 ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20 YE30 DZ26 AO25 BJ28 BF28 CM27 CV25 CF27 TD27 KM27 CG27 CI28 " +
   "GQ27 GA27 GW25 IR26 MG27 ML28 MA28 MZ25 NE28 SN28 TG28"
 ).split(" ")) {
+  COUNTRIES.push(row.slice(0, 2));
   LENGTHS[pairIndex(row, 0)] = Number(row.slice(2));
 }
 
@@ -24,7 +26,7 @@ DIGITS[pairIndex("AD", 0)] = 12;
 export const iban: Detector = {
   type: "iban",
   about: "person",
-  pair: account,
+  pair: { find: account, of: COUNTRIES },
   canonical: (value) => value.toUpperCase().replaceAll(/[^A-Z0-9]/g, ""),
   partial: (value) => `${value.slice(0, 2).toUpperCase()}** **** ${value.replaceAll(/[^A-Za-z0-9]/g, "").slice(-4)}`,
   hits: [
@@ -33,6 +35,7 @@ export const iban: Detector = {
     ["IE91 JMOO 7675 6827 1667 57", "IE91 JMOO 7675 6827 1667 57"],
     ["gb42nawi04454264788619", "gb42nawi04454264788619"],
     ["CH23-1603-1055-6202-6899-6", "CH23-1603-1055-6202-6899-6"],
+    ["CH23.1603.1055.6202.6899.6", "CH23.1603.1055.6202.6899.6"],
     ['"to:\\nES9121000418450200051332"', "ES9121000418450200051332"],
   ],
   misses: [
@@ -45,13 +48,14 @@ export const iban: Detector = {
     "ba25bc0a-9567-4995-bfa5-b77d68fd9edf",
     "ba5e5a08cb3f45e48c8b",
     "CF2713 of the 10 left",
+    "id 3e8641136571200903078975",
   ],
 };
 
 function account(text: string, at: number, found: Found): void {
   const country = pairIndex(text, at);
   const length = LENGTHS[country] ?? 0;
-  if (length === 0 || !beginsAt(text, at)) return;
+  if (length === 0 || !isLetter(text.charCodeAt(at)) || !beginsAt(text, at)) return;
   // Country and check digits come last in the remainder, so they are taken after the rest.
   let rest = 0;
   let head = 0;
@@ -63,9 +67,9 @@ function account(text: string, at: number, found: Found): void {
   for (let read = 0; read < length; read++) {
     const code = text.charCodeAt(next);
     if (isAlnum(code)) next++;
-    else if (read > 3 && (code === 32 || code === 45) && isAlnum(text.charCodeAt(next + 1))) {
+    else if (read > 3 && (code === 32 || code === 45 || code === 46) && isAlnum(text.charCodeAt(next + 1))) {
       // Hyphens part groups of four, all of them: those of a UUID stand elsewhere, and one in 15,000 has a right remainder.
-      if (code === 45 && read !== 4 * ++hyphens) return;
+      if (code !== 32 && read !== 4 * ++hyphens) return;
       if (letters > 0 && letters !== 4) return;
       letters = 0;
       next += 2;

@@ -1,17 +1,18 @@
 /** IPv4 and IPv6 addresses, not versions, section numbers, MAC addresses or times. */
-import { beginsAt, type Detector, endsAt, type Found, isDigit, isHex, isLetter } from "../detector.ts";
+import type { Codes } from "../char-sets.ts";
+import { beginsAt, type Detector, endsAt, type Found, isAlnum, isDigit, isHex, isLetter } from "../detector.ts";
 import { labelBefore, says } from "../label.ts";
 import { evenly, lengthOf, type NumberRun } from "../number-run.ts";
 
 const saysVersion = says(
-  /version|\bver\b|\bver\.|build|release|upgrad|downgrad|firmware|driver|\brev\b|\bsdk\b|runtime|windows nt|chrome|\bapi v|section|§|clause|chapter|step |oid\b|asn\b/,
+  /vers[ií]|верси|wersj|sürüm|バージョン|版本|버전|\bver\b|\bver\.|build|release|upgrad|downgrad|firmware|driver|kernel|changelog|\brev\b|\bsdk\b|runtime|windows nt|chrome|\bapi v|section|§|clause|chapter|step |oid\b|asn\b|[<>]= ?$|[a-z]==$|image: ?\S+:$/,
 );
 
 export const ipAddress: Detector = {
   type: "ip_address",
   about: "person",
-  number: version4,
-  at: { ":": version6 },
+  number: { find: version4, digits: 0 },
+  at: { "::": version6, "f:": version6 },
   canonical: (value) => value.toLowerCase(),
   partial: (value) =>
     value.includes(":")
@@ -27,6 +28,10 @@ export const ipAddress: Detector = {
     ["http://[fe80::1ff:fe23:4567:890a]:80/", "fe80::1ff:fe23:4567:890a"],
     ["::ffff:198.51.100.7", "::ffff:198.51.100.7"],
     ["10.0.0.0/8", "10.0.0.0"],
+    ["10.20.30.5 2026-03-18T10:15:00Z GET /", "10.20.30.5"],
+    ["10.0.0.5-10.0.0.9", "10.0.0.5"],
+    ["IP:2001:db8::e379", "2001:db8::e379"],
+    ["IP地址：2a00:48b8:496c:efa6:8f95:fcb6:56b9:5143", "2a00:48b8:496c:efa6:8f95:fcb6:56b9:5143"],
   ],
   misses: [
     "Upgrade from version 10.0.23.71 to version 10.0.11.31",
@@ -39,23 +44,33 @@ export const ipAddress: Detector = {
     "1.3.6.1.4.1.311",
     "256.1.1.1 and 1.2.3",
     "v1.2.3.4",
+    "версия 1.17.14.3, wersja 2.5.10.1, requires >= 1.22.4.6",
+    "image: nginx:4.13.73.2",
+    "Guile 3.0.5.130-5a1e7",
+    "de:ad:2001:db8:1",
   ],
 };
 
 function version4(text: string, run: NumberRun, found: Found): void {
-  if (run.dots < 3 || run.attached || run.lettersAfter) return;
   for (let first = 0; first + 3 < run.groups; first++) {
     const last = first + 3;
-    if (!evenly(text, run, first, last, ".")) continue;
+    if ((run.lettersAfter && last === run.groups - 1) || !evenly(text, run, first, last, ".")) continue;
     const start = run.starts[first] ?? 0;
     const end = run.ends[last] ?? 0;
     if (text[start - 1] === "." || (text[end] === "." && isDigit(text.charCodeAt(end + 1)))) continue;
     if (/[-+_]/.test(text[start - 1] ?? "") || (text[start - 1] === "/" && isLetter(text.charCodeAt(start - 2))))
       continue;
-    if (!isAddress(text, run, first) || saysVersion(labelBefore(text, start))) continue;
+    if (isBuild(text, end) || !isAddress(text, run, first) || saysVersion(labelBefore(text, start))) continue;
     found.add(start, end);
     first = last;
   }
+}
+
+/** `3.0.5.130-5a1e7`, and not a range, `10.0.0.5-10.0.0.9`. */
+function isBuild(text: string, end: number): boolean {
+  return (
+    text.charCodeAt(end) === 45 && isAlnum(text.charCodeAt(end + 1)) && !/^\d{1,3}\./.test(text.slice(end + 1, end + 5))
+  );
 }
 
 function isAddress(text: string, run: NumberRun, first: number): boolean {
@@ -70,10 +85,10 @@ function isAddress(text: string, run: NumberRun, first: number): boolean {
 }
 
 /** At the first colon of an address. */
-function version6(text: string, colon: number, found: Found): void {
+function version6(text: string, colon: number, found: Found, codes: Codes): void {
   let start = colon;
-  while (colon - start < 5 && isHex(text.charCodeAt(start - 1))) start--;
-  if (colon - start > 4 || text.charCodeAt(start - 1) === 58) return;
+  while (start > 0 && colon - start < 5 && isHex(codes[start - 1] ?? 0)) start--;
+  if (colon - start > 4 || (start > 0 && codes[start - 1] === 58 && !isLabel(text, start - 1))) return;
   if (start === colon && text.charCodeAt(colon + 1) !== 58) return;
   if (!beginsAt(text, start) || text.charCodeAt(start - 1) === 46) return;
   let groups = 0;
@@ -114,4 +129,13 @@ function version6(text: string, colon: number, found: Found): void {
   // `::1` is this host, `a::b` a name in a program.
   if (gap && (digits === 0 || long === 0 || groups < 2) && !(groups >= 3 && digits > 0)) return;
   if (endsAt(text, end)) found.add(start, end);
+}
+
+/** The word before the colon at `colon` is none of an address: `ip:2001:…`. */
+function isLabel(text: string, colon: number): boolean {
+  // Of ASCII only letters, and one of them no hexadecimal digit: `src:`, not `dead:`.
+  let plain = text.charCodeAt(colon - 1) > 127;
+  let at = colon - 1;
+  for (; colon - at <= 12 && isLetter(text.charCodeAt(at)); at--) plain ||= !isHex(text.charCodeAt(at));
+  return plain && !isDigit(text.charCodeAt(at));
 }

@@ -6,7 +6,7 @@ const MAX_PART = 65_536;
 export const jwt: Detector = {
   type: "jwt",
   about: "secret",
-  word: token,
+  word: { find: token, first: "e" },
   hits: [
     [
       '"token":"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"',

@@ -9,7 +9,7 @@ const FOOTER = "-----END ";
 export const privateKey: Detector = {
   type: "private_key",
   about: "secret",
-  word: begin,
+  word: { find: begin, last: "Ns" },
   partial: () => "***",
   hits: [
     [
@@ -21,6 +21,11 @@ export const privateKey: Detector = {
       "-----BEGIN PRIVATE KEY-----\\nO36k/F1K\\n-----END PRIVATE KEY-----",
     ],
     ['{"text":"a\\n-----BEGIN EC PRIVATE KEY-----\\nO36k"}', "-----BEGIN EC PRIVATE KEY-----\\nO36k"],
+    [
+      "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,0A1B\n\nqQG+4igH/7aoMACp",
+      "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,0A1B\n\nqQG+4igH/7aoMACp",
+    ],
+    ["Private-Lines: 2\nAAAAgQDqQG+4igH/7aoMACp\nO36kF1K=\nPrivate-MAC: 1f", "AAAAgQDqQG+4igH/7aoMACp\nO36kF1K="],
     ["-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXk=", "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXk="],
     [
       "-----BEGIN PGP PRIVATE KEY BLOCK-----\n\nlQOYBF\n=x\n-----END PGP PRIVATE KEY BLOCK-----",
@@ -34,14 +39,27 @@ export const privateKey: Detector = {
   ],
 };
 
-/** At the end of the word `-----BEGIN`. */
-function begin(text: string, _start: number, end: number, found: Found): void {
-  if (text.charCodeAt(end - 1) !== 78 || !text.startsWith("-----BEGIN", end - 10)) return;
+/** At the end of the word `-----BEGIN`, or of PuTTY's `Private-Lines`. */
+function begin(text: string, word: number, end: number, found: Found): void {
+  const last = text.charCodeAt(end - 1);
+  if (last === 115 && end - word === 13 && text.startsWith("Private-Lines:", word)) putty(text, end + 1, found);
+  if (last !== 78 || !text.startsWith("-----BEGIN", end - 10)) return;
   const start = end - 10;
   const header = HEADER.exec(text.slice(start, start + 80));
   if (header === null) return;
   const body = start + header[0].length;
   found.add(start, footerEnd(text, body) || bodyEnd(text, body));
+}
+
+/** Behind `Private-Lines:`, a number and then the key, up to `Private-MAC`. */
+function putty(text: string, from: number, found: Found): void {
+  const lines = /^ \d{1,4}(?:\r?\n|(?:\\r)?\\n)/.exec(text.slice(from, from + 12));
+  if (lines === null) return;
+  const start = from + lines[0].length;
+  let end = base64End(text, start);
+  if (text.startsWith("-MAC", end)) end -= "Private".length;
+  while (end > start && text.charCodeAt(end - 1) <= 32) end--;
+  if (end > start) found.add(start, end);
 }
 
 /** Behind the footer; 0 when a quote, another key or `MAX_LENGTH` comes before it. */
@@ -59,11 +77,19 @@ function footerEnd(text: string, body: number): number {
   return 0;
 }
 
+/** The headers of an old encrypted key, RFC 1421. */
+const HEADERS = /^(?:(?:\r?\n|(?:\\+r)?\\+n)(?:Proc-Type|DEK-Info): ?[\w,-]{1,60}?(?=\r|\n|\\)){1,2}/;
+
 /** A key that was cut off ends with its last character of base64. */
 function bodyEnd(text: string, body: number): number {
-  const limit = Math.min(text.length, body + MAX_LENGTH);
-  let end = body;
-  for (let at = body; at < limit; at++) {
+  return base64End(text, body + (HEADERS.exec(text.slice(body, body + 160))?.[0].length ?? 0));
+}
+
+/** Behind the last character of base64 from `from` on; lines may end as in the text of JSON. */
+function base64End(text: string, from: number): number {
+  const limit = Math.min(text.length, from + MAX_LENGTH);
+  let end = from;
+  for (let at = from; at < limit; at++) {
     const code = text.charCodeAt(at);
     if (isAlnum(code) || code === 43 || code === 47 || code === 61) end = at + 1;
     else if (code !== 10 && code !== 13 && code !== 92) break;

@@ -1,19 +1,17 @@
 /** UK national insurance numbers: two letters, six digits, a letter from A to D (HMRC, NIM39110). */
-import { beginsAt, type Detector, endsAt, type Found, isDigit, isLetter, pairIndex } from "../detector.ts";
+import type { Codes } from "../char-sets.ts";
+import { beginsAt, type Detector, endsAt, type Found, isLetter } from "../detector.ts";
 
 const NEVER = new Set(["BG", "GB", "KN", "NK", "NT", "TN", "ZZ"]);
-/** Prefixes that are given out, by `pairIndex`. */
-const PREFIXES = new Uint8Array(1024);
-for (const first of "ABCEGHJKLMNOPRSTWXYZ") {
-  for (const second of "ABCEGHJKLMNPRSTWXYZ") {
-    if (!NEVER.has(first + second)) PREFIXES[pairIndex(first + second, 0)] = 1;
-  }
-}
+/** Prefixes that are given out. */
+const PREFIXES = [..."ABCEGHJKLMNOPRSTWXYZ"]
+  .flatMap((first) => [..."ABCEGHJKLMNPRSTWXYZ"].map((second) => first + second))
+  .filter((prefix) => !NEVER.has(prefix));
 
 export const ukNino: Detector = {
   type: "uk_nino",
   about: "person",
-  pair: nino,
+  pair: { find: nino, of: PREFIXES },
   canonical: (value) => value.toUpperCase().replaceAll(/[^A-Z0-9]/g, ""),
   partial: (value) => `** ** ** *${value.slice(-2)}`,
   hits: [
@@ -23,19 +21,28 @@ export const ukNino: Detector = {
     ["NI AB 12 34 56 C!", "AB 12 34 56 C"],
     ['{"text":"NI:\\nAB123456C"}', "AB123456C"],
   ],
-  misses: ["Part code CE569282Z", "GB123456A and QQ123456C", "AB1234567C", "XAB123456C", "AB 12 34 5 C", "ab12cd34"],
+  misses: [
+    "Part code CE569282Z",
+    "GB123456A and QQ123456C",
+    "AB1234567C",
+    "XAB123456C",
+    "AB 12 34 5 C",
+    "ab12cd34",
+    "0x804841A: main",
+  ],
 };
 
-function nino(text: string, at: number, found: Found): void {
-  if (PREFIXES[pairIndex(text, at)] !== 1) return;
+function nino(text: string, at: number, found: Found, codes: Codes): void {
   let next = at + 2;
   for (let digits = 0; digits < 6; digits++) {
-    if (digits % 2 === 0 && isGap(text.charCodeAt(next))) next++;
-    if (!isDigit(text.charCodeAt(next++))) return;
+    let code = codes[next] ?? 0;
+    if (digits % 2 === 0 && isGap(code)) code = codes[++next] ?? 0;
+    if (code < 48 || code > 57) return;
+    next++;
   }
-  if (isGap(text.charCodeAt(next)) && isLetter(text.charCodeAt(next + 1))) next++;
-  const suffix = text.charCodeAt(next) & 0xdf;
-  if (suffix < 65 || suffix > 68 || !isLetter(text.charCodeAt(next))) return;
+  if (isGap(codes[next] ?? 0) && isLetter(codes[next + 1] ?? 0)) next++;
+  const suffix = (codes[next] ?? 0) & 0xdf;
+  if (suffix < 65 || suffix > 68 || !isLetter(codes[next] ?? 0)) return;
   if (beginsAt(text, at) && endsAt(text, next + 1)) found.add(at, next + 1);
 }
 

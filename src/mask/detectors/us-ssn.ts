@@ -3,12 +3,14 @@ import { type Detector, digitsOf, type Found } from "../detector.ts";
 import { labelBefore, says } from "../label.ts";
 import { digitsIn, evenly, lengthOf, type NumberRun } from "../number-run.ts";
 
-const saysSsn = says(/\bssn|ssn["'_: =]|social[ _-]?sec|socialsec|\bss ?#|\btin\b|\bitin\b/);
+const saysSsn = says(
+  /\bssn|ssn["'_: =]|\bsoc(?:ial)?\.?[ _-]?sec|socialsec|\bmy social\b|seguro social|seguridad social|\bss ?(?:#|no\b)|\btin\b|\bitin\b/,
+);
 
 export const usSsn: Detector = {
   type: "us_ssn",
   about: "person",
-  number: numbers,
+  number: { find: numbers, digits: 9, groups: [3, 9] },
   canonical: digitsOf,
   partial: (value) => `***-**-${digitsOf(value).slice(-4)}`,
   hits: [
@@ -18,6 +20,9 @@ export const usSsn: Detector = {
     ['{"ssn":375256015}', "375256015"],
     ["social security number 364 84 3399", "364 84 3399"],
     ["463‑30‑7630", "463‑30‑7630"],
+    ["463-30-7630 2026-03-18T10:15:00Z", "463-30-7630"],
+    ["done – 463-30-7630 – 2026-03-18", "463-30-7630"],
+    ["my social is 364 84 3399", "364 84 3399"],
   ],
   misses: [
     "Dummy SSN 160-00-2941",
@@ -26,14 +31,14 @@ export const usSsn: Detector = {
     "SO-463-30-7630",
     "463-30-7630-1",
     "463-30-76301",
+    "463-30-7630A",
   ],
 };
 
 function numbers(text: string, run: NumberRun, found: Found): void {
-  if (run.digits < 9 || run.attached || run.lettersAfter) return;
   for (let first = 0; first < run.groups; first++) {
     const last = lengthOf(run, first) === 9 ? first : first + 2;
-    if (last >= run.groups) continue;
+    if (last >= run.groups || (run.lettersAfter && last === run.groups - 1)) continue;
     const grouped = last !== first;
     if (grouped && (lengthOf(run, first) !== 3 || lengthOf(run, first + 1) !== 2 || lengthOf(run, last) !== 4))
       continue;
