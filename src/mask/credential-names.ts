@@ -5,21 +5,28 @@ import { isAlnum, type NamedValue } from "./detector.ts";
 const MAX_NAME = 40;
 const MAX_VALUE = 1024;
 const [TAB, SPACE, QUOTE, APOSTROPHE, BACKTICK, BACKSLASH] = [9, 32, 34, 39, 96, 92];
-const [COLON, EQUALS, GREATER, LESS, SLASH] = [58, 61, 62, 60, 47];
+const [COLON, EQUALS, GREATER, LESS, SLASH, STAR, BAR] = [58, 61, 62, 60, 47, 42, 124];
 
 const PASSWORD =
-  /(?:passwords?|passwd|passphrase|pwd|passcode|passwort|contrasena|motdepasse|(?:db|database|user|smtp|mail|admin|root|ftp|redis|mysql|pg|postgres|mongo|login|auth)pass)$/;
+  /(?:passwords?|passwd|passphrase|pwd|passcode|passwort|kennwort|contrase[nñ]a|motdepasse|^passe|senha|wachtwoord|has[lł]o|[sş]ifre|lösenord|passord|adgangskode|salasana|heslo|jelszó|parola|пароль|κωδικός|密码|密碼|口令|パスワード|비밀번호|암호|khẩu|รหัสผ่าน|पासवर्ड|المرور|סיסמה|(?:db|database|user|smtp|mail|admin|root|ftp|redis|mysql|pg|postgres|mongo|login|auth)pass)$/;
 const AWS_SECRET = /(?:secretaccesskey|awssecretkey|awssecret)$/;
 const KEY =
-  /(?:(?:api|access|secret|private|auth|encryption|signing|signature|master|account|storage|service|subscription|license|application|app|client|admin|shared|write|ingest|webhook|deploy|openai|anthropic|stripe|datadog|dd|heroku|sendgrid|azure)keys?|secrets?|tokens?|credentials?|apitoken|cookie)$/;
+  /(?:(?:api|access|secret|private|auth|encryption|signing|signature|master|account|storage|service|subscription|license|application|app|client|admin|shared|write|ingest|webhook|deploy|openai|anthropic|stripe|datadog|dd|heroku|sendgrid|azure)keys?|secrets?|secretkeybase|tokens?|credentials?|apitoken|cookie)$/;
 /** Tokens that open nothing: where a list goes on, what a language model counts. */
 const HARMLESS =
-  /(?:next|page|paging|continuation|continue|sync|cursor|csrf|xsrf|resume|start|end|progress|idempotency|skip|max|min|total|prompt|completion|input|output|stop|pad|eos|bos|unk|mask|cls|sep|cancellation|change|delta|public)(?:page)?(?:tokens?|keys?)$/;
+  /(?:next|page|paging|continuation|continue|sync|cursor|csrf|xsrf|resume|start|(?<!back|front|s)end|progress|idempotency|skip|max|(?<!ad)min|total|prompt|completion|input|output|stop|pad|eos|bos|unk|mask|cls|sep|cancellation|(?<!ex)change|delta|public)(?:page)?(?:tokens?|keys?)$/;
 
 /** The last three letters of names of credentials: nearly every other name is turned away by them. */
 const ENDINGS = new Uint8Array(1 << 15);
-for (const ending of "ass ord rds swd pwd ase ode ort ena sse key eys ret ets ken ens ial als kie ion".split(" ")) {
-  ENDINGS[packed(ending, 3)] = 1;
+for (const ending of (
+  "ass ord rds swd pwd ase ode ort ena sse key eys ret ets ken ens ial als kie ion lue eña nha ord asło slo fre ana ola " +
+  "szó оль кός κός ード 번호 ẩu ่าน र्ड رور סמה"
+).split(" ")) {
+  ENDINGS[packed(ending, ending.length)] = 1;
+}
+// Names of two characters: what stands before them is any.
+for (const name of ["密码", "密碼", "口令", "암호"]) {
+  for (let before = 0; before < 32; before++) ENDINGS[packed(String.fromCharCode(before) + name, 3)] = 1;
 }
 const MAX_MEMO = 2000;
 const memo = new Map<string, NamedValue["kind"] | undefined>();
@@ -29,7 +36,7 @@ export function mayNameCredential(text: string, at: number): boolean {
   let end = at;
   let code = text.charCodeAt(end - 1);
   if (code === COLON) code = text.charCodeAt(--end - 1);
-  while (at - end < 3 && code === SPACE) code = text.charCodeAt(--end - 1);
+  while (at - end < 3 && (code === SPACE || code === STAR)) code = text.charCodeAt(--end - 1);
   if (code === QUOTE || code === APOSTROPHE || code === BACKTICK) {
     code = text.charCodeAt(--end - 1);
     while (code === BACKSLASH) code = text.charCodeAt(--end - 1);
@@ -42,7 +49,7 @@ export function mayNameIn(codes: Codes, at: number): boolean {
   let end = at;
   let code = codes[end - 1] ?? 0;
   if (code === COLON) code = codes[--end - 1] ?? 0;
-  while (at - end < 3 && code === SPACE) code = codes[--end - 1] ?? 0;
+  while (at - end < 3 && (code === SPACE || code === STAR)) code = codes[--end - 1] ?? 0;
   if (code === QUOTE || code === APOSTROPHE || code === BACKTICK) {
     code = codes[--end - 1] ?? 0;
     while (code === BACKSLASH) code = codes[--end - 1] ?? 0;
@@ -59,6 +66,7 @@ export function namedValue(text: string, at: number): NamedValue | undefined {
   } else {
     if (text.charCodeAt(end - 1) === COLON) end--; // `:=`
     for (let spaces = 0; spaces < 2 && text.charCodeAt(end - 1) === SPACE; spaces++) end--;
+    for (let stars = 0; stars < 2 && text.charCodeAt(end - 1) === STAR; stars++) end--; // **name**: value
     if (isQuote(text.charCodeAt(end - 1))) {
       quoted = true;
       end--;
@@ -67,10 +75,58 @@ export function namedValue(text: string, at: number): NamedValue | undefined {
   }
   let start = end;
   while (start > 0 && end - start < MAX_NAME && isNameCode(text.charCodeAt(start - 1))) start--;
-  if (end - start < 3) return undefined;
+  if (end - start < 3 && !(end - start === 2 && text.charCodeAt(start) > 127)) return undefined;
   if (text.charCodeAt(at) === GREATER && text.charCodeAt(start - 1) !== LESS) return undefined;
-  const kind = kindOf(text.slice(start, end));
-  return kind === undefined ? undefined : valueAfter(text, at + 1, kind, quoted);
+  if (text.charCodeAt(at) === BAR && !beginsCell(text, start)) return undefined;
+  // A name of several words: AWS secret access key.
+  if (text.charCodeAt(start - 1) === SPACE && isKeyWord(text, start, end)) start = wordsBefore(text, start);
+  const name =
+    end - start === 5 && text.startsWith("alue", start + 1) ? nameBefore(text, start) : text.slice(start, end);
+  if (name === "") return undefined;
+  const kind = kindOf(name);
+  // What a table in the documentation of a program says stands in quotes too.
+  return kind === undefined ? undefined : valueAfter(text, at + 1, kind, quoted && text.charCodeAt(at) !== BAR);
+}
+
+/** Only blanks and a mark of code stand between `at` and the begin of a cell: `A | B` in a program is no row of a table. */
+function beginsCell(text: string, at: number): boolean {
+  let before = at;
+  while (at - before < 4 && (isBlank(text.charCodeAt(before - 1)) || text.charCodeAt(before - 1) === BACKTICK))
+    before--;
+  const code = text.charCodeAt(before - 1);
+  return before === 0 || code === BAR || code === 10 || (code === 110 && text.charCodeAt(before - 2) === BACKSLASH);
+}
+
+/** `key` alone. */
+function isKeyWord(text: string, start: number, end: number): boolean {
+  return end - start === 3 && ENDINGS[packed(text, end)] === 1 && (text.charCodeAt(start) | 32) === 107;
+}
+
+/** Where the two words before `start` begin. */
+function wordsBefore(text: string, start: number): number {
+  let at = start;
+  for (let words = 0; words < 2 && text.charCodeAt(at - 1) === SPACE; words++) {
+    at--;
+    while (start - at < MAX_NAME && isAlnum(text.charCodeAt(at - 1))) at--;
+  }
+  return at;
+}
+
+/** `name: DB_PASSWORD` stands before `value: …` at `at`: variables of containers, settings in XML. */
+function nameBefore(text: string, at: number): string {
+  let end = at;
+  while (at - end < 24 && isBetween(text, end - 1)) end--;
+  if (at === end || ENDINGS[packed(text, end)] !== 1) return "";
+  return NAME.exec(text.slice(Math.max(0, end - 64), end))?.[1] ?? "";
+}
+
+const NAME = /(?:name|key|variable)["'\\]{0,9} ?[:=] ?["'\\]{0,9}([\w.-]{3,40})$/i;
+
+/** Quotes, blanks, line ends and commas between two members, in JSON also escaped. */
+function isBetween(text: string, at: number): boolean {
+  const code = text.charCodeAt(at);
+  if (code <= SPACE || code === 44 || code === BACKSLASH || isQuote(code)) return true;
+  return code === 110 && text.charCodeAt(at - 1) === BACKSLASH;
 }
 
 /** The three letters before `end`, whatever their case, as one number of fifteen bits. */
@@ -84,7 +140,7 @@ function packed(text: string, end: number): number {
 function kindOf(name: string): NamedValue["kind"] | undefined {
   let kind = memo.get(name);
   if (kind === undefined && !memo.has(name)) {
-    kind = kindOfPlain(name.toLowerCase().replaceAll(/[_.-]/g, ""));
+    kind = kindOfPlain(name.toLowerCase().replaceAll(/[_. -]/g, ""));
     if (memo.size >= MAX_MEMO) memo.clear();
     memo.set(name, kind);
   }
@@ -112,6 +168,8 @@ function valueAfter(text: string, from: number, kind: NamedValue["kind"], nameQu
     quote = text.charCodeAt(start + depth);
     start += depth + 1;
   }
+  // ODBC: Pwd={…}
+  if (quote === 0 && start === from && text.charCodeAt(start) === 123 && text.charCodeAt(start - 1) === EQUALS) start++;
   const scheme = SCHEMES.find((word) => text.startsWith(word, start));
   if (scheme !== undefined) start += scheme.length;
   const limit = Math.min(text.length, start + MAX_VALUE);
@@ -158,7 +216,11 @@ function isBlank(code: number): boolean {
   return code === SPACE || code === TAB;
 }
 function isNameCode(code: number): boolean {
-  return isAlnum(code) || code === 95 || code === 45 || code === 46;
+  return isAlnum(code) || code === 95 || code === 45 || code === 46 || isForeign(code);
+}
+/** Letters of other alphabets, roughly: no signs, no punctuation. */
+function isForeign(code: number): boolean {
+  return (code >= 0xc0 && code < 0x2000 && code !== 0xd7 && code !== 0xf7) || (code >= 0x3041 && code < 0xe000);
 }
 
 const PLACEHOLDER =

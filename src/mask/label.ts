@@ -14,10 +14,14 @@ export function labelBefore(text: string, at: number): string {
   const floor = Math.max(0, at - REACH);
   let lines = 0;
   let digits = 0;
+  let inCell = false;
   let from = at;
   for (; from > floor; from--) {
     const code = text.charCodeAt(from - 1);
-    if (code === 123 || code === 125 || code === 124 || code === 59) break;
+    if (code === 123 || code === 125 || code === 59) break;
+    // In a row of a table the cell before says what this one holds.
+    if (code === 124 && (inCell || !/^[\s`*"']*$/.test(text.slice(from, at)))) break;
+    inCell ||= code === 124;
     if (code === NEWLINE && ++lines > 1) break;
     if (code < 48 || code > 57) digits = 0;
     else if (++digits > MAX_DIGITS) break;

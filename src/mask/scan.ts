@@ -147,7 +147,7 @@ export function compileScan(shapes: readonly Detector[], patterns: readonly Patt
             if (code !== COLON) askAt(byChar[code], text, codes, here);
             else if (((colons[codes[here + 1] ?? 0] ?? 0) | (here > 0 ? (colons[codes[here - 1] ?? 0] ?? 0) : 0)) !== 0)
               askColon(text, codes, here);
-            if (naming[code] === 1 && here > 2 && mayName(codes, here) && here >= assignedTo) assigned(text, here);
+            if (naming[code] === 1 && here > 1 && mayName(codes, here) && here >= assignedTo) assigned(text, here);
           } else if ((paired & place) !== 0) askPair(text, codes, here - 2);
         }
         if (hits.quotes !== 0) hits.lastQuote = (base + 31 - Math.clz32(hits.quotes)) | 0;
@@ -361,7 +361,7 @@ const COLONS = new Uint8Array(65_536);
 for (const char of "0123456789abcdefABCDEF:/") COLONS[char.charCodeAt(0)] = 1;
 /** `:`, `=`, `>`: the name of a credential may stand before them. */
 const NAMING = new Uint8Array(65_536);
-for (const char of ":=>") NAMING[char.charCodeAt(0)] = 1;
+for (const char of ":=>|") NAMING[char.charCodeAt(0)] = 1;
 
 /** By `pairIndex`: who asks for those two letters, a bit for each. */
 function asksOfPairs(lists: readonly (readonly string[])[]): Uint32Array {
@@ -397,7 +397,7 @@ function setsFor(detectors: readonly Detector[]): CharSets {
   // Whom no number interests, digits are letters.
   const numbers = detectors.some(({ number, pair }) => number !== undefined || pair !== undefined);
   const asked = new Set(detectors.flatMap(({ at }) => Object.keys(at ?? {}).map((key) => key.charAt(0))));
-  if (detectors.some(({ named }) => named !== undefined)) for (const char of ":=>") asked.add(char);
+  if (detectors.some(({ named }) => named !== undefined)) for (const char of ":=>|") asked.add(char);
   const digits = numbers ? DIGITS : "";
   const joints = numbers ? "-_" : `-_${DIGITS}`;
   return charSets([digits, LETTERS, joints, [...asked].join(""), "\\", "bfnrt", "u/", '"']);

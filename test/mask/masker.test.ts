@@ -45,6 +45,13 @@ describe("JSON", () => {
     expect(json({ "a@example.org": 1, "b@example.org": 2, c: 3 })).toEqual({ "[email]": 1, "[email] 2": 2, c: 3 });
   });
 
+  test("blanks between two strings are no value, whatever the first one ends with", () => {
+    for (const blanks of ["", " ", "      ", "\n          "]) {
+      const text = `{"k":"password:",${blanks}"x":"y","list":["api_key=",${blanks}"a","b"]}`;
+      expect(JSON.parse(masking().masker.json(text, amy).text)).toMatchObject({ x: expect.anything() });
+    }
+  });
+
   test("the key before a value says what it is, also when the value was written with escapes", () => {
     expect(json({ phone: "612345645", other: "612345645" })).toEqual({ phone: "[phone]", other: "612345645" });
     expect(masking().masker.json('{"phone":"6\\u00312345645"}', amy).text).toBe('{"phone":"[phone]"}');

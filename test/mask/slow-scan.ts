@@ -67,7 +67,7 @@ export function slowScan(detectors: readonly Detector[], text: string): readonly
       const place = at++;
       wordStart = at;
       ask((detector, found) => detector.at?.[char === ":" ? colon : char]?.(text, place, found, codes));
-      const value = /[:=>]/.test(char) && place >= assignedTo ? namedValue(text, place) : undefined;
+      const value = /[:=>|]/.test(char) && place >= assignedTo ? namedValue(text, place) : undefined;
       if (value === undefined) continue;
       if (value.end - value.start > 48) assignedTo = value.end;
       ask(({ named }, found) => named?.(text, value, found));

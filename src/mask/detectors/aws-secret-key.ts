@@ -13,6 +13,11 @@ export const awsSecretKey: Detector = {
       "export AWS_SECRET_ACCESS_KEY=rEc3LmKDtb19dLXTqmOqE5KTRSGNRjPspidcdwFw",
       "rEc3LmKDtb19dLXTqmOqE5KTRSGNRjPspidcdwFw",
     ],
+    ["AWS secret access key: Yvy4msDBX41XETHqKb6+57BEx348fJ1JX3IsXnTL", "Yvy4msDBX41XETHqKb6+57BEx348fJ1JX3IsXnTL"],
+    [
+      "| AWS_SECRET_ACCESS_KEY | d4PdbzwCy/WiH5tpRRi5AuYieeemOx8NYc0tarZs |",
+      "d4PdbzwCy/WiH5tpRRi5AuYieeemOx8NYc0tarZs",
+    ],
   ],
   misses: [
     "aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
