@@ -97,6 +97,7 @@ describe("a permitted call", () => {
     expect(record).toEqual({
       v: 2,
       chain: { id: expect.any(String), n: expect.any(Number), prev: expect.stringMatching(/^[\w-]{43}$/) },
+      prevAt: expect.any(Number),
       id: expect.stringMatching(/^[0-9a-f]{8}-[0-9a-f]{4}-7/),
       kind: "call",
       at: expect.any(String),
