@@ -58,11 +58,14 @@ for (let code = 0xc0; code <= 0x52f; code++) WORD[code] = 1;
 interface Stem {
   readonly text: string;
   readonly letters: Uint16Array;
+  /** Letters of Latin, Greek or Cyrillic are in it. */
+  readonly lettered: boolean;
   readonly bit: number;
 }
 
 function stemOf(text: string, bit: number): Stem {
-  return { text, letters: Uint16Array.from(text, (char) => char.charCodeAt(0)), bit };
+  const letters = Uint16Array.from(text, (char) => char.charCodeAt(0));
+  return { text, letters, lettered: letters.some((code) => WORD[code] === 1), bit };
 }
 
 /** The protocol's own name, which stands in every answer of its servers, says nothing of a model. */
@@ -170,9 +173,15 @@ function stemAt(codes: Uint16Array, at: number, stems: readonly Stem[]): Stem | 
     const { letters } = stem;
     let index = 2;
     while (index < letters.length && FOLD[codes[at + index] ?? 0] === letters[index]) index++;
-    if (index >= letters.length) return stem;
+    if (index >= letters.length && (!stem.lettered || hasLetter(codes, at, letters.length))) return stem;
   }
   return undefined;
+}
+
+/** `41-` is a number, and not what `A1-` and `4I-` are. */
+function hasLetter(codes: Uint16Array, at: number, length: number): boolean {
+  for (let index = at; index < at + length; index++) if (WORD[codes[index] ?? 0] === 1) return true;
+  return false;
 }
 
 /** Something may be encoded or disguised here, so that triggers would not show. */

@@ -101,6 +101,16 @@ describe("an answer that looks harmless", () => {
     ).toEqual(["high"]);
   });
 
+  test("goes on to the letter when its numbers could be read as letters", () => {
+    const rows = Array.from({ length: 60 }, (_, row) => ({
+      order: `ORD-${row}-1041`,
+      customer: "Anna",
+      phone: `+44 77${row} 41 7`,
+    }));
+    const text = JSON.stringify({ content: [], structuredContent: { rows } });
+    expect(policy.apply(text, place)).toEqual({ text, findings: [], counts: {}, withheld: undefined });
+  });
+
   test.each([
     ["accents beside their letters", "Le café de l’élève est fermé".normalize("NFD")],
     ["phonetics", "tool /tuːl/, user /ˈjuːzə(r)/, model /ˈmɒd(ə)l/ in the IPA"],
