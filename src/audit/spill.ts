@@ -6,6 +6,7 @@
 import { constants, mkdirSync, readdirSync, statSync } from "node:fs";
 import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { type Clock, systemClock } from "../core/clock.ts";
 import { DrawbridgeError } from "../core/errors.ts";
 import { newId } from "../core/ids.ts";
@@ -173,9 +174,12 @@ export function openSpill(parts: SpillParts): Spill {
       file = undefined;
       const there = await appended(path, flags, text);
       bytes += text.length;
-      if (!there) continue;
-      file = path;
-      return;
+      if (there) {
+        file = path;
+        return;
+      }
+      // They take whatever they see until nothing is left: the next one would go the same way at once.
+      await sleep(2 ** tries);
     }
     throw new DrawbridgeError("audit_unavailable", "Other processes take the spill files of the audit log.");
   }
