@@ -25,9 +25,9 @@ export interface EvidenceParts {
   readonly logger: Logger;
   /** Takes out of a record's texts what must be in none. */
   readonly clean?: (text: string) => string;
-  /** `one that is known`: a key that no gateway of this store has signed with is refused, since it was made of the wrong secret. */
   /** Where records go while the store cannot be written, if the settings say so (`whenUnavailable`). */
   readonly spillFolder?: string;
+  /** `one that is known`: a key that no gateway of this store has signed with is refused, since it was made of the wrong secret. */
   readonly signsAs?: "any key" | "one that is known";
   readonly clock?: Clock;
 }
