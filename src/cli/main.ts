@@ -117,7 +117,7 @@ export async function main(argv: readonly string[], terminal: Terminal): Promise
   const dashes = argv.indexOf("--");
   const own = dashes === -1 ? argv : argv.slice(0, dashes);
   const rest = dashes === -1 ? undefined : argv.slice(dashes + 1);
-  const program = withOutput(new Command("drawbridge"), terminal)
+  const program = withOutput(new IdCommand("drawbridge"), terminal)
     .description("Takes any MCP server across the cliff between one laptop and production.")
     .version(version(), "-V, --version", "print the version")
     .helpOption("-h, --help", "explain, with examples")
@@ -161,6 +161,27 @@ function explain(thrown: unknown, terminal: Terminal): number {
   // At the command line the operator is the reader that `detail` is kept for.
   if (error.detail !== undefined) terminal.stderr.write(`${paint("dim", error.detail)}\n`);
   return error.code === "settings_invalid" ? EXIT.usage : EXIT.failed;
+}
+
+declare module "commander" {
+  interface Command {
+    /** Called for the first word that looks like an option and is none; not in the published types. */
+    unknownOption(word: string): void;
+  }
+}
+
+/**
+ * A command that takes ids which begin with a dash. Key ids, sessions and grants are digests in base64url (RFC 7638,
+ * RFC 4648 section 5): one in 64 of them does, and would be no option that there is. Options are in small letters.
+ */
+class IdCommand extends Command {
+  override createCommand(name?: string): Command {
+    return new IdCommand(name);
+  }
+
+  override unknownOption(word: string): void {
+    if (!/^-(?=.*[A-Z\d])[\w-]{4,}$/.test(word)) super.unknownOption(word);
+  }
 }
 
 function withOutput(command: Command, terminal: Terminal): Command {

@@ -48,3 +48,24 @@ test("what a revoked key signed is refused within a second, and clients go on wi
   expect(await here.status(String(body["access_token"]))).toBe(200);
   expect(await here.cli(["keys", "revoke", "absent"])).toMatchObject({ code: 1 });
 });
+
+test("an id that begins with a dash is an id, and an option that there is not is still refused", async () => {
+  const id = "-aX3vB9k2LmNopQrStUvWxYz0123456789_-AbCdEfGh";
+  for (const words of [
+    ["keys", "revoke", id],
+    ["grants", "revoke", id.slice(0, 8)],
+    ["users", "sessions", "somebody", "--end", id],
+    ["clients", "show", id],
+  ]) {
+    const { code, stderr } = await here.cli(words);
+    expect(stderr, words.join(" ")).not.toContain("unknown option");
+    expect(code, words.join(" ")).toBe(1);
+  }
+  const { code, stderr } = await here.cli(["keys", "revoke", id, "--jsn"]);
+  expect(code).toBe(2);
+  expect(stderr).toContain("too many arguments");
+  expect(await here.cli(["keys", "revoke", "--jsn"])).toMatchObject({
+    code: 2,
+    stderr: expect.stringContaining("unknown option '--jsn'"),
+  });
+});
