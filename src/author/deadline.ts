@@ -3,7 +3,7 @@ import { DrawbridgeError } from "../core/errors.ts";
 
 export interface Deadline {
   /** Aborts when the time is over, or the caller goes. */
-  readonly signal: AbortSignal;
+  signal(): AbortSignal;
   /**
    * What `run` returns; when that is a promise, rejects with `upstream_timeout` or `cancelled` when it is not settled by then, whether or
    * not `run` heeds the signal. Once only.
@@ -51,7 +51,7 @@ export function openDeadline(ms: number, outer: () => AbortSignal): Deadline {
   };
 
   return {
-    get signal() {
+    signal() {
       controller ??= new AbortController();
       if (ended !== undefined) controller.abort(ended);
       return controller.signal;

@@ -54,6 +54,9 @@ export class Exchange {
   readonly #deadlines: Deadlines;
   readonly #resolve: (outcome: Outcome) => void;
   readonly #reject: (error: DrawbridgeError) => void;
+  /** The caller's signal was aborted. A function: of an object as listener Node keeps a closure that outlives the call. */
+  readonly #gone = (): void =>
+    this.fail(new DrawbridgeError("cancelled", "The call was cancelled."), "the client cancelled the request");
   /** Made with the first question; most calls have none. */
   #open: Map<RequestId, OpenQuestion> | undefined;
 
@@ -75,10 +78,10 @@ export class Exchange {
     this.#resolve = resolve;
     this.#reject = reject;
     if (signal.aborted) {
-      this.handleEvent();
+      this.#gone();
       return;
     }
-    signal.addEventListener("abort", this, { once: true });
+    signal.addEventListener("abort", this.#gone, { once: true });
     deadlines.add(this);
   }
 
@@ -153,10 +156,6 @@ export class Exchange {
     this.#end(abandoned);
     this.#reject(error);
   }
-  /** The caller's signal was aborted. */
-  handleEvent(): void {
-    this.fail(new DrawbridgeError("cancelled", "The call was cancelled."), "the client cancelled the request");
-  }
 
   #close(id: RequestId, open: OpenQuestion, text: string | undefined, unanswered?: DOMException): void {
     if (this.#open?.get(id) !== open) return;
@@ -174,7 +173,7 @@ export class Exchange {
 
   #end(abandoned: Abandoned): void {
     this.settled = true;
-    this.#signal.removeEventListener("abort", this);
+    this.#signal.removeEventListener("abort", this.#gone);
     this.#deadlines.delete(this);
     this.release(abandoned);
     if (this.#open === undefined) return;

@@ -160,7 +160,8 @@ export function httpUpstream(
       const party = on.of(() => permitted.by);
       const call = new HttpCall(party, permitted, replies, signal, watched, now(), resolve, reject);
       if (call.settled) return;
-      call.release = (abandoned) => release(call, abandoned);
+      const giveBack = (abandoned: Abandoned) => release(call, abandoned);
+      call.release = giveBack;
       if (active < settings.maxConnections) {
         run(call);
         return;

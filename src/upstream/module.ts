@@ -110,14 +110,11 @@ export function moduleUpstream(name: string, settings: ModuleServerSettings, dep
     const { call: asked, by } = permitted;
     const { credentials } = deps;
     const { progressToken } = asked;
-    return server.call({
+    const told: Omit<ModuleCall, "signal"> = {
       method: asked.method,
       params: paramsOf(asked.forward),
       revision: asked.revision,
       principal: by,
-      get signal() {
-        return signal();
-      },
       log: logger,
       trace: asked.trace,
       ...(progressToken !== undefined && {
@@ -134,7 +131,8 @@ export function moduleUpstream(name: string, settings: ModuleServerSettings, dep
         },
       }),
       span: deps.beginSpan && ((title, attributes) => deps.beginSpan?.(title, asked, attributes) ?? NO_SPAN(asked)),
-    } satisfies ModuleCall);
+    };
+    return server.call(Object.assign(new Withdrawable(signal), told));
   };
 
   return {
@@ -186,6 +184,17 @@ export function moduleUpstream(name: string, settings: ModuleServerSettings, dep
       closing.abort();
     },
   };
+}
+
+/** A call whose signal is made when somebody looks. An accessor of the class, not of each call (docs/decisions/006-calls-die-young.md). */
+class Withdrawable {
+  readonly #signal: () => AbortSignal;
+  constructor(signal: () => AbortSignal) {
+    this.#signal = signal;
+  }
+  get signal(): AbortSignal {
+    return this.#signal();
+  }
 }
 
 /** All that a module asks. */

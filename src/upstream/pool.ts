@@ -12,7 +12,15 @@ import { admission } from "./admission.ts";
 import { attribution } from "./attribution.ts";
 import type { Flavour } from "./capabilities.ts";
 import { Child, type ChildOwner, PooledCall, principalOf, type Tool } from "./child.ts";
-import { type Deadlines, deadlines, type Limits, type Stopwatch, stopwatch, timeoutError } from "./exchange.ts";
+import {
+  type Abandoned,
+  type Deadlines,
+  deadlines,
+  type Limits,
+  type Stopwatch,
+  stopwatch,
+  timeoutError,
+} from "./exchange.ts";
 import { fairQueue, type Ticket } from "./fair-queue.ts";
 import type { ProcessEvents, ServerProcess } from "./process.ts";
 import { pulse as takenPulse } from "./pulse.ts";
@@ -231,10 +239,11 @@ export function processPool(
       }
       const call = new PooledCall(permitted, replies, signal, watch, now(), resolve, reject);
       if (call.settled) return;
-      call.release = (abandoned) => {
+      const release = (abandoned: Abandoned) => {
         if (call.child !== undefined) call.child.release(call, abandoned);
         else if (call.ticket !== undefined) unqueue(call, call.ticket);
       };
+      call.release = release;
       const tool = toolOf(permitted);
       const { process } = permitted.call.task ?? {};
       if (process !== undefined) {

@@ -27,8 +27,8 @@ export function eventReader(
   let data: string[] = [];
   let dataSize = 0;
   let over = false;
-  let lastId = "";
-  let retryMs: number | undefined;
+  /** Plain members, no accessors: one reader for each answer (docs/decisions/006-calls-die-young.md). */
+  const reader: { -readonly [Name in keyof EventReader]: EventReader[Name] } = { push, lastId: "", retryMs: undefined };
 
   function onLine(line: string): void {
     if (line === "") {
@@ -54,54 +54,48 @@ export function eventReader(
     } else if (field === "event") {
       type = value;
     } else if (field === "id" && !value.includes("\0")) {
-      lastId = value.slice(0, 1024);
+      reader.lastId = value.slice(0, 1024);
     } else if (field === "retry" && /^\d{1,9}$/.test(value)) {
-      retryMs = Number(value);
+      reader.retryMs = Number(value);
     }
   }
 
-  return {
-    get lastId() {
-      return lastId;
-    },
-    get retryMs() {
-      return retryMs;
-    },
-    push(chunk) {
-      if (over) return;
-      let text = decoder.decode(chunk, { stream: true });
-      // A line may end in CR LF, and the two may come in different chunks.
-      if (endsInReturn && text.startsWith("\n")) text = text.slice(1);
-      if (text !== "") endsInReturn = text.endsWith("\r");
-      let start = 0;
-      LINES.lastIndex = 0;
-      for (let end = LINES.exec(text); end !== null && !over; end = LINES.exec(text)) {
-        const rest = text.slice(start, end.index);
-        start = LINES.lastIndex;
-        if (held.length > 0) {
-          held.push(rest);
-          onLine(held.join(""));
-          held = [];
-          heldSize = 0;
-        } else {
-          onLine(rest);
-        }
-        if (dataSize > maxBytes) break;
-        // A handler may read another stream meanwhile; the expression is shared.
-        LINES.lastIndex = start;
-      }
-      if (start < text.length) {
-        held.push(start === 0 ? text : text.slice(start));
-        heldSize += text.length - start;
-      }
-      if (heldSize + dataSize > maxBytes) {
-        over = true;
+  function push(chunk: Buffer): void {
+    if (over) return;
+    let text = decoder.decode(chunk, { stream: true });
+    // A line may end in CR LF, and the two may come in different chunks.
+    if (endsInReturn && text.startsWith("\n")) text = text.slice(1);
+    if (text !== "") endsInReturn = text.endsWith("\r");
+    let start = 0;
+    LINES.lastIndex = 0;
+    for (let end = LINES.exec(text); end !== null && !over; end = LINES.exec(text)) {
+      const rest = text.slice(start, end.index);
+      start = LINES.lastIndex;
+      if (held.length > 0) {
+        held.push(rest);
+        onLine(held.join(""));
         held = [];
-        data = [];
-        onTooLong();
+        heldSize = 0;
+      } else {
+        onLine(rest);
       }
-    },
-  };
+      if (dataSize > maxBytes) break;
+      // A handler may read another stream meanwhile; the expression is shared.
+      LINES.lastIndex = start;
+    }
+    if (start < text.length) {
+      held.push(start === 0 ? text : text.slice(start));
+      heldSize += text.length - start;
+    }
+    if (heldSize + dataSize > maxBytes) {
+      over = true;
+      held = [];
+      data = [];
+      onTooLong();
+    }
+  }
+
+  return reader;
 }
 
 const LINES = /\r\n|\n|\r/g;
