@@ -1,15 +1,18 @@
-/** Private keys in PEM (RFC 7468) and of OpenSSH and PGP, also within JSON, where a line ends with `\n`. */
+/** Private keys in PEM (RFC 7468), of OpenSSH, ssh.com, PuTTY and PGP, also within JSON, where a line ends with `\n`. */
 import { type Detector, type Found, isAlnum } from "../detector.ts";
 
 /** A key of 16,384 bits has 13 kB; what is longer is masked as far as this. */
 const MAX_LENGTH = 65_536;
 const HEADER = /^-----BEGIN (?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----/;
 const FOOTER = "-----END ";
+/** As ssh.com writes them, in the form of RFC 4716. No word of it is long; the key behind it begins with the bytes `3f6ff9eb 0000`. */
+const SSH2 = "---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----";
+const SSH2_KEY = "P2/56wAA";
 
 export const privateKey: Detector = {
   type: "private_key",
   about: "secret",
-  word: { find: begin, last: "Ns" },
+  word: { find: begin, behind: "\nn", first: "5", last: "Ns" },
   partial: () => "***",
   hits: [
     [
@@ -31,24 +34,52 @@ export const privateKey: Detector = {
       "-----BEGIN PGP PRIVATE KEY BLOCK-----\n\nlQOYBF\n=x\n-----END PGP PRIVATE KEY BLOCK-----",
       "-----BEGIN PGP PRIVATE KEY BLOCK-----\n\nlQOYBF\n=x\n-----END PGP PRIVATE KEY BLOCK-----",
     ],
+    [
+      'k: ---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----\nComment: "rsa"\nP2/56wAAAi4AAAA3aWYtbW9kbntz\n---- END SSH2 ENCRYPTED PRIVATE KEY ----.',
+      "P2/56wAAAi4AAAA3aWYtbW9kbntz",
+    ],
+    [
+      '---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----\r\nComment: "k"\r\nqQG4igH7aoMACpqQG4igH7aoMACp/aB\r\nqQG4',
+      "qQG4igH7aoMACpqQG4igH7aoMACp/aB\r\nqQG4",
+    ],
+    [
+      '{"k":"---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----\\nComment: \\"rsa\\"\\nqQG4igH7aoMACpqQG4igH7aoMACp","a":1}',
+      "qQG4igH7aoMACpqQG4igH7aoMACp",
+    ],
   ],
   misses: [
+    "---- BEGIN SSH2 PUBLIC KEY ----\nAAAAB3NzaC1yc2EAAAADAQABAAABAQ==",
     "-----BEGIN PUBLIC KEY-----\nIv5/X6Hc\n-----END PUBLIC KEY-----",
     "-----BEGIN CERTIFICATE-----\nFpwAvu1L\n-----END CERTIFICATE-----",
     "-----BEGIN PRIVATE PARTY-----",
   ],
 };
 
-/** At the end of the word `-----BEGIN`, or of PuTTY's `Private-Lines`. */
+/** At the end of the word `-----BEGIN`, of the first word of ssh.com's keys, or of PuTTY's `Private-Lines`. */
 function begin(text: string, word: number, end: number, found: Found): void {
   const last = text.charCodeAt(end - 1);
   if (last === 115 && end - word === 13 && text.startsWith("Private-Lines:", word)) putty(text, end + 1, found);
+  if (text.startsWith(SSH2_KEY, word - 3)) ssh2(text, word - 3, found);
+  else if (end - word >= 20 && LINE_BEFORE.test(text.slice(Math.max(0, word - 12), word)))
+    ssh2(text, word, found, false);
   if (last !== 78 || !text.startsWith("-----BEGIN", end - 10)) return;
   const start = end - 10;
   const header = HEADER.exec(text.slice(start, start + 80));
   if (header === null) return;
   const body = start + header[0].length;
   found.add(start, footerEnd(text, body) || bodyEnd(text, body));
+}
+
+/** RFC 4716 section 3.3: a few headers stand between the first line and the key. */
+const MAX_HEADERS = 1600;
+
+/** The end of the first line itself, or of a header, whose value is quoted (RFC 4716 section 3.3.2): a key behind it may have been changed. */
+const LINE_BEFORE = /[-"](?:\r?\n|(?:\\+r)?\\+n)$/;
+
+/** The first line stays: what is before the key was looked at already, and may have left. */
+function ssh2(text: string, key: number, found: Found, surely = true): void {
+  if (!surely && !text.slice(Math.max(0, key - MAX_HEADERS), key).includes(SSH2)) return;
+  found.add(key, base64End(text, key));
 }
 
 /** Behind `Private-Lines:`, a number and then the key, up to `Private-MAC`. */
