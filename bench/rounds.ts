@@ -22,7 +22,7 @@ export interface Patience {
 
 export interface RoundsPlan extends Omit<LoadPlan, "endpoint" | "watched"> {
   readonly rounds: number;
-  /** Each contender is called for so long before the first round, unmeasured. */
+  /** Each contender is called for so long before the first round, unmeasured; what fails then counts with the first round. */
   readonly warmSeconds: number;
   readonly patience: Patience;
 }
@@ -38,15 +38,18 @@ export async function inTurns(
   // All are watched in every run: an idle contender's background work is ours, not foreign.
   const trees = contenders.flatMap(({ name, pid }) => (pid === undefined ? [] : [[name, pid] as const]));
   const watched = { ...Object.fromEntries(trees), ...others };
+  const cold = new Map<string, LoadResult>();
   if (plan.warmSeconds > 0) {
     const shape = { kind: "closed", warmSeconds: 0, seconds: plan.warmSeconds } as const;
-    for (const { endpoint } of contenders) await load({ ...plan, shape, endpoint, watched });
+    for (const { name, endpoint } of contenders) cold.set(name, await load({ ...plan, shape, endpoint, watched }));
   }
   for (let round = 0; round < plan.rounds; round += 1) {
     for (let turn = 0; turn < contenders.length; turn += 1) {
       const contender = contenders[(round + turn) % contenders.length];
       if (contender === undefined) continue;
-      const result = await undisturbed({ ...plan, endpoint: contender.endpoint, watched }, plan.patience);
+      const measured = await undisturbed({ ...plan, endpoint: contender.endpoint, watched }, plan.patience);
+      // A call that fails before anybody measures has failed all the same.
+      const result = round === 0 ? withFailures(measured, cold.get(contender.name)) : measured;
       results.get(contender.name)?.push(result);
       const cpu = result.cpuMsPerCall[contender.name];
       tell(
@@ -57,6 +60,13 @@ export async function inTurns(
     }
   }
   return results;
+}
+
+function withFailures(result: LoadResult, before: LoadResult | undefined): LoadResult {
+  if (before === undefined || before.failed === 0) return result;
+  const failures = { ...result.failures };
+  for (const [kind, count] of Object.entries(before.failures)) failures[kind] = (failures[kind] ?? 0) + count;
+  return { ...result, failed: result.failed + before.failed, failures };
 }
 
 /** Measures once the machine is quiet, and again when others disturbed the run; never more often than `repeats` says. */

@@ -45,7 +45,7 @@ export function runningArm(server: Running, endpoint: Endpoint = openEndpoint(se
   return { name: server.name, endpoint, pid: server.pid, stop: server.stop };
 }
 
-/** Calls an endpoint for so long without measuring. An SDK server reaches half its speed before about six seconds. */
+/** Calls an endpoint for so long without measuring. V8 compiles for some ten seconds until a server has its speed, SDK servers and ours. */
 export async function warm(endpoint: Endpoint, seconds: number, connections = 20): Promise<void> {
   const shape = { kind: "closed", warmSeconds: 0, seconds } as const;
   await load({ endpoint, connections, shape, sameId: false, timeoutMs: 30_000, watched: {} });

@@ -28,7 +28,7 @@ export const audit: Suite = {
 };
 
 const CONNECTIONS = 20;
-const WARM_SECONDS = 6;
+const WARM_SECONDS = 10;
 const OFF = "drawbridge, audit off";
 const perSecond = (run: LoadResult): number => run.perSecond;
 

@@ -27,7 +27,7 @@ export const authorCold: Suite = {
 };
 
 const CONNECTIONS = 20;
-const WARM_SECONDS = 6;
+const WARM_SECONDS = 10;
 const SDK = "SDK v2, no control";
 
 async function throughput(effort: Effort): Promise<SuiteResult> {

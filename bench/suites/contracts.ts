@@ -33,7 +33,7 @@ const ECHO = {
   },
 };
 const CONNECTIONS = 20;
-const WARM_SECONDS = 6;
+const WARM_SECONDS = 10;
 const perSecond = (run: LoadResult): number => run.perSecond;
 
 async function measure(effort: Effort): Promise<SuiteResult> {

@@ -36,7 +36,7 @@ export const latency: Suite = {
 const CONNECTIONS = 20;
 const TIMEOUT_MS = 30_000;
 /** An SDK server, and any gateway, is at half its speed before about six seconds. */
-const WARM_SECONDS = 6;
+const WARM_SECONDS = 10;
 
 interface Prepared {
   readonly running: readonly RunningArm[];

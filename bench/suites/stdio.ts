@@ -192,7 +192,7 @@ async function throughput(effort: Effort): Promise<SuiteResult> {
     sameId: true,
     timeoutMs: 30_000,
     rounds: effort.rounds,
-    warmSeconds: 6,
+    warmSeconds: 10,
     patience: effort.patience,
     shape: { kind: "closed", warmSeconds: 1, seconds: effort.seconds },
   } as const;
