@@ -196,7 +196,7 @@ export function openStreams(
     openForSession(session, principal, response) {
       startSse(response);
       const channel = resumption.begin(session, response);
-      const out = channel ?? connected(response);
+      const out = channel ?? new Connected(response);
       const stream: Stream = { owner: ownerOf(principal), principal, session, listen: undefined, out };
       const over = () => void streams.delete(stream);
       if (channel !== undefined) channel.whenLapsed(over);
@@ -226,7 +226,7 @@ export function openStreams(
       const held = new Map(
         [...filter.uris].map(([uri, server]) => [uri, keep(server, uri, { by: principal, session: undefined })]),
       );
-      const out = connected(response);
+      const out = new Connected(response);
       const owner = ownerOf(principal);
       const stream: Stream = { owner, principal, session: undefined, listen: { id, filter }, held, out };
       keepAlive(response);
@@ -328,19 +328,22 @@ function withUri(params: string, uri: string): string {
   return objectText((memberTexts(params) ?? new Map<string, string>()).set("uri", JSON.stringify(uri)));
 }
 
-/** A stream that ends with its connection. */
-function connected(response: ServerResponse): Stream["out"] {
-  const open = () => !response.writableEnded && !response.destroyed;
-  return {
-    get present() {
-      return open();
-    },
-    send(message) {
-      if (open()) writeSse(response, sseEvent(message));
-      return open();
-    },
-    end: () => void response.end(),
-  };
+/** A stream that ends with its connection. An accessor of the class, not of each stream (docs/decisions/006-calls-die-young.md). */
+class Connected {
+  readonly #response: ServerResponse;
+  constructor(response: ServerResponse) {
+    this.#response = response;
+  }
+  get present(): boolean {
+    return !this.#response.writableEnded && !this.#response.destroyed;
+  }
+  send(message: string): boolean {
+    if (this.present) writeSse(this.#response, sseEvent(message));
+    return this.present;
+  }
+  end(): void {
+    this.#response.end();
+  }
 }
 
 function notify({ listen, out }: Stream, method: string, params: string): void {

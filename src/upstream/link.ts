@@ -66,21 +66,31 @@ export function openLink({
   now,
 }: LinkOptions): Link {
   const startMs = startTimeoutSeconds * 1000;
-  let terms: Terms | undefined;
+  /** Plain members, no accessors: one link for each session (docs/decisions/006-calls-die-young.md). */
+  const link: { -readonly [Name in keyof Link]: Link[Name] } = {
+    terms: undefined,
+    reaching: false,
+    party,
+    reach,
+    forget,
+    request,
+    end,
+  };
   let reaching: Promise<Terms> | undefined;
   let verdict: { readonly modern: boolean; readonly at: number } | undefined;
 
   function reach(): Promise<Terms> {
-    if (terms !== undefined) return Promise.resolve(terms);
+    if (link.terms !== undefined) return Promise.resolve(link.terms);
+    link.reaching = true;
     reaching ??= establish().then(
       (made) => {
-        reaching = undefined;
-        terms = made;
+        reached();
+        link.terms = made;
         events?.reached(made);
         return made;
       },
       (error: unknown) => {
-        reaching = undefined;
+        reached();
         const failure = DrawbridgeError.from(error, "upstream_failed");
         events?.failed(failure);
         throw failure;
@@ -89,9 +99,14 @@ export function openLink({
     return reaching;
   }
 
+  function reached(): void {
+    reaching = undefined;
+    link.reaching = false;
+  }
+
   function forget(voided: Terms): void {
-    if (terms !== voided) return;
-    terms = undefined;
+    if (link.terms !== voided) return;
+    link.terms = undefined;
     events?.lost();
   }
 
@@ -203,8 +218,8 @@ export function openLink({
   }
 
   function end(by: Party = party): Promise<void> {
-    const over = terms;
-    terms = undefined;
+    const over = link.terms;
+    link.terms = undefined;
     if (over?.sessionId === undefined) return Promise.resolve();
     return new Promise((resolve) => {
       const done = () => {
@@ -220,19 +235,7 @@ export function openLink({
     });
   }
 
-  return {
-    get terms() {
-      return terms;
-    },
-    get reaching() {
-      return reaching !== undefined;
-    },
-    party,
-    reach,
-    forget,
-    request,
-    end,
-  };
+  return link;
 }
 
 /** The cause when a server takes no handshake by POST; it may speak HTTP+SSE (2025-11-25 transports, Backwards Compatibility). */

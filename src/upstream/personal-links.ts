@@ -127,11 +127,12 @@ export function personalLinks(options: PersonalLinksOptions): PersonalLinks {
       },
       notification: (message) => relay(personal.calls, message),
     });
-    personal.stopHearing = () => {
+    const stopHearing = () => {
       clearTimeout(patience);
       ready();
       stop();
     };
+    personal.stopHearing = stopHearing;
   }
 
   return {

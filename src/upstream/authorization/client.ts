@@ -144,7 +144,8 @@ export function authorizationClient(options: AuthorizationClientOptions): Author
   function configured(server: ServerMetadata, { id, secret }: OAuthClient): Configuration {
     const about: Partial<ClientMetadata> = { client_id: id };
     const made = new Configuration(server, id, about, authentication(secret));
-    made[customFetch] = (url, init) => net.fetch(url, init as RequestInit);
+    const ask: (typeof made)[typeof customFetch] = (url, init) => net.fetch(url, init as RequestInit);
+    made[customFetch] = ask;
     made.timeout = 15;
     // What may be asked over plain http is the net's decision.
     allowInsecureRequests(made);
