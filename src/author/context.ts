@@ -57,80 +57,53 @@ export function cannotAsk(message: string, { revision }: ModuleCall): string {
 }
 
 export function contextOf(call: ModuleCall, deadline: Pick<Deadline, "signal" | "standing">): Context {
-  return new CallContext(call, deadline);
-}
-
-/** Handlers take it apart: its functions need no `this`. An accessor of the class, not of each object (docs/decisions/006-calls-die-young.md). */
-class CallContext implements Context {
-  readonly principal: Principal;
-  readonly log: ModuleLog;
-  readonly traceparent: string | undefined;
-  readonly #call: ModuleCall;
-  readonly #deadline: Pick<Deadline, "signal" | "standing">;
-
-  constructor(call: ModuleCall, deadline: Pick<Deadline, "signal" | "standing">) {
-    const { principal, log, trace } = call;
-    this.principal = principal;
-    this.log = log;
-    this.traceparent = trace && `00-${trace.traceId}-${trace.spanId}-${trace.sampled ? "01" : "00"}`;
-    this.#call = call;
-    this.#deadline = deadline;
-  }
-
-  get signal(): AbortSignal {
-    return this.#deadline.signal();
-  }
-
-  readonly progress = (done: number, total?: number, message?: string): void => {
-    if (this.signal.aborted) return;
-    this.#call.progress?.({
-      progress: done,
-      ...(total !== undefined && { total }),
-      ...(message !== undefined && { message }),
-    });
-  };
-
-  readonly elicit = async <Form extends z.ZodObject>(
-    message: string,
-    form: Form,
-  ): Promise<Elicited<z.output<Form>>> => {
-    const { ask } = this.#call;
-    if (ask === undefined)
-      refuse(cannotAsk("This needs an answer of a person, and the client cannot ask for one.", this.#call));
-    const question: Question = {
-      method: "elicitation/create",
-      params: JSON.stringify({ mode: "form", message, requestedSchema: flatSchema(form) }),
-    };
-    const answer = await this.#deadline.standing(() => ask(question, this.signal));
-    if (answer.kind === "error") refuse("The question could not be put to anybody.");
-    const { action, content } = JSON.parse(answer.result) as { action?: unknown; content?: JsonObject };
-    if (action !== "accept") return { action: action === "decline" ? "decline" : "cancel" };
-    const read = z.safeParse(form, content ?? {});
-    if (!read.success) refuse("The answer of the person does not fit the form.");
-    return { action: "accept", content: read.data };
-  };
-
-  readonly upstreamToken = async (): Promise<string> => {
-    if (this.#call.token === undefined)
-      throw new DrawbridgeError("upstream_unavailable", "Nobody exchanges tokens for this server.", {
-        detail: "set `credentials: { exchange: { audience } }` of the server, and serve it by a gateway",
+  const { principal, log, trace } = call;
+  return {
+    principal,
+    signal: deadline.signal,
+    log,
+    traceparent: trace && `00-${trace.traceId}-${trace.spanId}-${trace.sampled ? "01" : "00"}`,
+    progress(done, total, message) {
+      if (deadline.signal.aborted) return;
+      call.progress?.({
+        progress: done,
+        ...(total !== undefined && { total }),
+        ...(message !== undefined && { message }),
       });
-    return this.#call.token(this.signal);
-  };
-
-  readonly span = async <T>(
-    name: string,
-    work: () => T | Promise<T>,
-    attributes: Readonly<Record<string, string | number | boolean>> = {},
-  ): Promise<T> => {
-    const span = this.#call.span?.(name, attributes);
-    try {
-      const result = await work();
-      span?.end();
-      return result;
-    } catch (thrown) {
-      span?.end(thrown instanceof Error ? thrown.name : "error");
-      throw thrown;
-    }
+    },
+    async elicit(message, form) {
+      if (call.ask === undefined)
+        refuse(cannotAsk("This needs an answer of a person, and the client cannot ask for one.", call));
+      const question: Question = {
+        method: "elicitation/create",
+        params: JSON.stringify({ mode: "form", message, requestedSchema: flatSchema(form) }),
+      };
+      const { ask } = call;
+      const answer = await deadline.standing(() => ask(question, deadline.signal));
+      if (answer.kind === "error") refuse("The question could not be put to anybody.");
+      const { action, content } = JSON.parse(answer.result) as { action?: unknown; content?: JsonObject };
+      if (action !== "accept") return { action: action === "decline" ? "decline" : "cancel" };
+      const read = z.safeParse(form, content ?? {});
+      if (!read.success) refuse("The answer of the person does not fit the form.");
+      return { action: "accept", content: read.data };
+    },
+    async upstreamToken() {
+      if (call.token === undefined)
+        throw new DrawbridgeError("upstream_unavailable", "Nobody exchanges tokens for this server.", {
+          detail: "set `credentials: { exchange: { audience } }` of the server, and serve it by a gateway",
+        });
+      return call.token(deadline.signal);
+    },
+    async span(name, work, attributes = {}) {
+      const span = call.span?.(name, attributes);
+      try {
+        const result = await work();
+        span?.end();
+        return result;
+      } catch (thrown) {
+        span?.end(thrown instanceof Error ? thrown.name : "error");
+        throw thrown;
+      }
+    },
   };
 }

@@ -1,9 +1,9 @@
-/** The time of one call, which stands still while a person is asked. A handler that answers at once needs none of it, and pays for none. */
+/** The time of one call, which stands still while a person is asked. A handler that answers at once pays for the signal alone. */
 import { DrawbridgeError } from "../core/errors.ts";
 
 export interface Deadline {
   /** Aborts when the time is over, or the caller goes. */
-  signal(): AbortSignal;
+  readonly signal: AbortSignal;
   /**
    * What `run` returns; when that is a promise, rejects with `upstream_timeout` or `cancelled` when it is not settled by then, whether or
    * not `run` heeds the signal. Once only.
@@ -15,7 +15,7 @@ export interface Deadline {
 
 /** `outer`: aborts when the caller goes; asked for when there is something to wait for. */
 export function openDeadline(ms: number, outer: () => AbortSignal): Deadline {
-  let controller: AbortController | undefined;
+  const controller = new AbortController();
   let ended: DrawbridgeError | undefined;
   let over: PromiseWithResolvers<never> | undefined;
   let left = ms;
@@ -25,7 +25,7 @@ export function openDeadline(ms: number, outer: () => AbortSignal): Deadline {
   const end = (error: DrawbridgeError) => {
     ended ??= error;
     over?.reject(ended);
-    controller?.abort(ended);
+    controller.abort(ended);
   };
   const start = () => {
     since = performance.now();
@@ -51,11 +51,7 @@ export function openDeadline(ms: number, outer: () => AbortSignal): Deadline {
   };
 
   return {
-    signal() {
-      controller ??= new AbortController();
-      if (ended !== undefined) controller.abort(ended);
-      return controller.signal;
-    },
+    signal: controller.signal,
     within(run) {
       const made = run();
       return made instanceof Promise ? bounded(made) : made;

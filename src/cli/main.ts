@@ -170,17 +170,19 @@ declare module "commander" {
   }
 }
 
-/**
- * A command that takes ids which begin with a dash. Key ids, sessions and grants are digests in base64url (RFC 7638,
- * RFC 4648 section 5): one in 64 of them does, and would be no option that there is. Options are in small letters.
- */
+/** What some commands are told as an argument, or its beginning: in base64url, so one in 64 begins with a dash (RFC 4648 section 5). */
+const IDS: ReadonlySet<string> = new Set(["kid", "id", "client"]);
+const DASHED_ID = /^-(?=.*[A-Z\d])[\w-]{4,}$/;
+
+/** A command that takes ids which begin with a dash. Its options are in small letters, so nothing else looks like one. */
 class IdCommand extends Command {
   override createCommand(name?: string): Command {
     return new IdCommand(name);
   }
 
   override unknownOption(word: string): void {
-    if (!/^-(?=.*[A-Z\d])[\w-]{4,}$/.test(word)) super.unknownOption(word);
+    const takesIds = this.registeredArguments.some((argument) => IDS.has(argument.name()));
+    if (!takesIds || !DASHED_ID.test(word)) super.unknownOption(word);
   }
 }
 

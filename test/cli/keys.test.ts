@@ -68,4 +68,8 @@ test("an id that begins with a dash is an id, and an option that there is not is
     code: 2,
     stderr: expect.stringContaining("unknown option '--jsn'"),
   });
+  expect(await here.cli(["keys", "list", "--Json"])).toMatchObject({
+    code: 2,
+    stderr: expect.stringContaining("unknown option '--Json'"),
+  });
 });
