@@ -35,7 +35,12 @@ const LOOK_AHEAD = 8192;
 const MAX_HELD = 131_072;
 /** A place to cut a line is looked for after so many more characters. */
 const WAKE = 4096;
-const BEGIN = "-----BEGIN ";
+/** How private keys of several lines begin and end: none of their lines says by itself what it is. */
+const KEYS: readonly { readonly begin: string; readonly end: RegExp }[] = [
+  { begin: "-----BEGIN ", end: /-----END [^-]{0,50}-----/ },
+  { begin: "---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----", end: /---- END SSH2 / },
+  { begin: "Private-Lines: ", end: /Private-MAC/ },
+];
 
 /** Makes a stream. It holds at most `MAX_JSON` characters and one piece. */
 export function maskStream({ whole: maskWhole, scan, replace }: StreamParts): MaskStream {
@@ -122,16 +127,18 @@ function cutIn(text: string, given: number): number {
   return text.length - given > MAX_HELD ? limit - LOOK_AHEAD : given;
 }
 
-/** Where a private key begins that has not ended; -1: none. */
+/** Where the first private key begins that has not ended; -1: none. */
 function openKey(text: string, given: number): number {
-  const tail = text.lastIndexOf(BEGIN);
-  if (tail >= given)
-    return text.includes("-----END ", tail) && /-----END [^-]{0,50}-----/.test(text.slice(tail)) ? -1 : tail;
-  // The beginning of one may have been cut.
-  for (let length = Math.min(BEGIN.length - 1, text.length - given); length > 0; length--) {
-    if (text.endsWith(BEGIN.slice(0, length))) return text.length - length;
-  }
-  return -1;
+  const open = KEYS.map(({ begin, end }) => {
+    const last = text.lastIndexOf(begin);
+    if (last >= given) return end.test(text.slice(last)) ? -1 : last;
+    // The beginning of one may have been cut.
+    for (let length = Math.min(begin.length - 1, text.length - given); length > 0; length--) {
+      if (text.endsWith(begin.slice(0, length))) return text.length - length;
+    }
+    return -1;
+  }).filter((at) => at >= 0);
+  return open.length === 0 ? -1 : Math.min(...open);
 }
 
 /** Nothing that is private, and no word that says so, reaches across this place. */

@@ -49,6 +49,8 @@ const WORST: Readonly<Record<string, string>> = {
   quotes: '"',
   brackets: "[",
   "PuTTY keys": "Private-Lines: 1\nAAAA",
+  "beginnings of keys of ssh.com": "P2/56wAAAAAA",
+  "keys of ssh.com": `---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----\n${"P2/56wAAAAAAAAAA\n".repeat(2000)}`,
   "users in other scripts": "用户@例え.",
   "users of Oracle": "oracle:thin:a/b@",
   flags: "--password a1 --access-token ",

@@ -15,6 +15,8 @@ const whole = (text: string): string => masker.text(text, amy).text;
 const TEXTS = [
   "Call +44 7700 900264 or x.y@example.org\nSSN 463-30-7630, card 5239 7914 0917 6951\n\nPhone:\n9472 7916\nend",
   "a\n-----BEGIN RSA PRIVATE KEY-----\nqQG+4igH/7aoMACpS7RmehT27uNGxXPR5RxVtm\nAAAA\n-----END RSA PRIVATE KEY-----\nafter ghp_k5xd0Yfk1YF6wYOcvvXRaABIx7NFQpa70Sac",
+  'a\n---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----\nComment: "k"\nP2/56wAAAi4AAAA3aWYtbW9kbntzaWdu\nqQG4igH7aoMACpS7RmehT27uNGxX\n---- END SSH2 ENCRYPTED PRIVATE KEY ----\nafter\n',
+  "a\nPrivate-Lines: 2\nAAAAgQDqQG4igH7aoMACpS7RmehT27uN\nGxXPR5RxVtmqQG4igH7aoMACp\nPrivate-MAC: 1f\nafter\n",
   "postgres://app:X82cYQ3E8xoQuqVJuQ@db/x\r\nAuthorization: Bearer T1aFGIw9VZuNStXHsr71cNyjj7d19m-Y\r\n",
   '{"pan":5239791409176951,\n "text":"x@example.org"}\n',
   '{"pan":5239791409176951}\n{"mail":"x@example.org","ssn":375256015}\nplain x@example.org\n',

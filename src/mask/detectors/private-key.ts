@@ -60,8 +60,7 @@ function begin(text: string, word: number, end: number, found: Found): void {
   const last = text.charCodeAt(end - 1);
   if (last === 115 && end - word === 13 && text.startsWith("Private-Lines:", word)) putty(text, end + 1, found);
   if (text.startsWith(SSH2_KEY, word - 3)) ssh2(text, word - 3, found);
-  else if (end - word >= 20 && LINE_BEFORE.test(text.slice(Math.max(0, word - 12), word)))
-    ssh2(text, word, found, false);
+  else if (end - word >= 20 && LINE_BEFORE.test(text.slice(Math.max(0, word - 12), word))) ssh2(text, word, found);
   if (last !== 78 || !text.startsWith("-----BEGIN", end - 10)) return;
   const start = end - 10;
   const header = HEADER.exec(text.slice(start, start + 80));
@@ -71,15 +70,14 @@ function begin(text: string, word: number, end: number, found: Found): void {
 }
 
 /** RFC 4716 section 3.3: a few headers stand between the first line and the key. */
-const MAX_HEADERS = 1600;
+const MAX_HEADERS = 1000;
 
 /** The end of the first line itself, or of a header, whose value is quoted (RFC 4716 section 3.3.2): a key behind it may have been changed. */
 const LINE_BEFORE = /[-"](?:\r?\n|(?:\\+r)?\\+n)$/;
 
-/** The first line stays: what is before the key was looked at already, and may have left. */
-function ssh2(text: string, key: number, found: Found, surely = true): void {
-  if (!surely && !text.slice(Math.max(0, key - MAX_HEADERS), key).includes(SSH2)) return;
-  found.add(key, base64End(text, key));
+/** Behind the first line, which stays. Without one so near, a text of nothing but beginnings would be read to its end from each. */
+function ssh2(text: string, key: number, found: Found): void {
+  if (text.slice(Math.max(0, key - MAX_HEADERS), key).includes(SSH2)) found.add(key, base64End(text, key));
 }
 
 /** Behind `Private-Lines:`, a number and then the key, up to `Private-MAC`. */
