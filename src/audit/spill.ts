@@ -49,9 +49,10 @@ export function openSpill(parts: SpillParts): Spill {
   const { folder, maxBytes, logger } = parts;
   const { audit, records } = parts.store;
   const clock = parts.clock ?? systemClock;
+  const left = leftIn(folder);
+  let bytes = left.bytes;
   /** Something is on disk that is not in the store. */
-  let bytes = leftIn(folder);
-  let pending = bytes > 0;
+  let pending = left.files > 0;
   let file: string | undefined;
   /** Lines that are in the store, of files that are not there as a whole: a store that fails often gets on nevertheless. */
   const passed = new Map<string, number>();
@@ -228,12 +229,13 @@ function sizeOf({ json }: AuditHead): number {
   return readHead(JSON.parse(json))?.size ?? 0;
 }
 
-/** Bytes of what others have left. */
-function leftIn(folder: string): number {
+/** What others have left: whoever was killed in time leaves a file with nothing in it. */
+function leftIn(folder: string): { readonly files: number; readonly bytes: number } {
   try {
     mkdirSync(folder, { recursive: true, mode: 0o700 });
     const names = readdirSync(folder).filter((name) => NAME.test(name));
-    return names.reduce((sum, name) => sum + (statSync(join(folder, name), { throwIfNoEntry: false })?.size ?? 0), 0);
+    const sizes = names.map((name) => statSync(join(folder, name), { throwIfNoEntry: false })?.size ?? 0);
+    return { files: names.length, bytes: sizes.reduce((sum, size) => sum + size, 0) };
   } catch (cause) {
     throw new DrawbridgeError("settings_invalid", `audit.spillFolder: ${folder} cannot be used.`, { cause });
   }

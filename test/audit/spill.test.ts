@@ -1,6 +1,6 @@
 /** `audit.whenUnavailable: spill`: what is answered for is in the log, in order and once, whatever ends when. */
 import { spawn } from "node:child_process";
-import { appendFile, mkdtemp, readdir, rm, stat } from "node:fs/promises";
+import { appendFile, mkdtemp, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -160,6 +160,17 @@ test("wherever the store fails, before or after it has done its work, and whoeve
         expect(idsOf(await texts()), `${when} ${from} ${crash}`).toEqual(ids);
         await expectWhole(under);
       }
+});
+
+test("a file that somebody was killed with before anything was in it is taken away, too", async () => {
+  const { under, gateway, texts } = world();
+  await writeFile(join(folder, `audit-spill-${newId()}-${newId()}.jsonl`), "");
+  const one = gateway();
+  await until(async () => (await spills()).length === 0, "the file is gone");
+  const ids = await append(one, 1);
+  await one.journal.close();
+  expect(idsOf(await texts())).toEqual(ids);
+  await expectWhole(under);
 });
 
 test("two processes that find the same files write each record once and in order", async () => {
