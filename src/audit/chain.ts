@@ -71,10 +71,9 @@ export function openChain(parts: ChainParts): Chain {
     const prevAt = opening && tree.size > 0 ? (lastAt ?? 0) : undefined;
     opening = false;
     const json = `${draft.open}${personal}${placeText({ id, n: tree.size, prev: last }, prevAt)}`;
-    const digest = leafHash(json);
-    last = digest.toString("base64url");
+    last = leafHash(json);
     lastAt = undefined;
-    tree.add(digest);
+    tree.add(last);
     return { ...draft.row, json };
   }
 

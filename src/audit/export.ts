@@ -125,7 +125,7 @@ const START_CHARACTERS = 400;
 
 /** Of the record that stood there. */
 function digestOf(text: string): string {
-  return readStub(text)?.hash ?? leafHash(text).toString("base64url");
+  return readStub(text)?.hash ?? leafHash(text);
 }
 
 function lineOf(statement: unknown): string {

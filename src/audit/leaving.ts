@@ -65,7 +65,7 @@ export function leaving(last: LastRetired, heads: ReadonlyMap<string, Pick<Head,
     chains.set(link.id, chain);
     if (link.n !== chain.next.n || link.prev !== chain.next.prev)
       throw broken(sequence, "does not follow the one before it");
-    const digest = stub?.hash ?? leafHash(json).toString("base64url");
+    const digest = stub?.hash ?? leafHash(json);
     chain.next = { id: link.id, n: link.n + 1, prev: digest };
     if (stub !== undefined) byRetention(stub, sequence);
     if (record !== undefined) heard(record, sequence, onHold);

@@ -8,7 +8,7 @@ export interface MerkleTree {
   /** Leaves so far. */
   readonly size: number;
   /** Takes the next leaf, as `leafHash` gives it. */
-  add(leaf: Buffer): void;
+  add(leaf: string): void;
   /** The root over all leaves, as base64url; of no leaves the hash of nothing. */
   root(): string;
   /** Gives back what makes the tree again what it is now. */
@@ -17,7 +17,7 @@ export interface MerkleTree {
 
 /** An empty tree. */
 export function merkleTree(): MerkleTree {
-  let subtrees: { readonly height: number; readonly hash: Buffer }[] = [];
+  let subtrees: { readonly height: number; readonly hash: string }[] = [];
   let size = 0;
   return {
     get size() {
@@ -34,9 +34,7 @@ export function merkleTree(): MerkleTree {
     },
     root() {
       const hashes = subtrees.map((subtree) => subtree.hash);
-      const root =
-        hashes.length === 0 ? digest(Buffer.alloc(0)) : hashes.reduceRight((right, left) => joined(left, right));
-      return root.toString("base64url");
+      return hashes.length === 0 ? digest("") : hashes.reduceRight((right, left) => joined(left, right));
     },
     mark() {
       const was = { subtrees: [...subtrees], size };
@@ -47,18 +45,21 @@ export function merkleTree(): MerkleTree {
   };
 }
 
-/** The hash of a record's text, by which the next one names it, too: SHA-256 of a zero byte and the text (RFC 9162 section 2.1.1). */
-export function leafHash(text: string): Buffer {
-  if (text.length * 3 >= leaf.length) return hash("sha256", `\0${text}`, "buffer");
+/**
+ * The hash of a record's text, by which the next one names it, too: SHA-256 of a zero byte and the text (RFC 9162 section 2.1.1), as
+ * base64url. All hashes are texts here: one that is made as bytes costs twice as much.
+ */
+export function leafHash(text: string): string {
+  if (text.length * 3 >= leaf.length) return digest(`\0${text}`);
   // Writing makes the text one piece, which whoever reads it next would have to do again.
-  return hash("sha256", leaf.subarray(0, leaf.write(text, 1) + 1), "buffer");
+  return digest(leaf.subarray(0, leaf.write(text, 1) + 1));
 }
 
-/** The same of the text's bytes, as base64url. */
+/** The same of the text's bytes. */
 export function leafDigest(bytes: Buffer): string {
   if (bytes.length >= leaf.length) return createHash("sha256").update("\0").update(bytes).digest("base64url");
   bytes.copy(leaf, 1);
-  return hash("sha256", leaf.subarray(0, bytes.length + 1), "base64url");
+  return digest(leaf.subarray(0, bytes.length + 1));
 }
 /** 0x00 and a text: made in place, since one hash of one piece costs less than one of two. It is used at once and never handed out. */
 const leaf = Buffer.alloc(1 << 16);
@@ -66,9 +67,9 @@ const leaf = Buffer.alloc(1 << 16);
 /** 0x01 and two hashes. It is used at once and never handed out. */
 const pair = Buffer.alloc(65, 1);
 
-function joined(left: Buffer, right: Buffer): Buffer {
-  left.copy(pair, 1);
-  right.copy(pair, 33);
+function joined(left: string, right: string): string {
+  pair.write(left, 1, "base64url");
+  pair.write(right, 33, "base64url");
   return digest(pair);
 }
-const digest = (bytes: Buffer) => hash("sha256", bytes, "buffer");
+const digest = (data: string | Buffer) => hash("sha256", data, "base64url");

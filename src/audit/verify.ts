@@ -222,7 +222,7 @@ export function verification(
     grow(known.tree, passed);
   }
 
-  const grow = (tree: MerkleTree | undefined, { digest }: Passed) => tree?.add(Buffer.from(digest, "base64url"));
+  const grow = (tree: MerkleTree | undefined, { digest }: Passed) => tree?.add(digest);
 
   /** After a number was left out: does it come later? Everything else about the chain must wait. */
   function inGap(known: Walked, passed: Passed) {

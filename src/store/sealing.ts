@@ -53,7 +53,7 @@ export function decrypted(key: Buffer | KeyObject, encoded: string, binding: str
   }
 }
 
-/** Random bytes are much cheaper by the kilobyte. */
+/** Random bytes are much cheaper by the kilobyte. What is given is used at once. */
 const nonces = Buffer.alloc(IV_BYTES * 256);
 let used = nonces.length;
 
@@ -63,5 +63,5 @@ function nonce(): Buffer {
     used = 0;
   }
   used += IV_BYTES;
-  return Buffer.from(nonces.subarray(used - IV_BYTES, used));
+  return nonces.subarray(used - IV_BYTES, used);
 }

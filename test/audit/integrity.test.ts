@@ -26,7 +26,7 @@ import {
   writer,
 } from "./paper-log.ts";
 
-const digestOf = (json: string) => leafHash(json).toString("base64url");
+const digestOf = (json: string) => leafHash(json);
 const stubbed = (json: string) => stubOf(digestOf(json), linkOf(json) ?? { id: "", n: 0, prev: "" });
 
 /** What bob did in six days is on hold, so that of ada and eve hashes are left between. */

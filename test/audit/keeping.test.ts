@@ -62,8 +62,7 @@ const retired = (store: Store, writer: ReturnType<typeof process>, days: number)
     replica: writer.replica,
     clock: () => 1000 * DAY,
   });
-const stubbed = (json: string) =>
-  stubOf(leafHash(json).toString("base64url"), linkOf(json) ?? { id: "", n: 0, prev: "" });
+const stubbed = (json: string) => stubOf(leafHash(json), linkOf(json) ?? { id: "", n: 0, prev: "" });
 const hold = (id: string, subject: string) => ({ id, reason: "case 7", subject, placedBy: "sam", placedAt: 0 });
 
 describe.each(everyStore)("in $name", ({ open }) => {

@@ -74,7 +74,7 @@ function attestation(json: string, { id, n, prev }: NonNullable<StoredRecord["ch
     uid: eventUid(id, n),
     authority_uid: `drawbridge:${id}`,
     chain_uid: id,
-    fingerprint: fingerprint(leafHash(json).toString("base64url")),
+    fingerprint: fingerprint(leafHash(json)),
     prev_event: n === 0 ? undefined : { uid: eventUid(id, n - 1), fingerprint: fingerprint(prev) },
   };
 }
