@@ -125,39 +125,55 @@ function scalarEnd(text: string, at: number): number {
   return end;
 }
 
-export interface Decoded {
-  readonly text: string;
-  /** For each code unit of `text` and its end: where it is written. */
-  readonly offsets: Uint32Array;
-}
-
 const ESCAPES: Readonly<Record<string, string>> = { b: "\b", f: "\f", n: "\n", r: "\r", t: "\t" };
 
-/** Reads the string between `start` and `end`, with the way back to how it is written. */
-export function decoded(text: string, start: number, end: number): Decoded {
-  const offsets = new Uint32Array(end - start + 1);
-  const parts: string[] = [];
-  let length = 0;
-  let at = start;
-  while (at < end) {
-    let plain = text.indexOf("\\", at);
-    if (plain < 0 || plain > end) plain = end;
-    for (let from = at; from < plain; from++) offsets[length++] = from;
-    parts.push(text.slice(at, plain));
-    at = plain;
-    if (at >= end) break;
-    const letter = text[at + 1] ?? "";
-    offsets[length++] = at;
-    if (letter === "u") {
-      parts.push(String.fromCharCode(Number.parseInt(text.slice(at + 2, at + 6), 16)));
-      at += 6;
-    } else {
-      parts.push(ESCAPES[letter] ?? letter);
-      at += 2;
-    }
+/** A string as it reads, with the way back to how it is written. */
+class Decoded {
+  readonly text: string;
+  readonly #start: number;
+  /** Behind each escape: its index in `text`, and where that is written. */
+  readonly #read: readonly number[];
+  readonly #written: readonly number[];
+
+  constructor(text: string, start: number, read: readonly number[], written: readonly number[]) {
+    this.text = text;
+    this.#start = start;
+    this.#read = read;
+    this.#written = written;
   }
-  offsets[length] = end;
-  return { text: parts.join(""), offsets };
+
+  /** Where a code unit of `text`, or its end, is written. */
+  at(index: number): number {
+    let low = 0;
+    let high = this.#read.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if ((this.#read[middle] ?? 0) <= index) low = middle + 1;
+      else high = middle;
+    }
+    return low === 0 ? this.#start + index : (this.#written[low - 1] ?? 0) + index - (this.#read[low - 1] ?? 0);
+  }
+}
+
+/** Reads the string between `start` and `end`. */
+export function decoded(text: string, start: number, end: number): Decoded {
+  const read: number[] = [];
+  const written: number[] = [];
+  let value = "";
+  let at = start;
+  for (;;) {
+    const slash = text.indexOf("\\", at);
+    if (slash < 0 || slash >= end) return new Decoded(value + text.slice(at, end), start, read, written);
+    const letter = text[slash + 1] ?? "";
+    const unicode = letter === "u";
+    value += text.slice(at, slash);
+    value += unicode
+      ? String.fromCharCode(Number.parseInt(text.slice(slash + 2, slash + 6), 16))
+      : (ESCAPES[letter] ?? letter);
+    at = slash + (unicode ? 6 : 2);
+    read.push(value.length);
+    written.push(at);
+  }
 }
 
 /** As it is written between quotes. */

@@ -222,7 +222,7 @@ export class Pass {
     const named = spans.length === 1 && spans[0]?.start === start && spans[0].end === end;
     if (named || (!hidden && !inFields && within && !(nested && spans.some((span) => isBare(text, span))))) {
       for (const { start, end, detector } of spans) {
-        const value = decoded(text, start, end).text;
+        const value = backslashes ? decoded(text, start, end).text : text.slice(start, end);
         const shown = this.#shown(detector, value, false);
         if (shown !== undefined)
           edits.push({ start, end, type: detector.type, text: this.#unique(kind, encoded(shown)) });
@@ -238,8 +238,8 @@ export class Pass {
       const from = edit.start - shift;
       const to = edit.end - shift;
       edits.push({
-        start: inner ? (inner.offsets[from] ?? end) : start + from,
-        end: inner ? (inner.offsets[to] ?? end) : start + to,
+        start: inner ? inner.at(from) : start + from,
+        end: inner ? inner.at(to) : start + to,
         type: edit.type,
         text: this.#unique(kind, encoded(edit.text)),
       });

@@ -3,13 +3,14 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { type JsonObject, MODERN_REVISION } from "../../src/core/call.ts";
 import { ERRORS } from "../../src/core/errors.ts";
+import { decoded } from "../../src/core/json-tokens.ts";
 import { answerText, sseEvent } from "../../src/mcp/answers.ts";
 import { decode, RefusedRequest } from "../../src/mcp/inbound.ts";
 import { elementTexts, isObject, memberTexts, parseRequestText, readUpstreamMessage } from "../../src/mcp/json-text.ts";
 import { isWrapped, wrappedSchema } from "../../src/mcp/structured-content.ts";
 import { lineReader } from "../../src/upstream/lines.ts";
 import { eventReader } from "../../src/upstream/sse.ts";
-import { objects, type Sent, said, sents, values } from "./texts.ts";
+import { objects, type Sent, said, sents, strings, values } from "./texts.ts";
 
 /** Codes that a message may be refused with before anybody looks for what it is aimed at. */
 const REFUSALS: ReadonlySet<keyof typeof ERRORS> = new Set([
@@ -81,7 +82,7 @@ export const PROPERTIES: Readonly<Record<string, Property>> = {
     }),
   },
   "members and elements are cut as JSON.parse cuts them": {
-    share: 0.1,
+    share: 0.05,
     property: one(values, (text: string) => {
       const value = JSON.parse(text) as unknown;
       count("values");
@@ -99,6 +100,17 @@ export const PROPERTIES: Readonly<Record<string, Property>> = {
         );
       else assert.throws(() => parseRequestText(text, 10_000));
       if (isWrapped(value)) JSON.parse(wrappedSchema(text));
+    }),
+  },
+  "a string is read as JSON.parse reads it, and each piece of it is found as it is written": {
+    share: 0.05,
+    property: one(fc.tuple(strings, fc.nat(), fc.nat()), ([text, one, other]) => {
+      const read = decoded(text, 1, text.length - 1);
+      assert.equal(read.text, JSON.parse(text));
+      const [from = 0, to = 0] = [one, other].map((at) => at % (read.text.length + 1)).sort((a, b) => a - b);
+      const written = text.slice(read.at(from), read.at(to));
+      assert.equal(JSON.parse(`"${written}"`), read.text.slice(from, to));
+      count("strings");
     }),
   },
   "lines and events are the same however the bytes are cut": {

@@ -263,8 +263,8 @@ function* document(
           : yield* stringEdits(plain, pass, reasons, depth, path);
     for (const { start, end, text: replacement } of found)
       edits.push({
-        start: read === undefined ? token.start + start : (read.offsets[start] ?? token.start),
-        end: read === undefined ? token.start + end : (read.offsets[end] ?? token.end),
+        start: read === undefined ? token.start + start : read.at(start),
+        end: read === undefined ? token.start + end : read.at(end),
         text: encoded(replacement),
       });
   }
