@@ -6,11 +6,11 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { knownSigners, openEvidence } from "../../src/audit/evidence.ts";
 import { exported } from "../../src/audit/export.ts";
-import type { AuditRecord } from "../../src/audit/record.ts";
+import { type AuditRecord, draftOf } from "../../src/audit/record.ts";
 import { auditSettings } from "../../src/audit/settings.ts";
 import { newId } from "../../src/core/ids.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
-import type { AuditQuery } from "../../src/store/ports.ts";
+import type { AuditQuery, AuditRow } from "../../src/store/ports.ts";
 import { sqliteStore } from "../../src/store/sqlite/sqlite.ts";
 import { startAll } from "../arms/arm.ts";
 import { drawbridge } from "../arms/drawbridge.ts";
@@ -32,20 +32,44 @@ const WARM_SECONDS = 10;
 const OFF = "drawbridge, audit off";
 const perSecond = (run: LoadResult): number => run.perSecond;
 
+interface Setting {
+  readonly title: string;
+  /** In names of figures. */
+  readonly key: string;
+  readonly upstream: string;
+  readonly core: number | undefined;
+}
+
+/** On one core all of it is paid by the calls; with more, the thread that writes has its own. Most servers do more than to echo. */
+const SETTINGS: readonly Setting[] = [
+  { title: "the gateway on one core, bare node:http echo server", key: "", upstream: "floor.ts", core: SERVER_CORE },
+  {
+    title: "the gateway on all cores, bare node:http echo server",
+    key: ".allCores",
+    upstream: "floor.ts",
+    core: ANY_CORE,
+  },
+  {
+    title: "the gateway on one core, SDK v2 server (createMcpHandler)",
+    key: ".sdk",
+    upstream: "sdk-v2.ts",
+    core: SERVER_CORE,
+  },
+];
+
 async function measure(effort: Effort): Promise<SuiteResult> {
-  const oneCore = await cost(effort, SERVER_CORE);
-  const allCores = await cost(effort, ANY_CORE);
+  const costs: Awaited<ReturnType<typeof cost>>[] = [];
+  for (const setting of SETTINGS) costs.push(await cost(effort, setting));
   const log = await logOf(effort);
   return {
-    tables: [oneCore.table, allCores.table, log.table],
-    figures: { ...oneCore.figures, ...allCores.figures, ...log.figures },
-    raw: { oneCore: oneCore.raw, allCores: allCores.raw, log: log.table.rows },
+    tables: [...costs.map(({ table }) => table), log.table],
+    figures: Object.assign({}, ...costs.map(({ figures }) => figures), log.figures),
+    raw: { costs: costs.map(({ raw }) => raw), log: log.table.rows },
   };
 }
 
-/** On one core all of it is paid by the calls; with more, the thread that writes has its own. */
-async function cost(effort: Effort, core: number | undefined) {
-  const upstream = await nodeServer("upstream", "floor.ts", GENERATOR_CORE);
+async function cost(effort: Effort, { title, key, upstream: file, core }: Setting) {
+  const upstream = await nodeServer("upstream", file, GENERATOR_CORE);
   await warm(openEndpoint(upstream.port), WARM_SECONDS);
   const sink = await traceSink();
   const server = { url: `http://127.0.0.1:${upstream.port}/mcp` };
@@ -72,11 +96,7 @@ async function cost(effort: Effort, core: number | undefined) {
   for (const arm of running) await arm.stop();
   const figures: Record<string, Figure> = {};
   for (const commit of AUDITS)
-    figures[`audit.perOff${core === ANY_CORE ? ".allCores" : ""}.${commit}`] = ratio(
-      results.get(armName(commit)),
-      results.get(OFF),
-      perSecond,
-    );
+    figures[`audit.perOff${key}.${commit}`] = ratio(results.get(armName(commit)), results.get(OFF), perSecond);
   const rows = [OFF, ...AUDITS.map(armName)].map((name) => {
     const runs = results.get(name) ?? [];
     const cpu = each(runs, (run) => run.cpuMsPerCall[name] ?? Number.NaN);
@@ -84,7 +104,7 @@ async function cost(effort: Effort, core: number | undefined) {
     return [name, spread(each(runs, perSecond), 0), spread(kept, 2), spread(cpu, 4), kinds(failures(runs))];
   });
   const table: Table = {
-    title: `Calls with the audit log, ${core === ANY_CORE ? "the gateway on all cores" : "the gateway on one core"}, bare node:http echo server, SQLite, ${CONNECTIONS} connections, ${effort.rounds} rounds of ${effort.seconds} s`,
+    title: `Calls with the audit log, ${title}, SQLite, ${CONNECTIONS} connections, ${effort.rounds} rounds of ${effort.seconds} s`,
     head: ["arm", "calls/s", "of off", "CPU ms/call", "failures"],
     rows,
     notes: ["Medians with their range over the rounds; ratios are taken within each round.", ...missing],
@@ -119,6 +139,14 @@ async function logOf(effort: Effort) {
     const written = cpuOf(began) / size;
     effort.tell(`  ${size} records written, ${(written * 1000).toFixed(1)} µs of CPU each`);
 
+    const alone: (readonly [string, string])[] = [];
+    for (const together of COMMITS) {
+      const cpu = await storeAlone(join(folder, `alone-${together}.db`), together);
+      const what = `of it the store alone, ${together} records in a commit`;
+      effort.tell(`  ${what}: ${(cpu * 1000).toFixed(1)} µs of CPU each`);
+      alone.push([what, `${(cpu * 1000).toFixed(1)} µs`]);
+    }
+
     const file = join(folder, "export.jsonl");
     const out = createWriteStream(file);
     const through = Math.min(EXPORTED, size);
@@ -149,6 +177,7 @@ async function logOf(effort: Effort) {
       head: ["what", "measured"],
       rows: [
         ["CPU to write a record: text, seal, hash, commit", `${(written * 1000).toFixed(1)} µs`],
+        ...alone,
         ["records verified in a second of CPU, from an export", spread(speed, 0)],
         ...searched.map(([what, found]) => [`search: ${what}`, `${spread(found, 0)} ms`]),
       ],
@@ -160,6 +189,24 @@ async function logOf(effort: Effort) {
     rmSync(folder, { recursive: true, force: true });
   }
 }
+
+/** What 20 callers give when each waits for the disk, and what there is when nobody does. */
+const COMMITS = [13, 200] as const;
+const ALONE = 26_000;
+
+/** CPU milliseconds that a record costs which is text already. */
+async function storeAlone(file: string, together: number): Promise<number> {
+  await using store = sqliteStore(file);
+  const rows = Array.from({ length: ALONE }, (_, n): AuditRow => {
+    const { row, open, personal } = draftOf(record(n));
+    // As long as it is when it is encrypted and has its place.
+    return { ...row, json: `${open},"personal":${personal},"rest":"${"x".repeat(REST)}"}` };
+  });
+  const began = process.cpuUsage();
+  for (let n = 0; n < ALONE; n += together) await store.audit.append(rows.slice(n, n + together));
+  return cpuOf(began) / ALONE;
+}
+const REST = 200;
 
 const BEGIN = 1_700_000_000_000;
 
