@@ -43,6 +43,7 @@ async function main(): Promise<number> {
   try {
     const reportFile = join(folder, "report.json");
     const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${reportFile}`];
+    reporters.push(`--reporter=${join(root, "test/global/watchdog.ts")}`);
     const tests = await step("tests", [
       join(root, "node_modules", "vitest", "vitest.mjs"),
       "run",
