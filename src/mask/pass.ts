@@ -70,7 +70,8 @@ export class Pass {
     const scanned = this.#scan(text, from);
     if (scanned.spans.length === 0 && !scanned.escaped && this.#plan.fields === undefined) return [];
     const json = nesting < MAX_NESTING && from === 0 && mayBeJson(text) && isJson(text);
-    return json ? this.#document(text, scanned, nesting) : this.replacements(text, scanned.spans, mayBeJson(text));
+    if (json) return this.#document(text, scanned, nesting);
+    return this.replacements(text, scanned.spans, mayBeJson(text) ? { before: "" } : undefined);
   }
 
   json(text: string, nesting: number, shape?: Shape): readonly Edit[] {
@@ -90,19 +91,20 @@ export class Pass {
     return counts;
   }
 
-  /** `lines`: the text is lines of JSON perhaps, so what may be a number stays one. */
-  replacements(text: string, spans: readonly Span[], lines = false): readonly Edit[] {
+  /** `lines`: the text is lines of JSON perhaps, so what may be a number stays one; of it, this stood before `text`. */
+  replacements(text: string, spans: readonly Span[], lines?: { readonly before: string }): readonly Edit[] {
     const edits: Edit[] = [];
     for (const span of spans) {
       const { start, end, detector } = span;
       const rule = this.#ruleOf(detector.type);
-      if (rule.action === "redact" && !lines) {
+      if (rule.action === "redact" && lines === undefined) {
         rule.times++;
         edits.push({ start, end, type: detector.type, text: rule.redacted });
         continue;
       }
       const value = text.slice(start, end);
-      const shown = this.#shown(detector, value, lines && isBare(text, span) && /^[1-9]\d*$/.test(value));
+      const number = lines !== undefined && /^[1-9]\d*$/.test(value) && isNumberInLines(text, span, lines.before);
+      const shown = this.#shown(detector, value, number);
       if (shown !== undefined) edits.push({ start, end, type: detector.type, text: shown });
     }
     return edits;
@@ -379,6 +381,28 @@ function isBare(text: string, { start, end }: Span): boolean {
     (before < 0 || left === 58 || left === 91 || left === 44) &&
     (after >= text.length || right === 44 || right === 125 || right === 93)
   );
+}
+
+/** Characters in which what stands before a number is looked for. */
+const LOOK_BACK = 1024;
+
+/**
+ * It may be a number of JSON, in a text that is cut into lines: a member or an element by what stands before it, and by what follows
+ * in its own line. The next line may be still to come, so it has no say.
+ */
+function isNumberInLines(text: string, { start, end }: Span, before: string): boolean {
+  const near = text.slice(Math.max(0, start - LOOK_BACK), start);
+  const all = near.length < LOOK_BACK ? before.slice(near.length - LOOK_BACK) + near : near;
+  const left = all.trimEnd();
+  const isMember = left.endsWith(":") && left.slice(0, -1).trimEnd().endsWith('"');
+  const isElement = left.endsWith("[") || left.endsWith(",");
+  if (!isMember && !isElement) return false;
+  let at = end;
+  while (text[at] !== "\n" && isBlank(text.charCodeAt(at))) at++;
+  const next = text[at];
+  if (next === "," || next === "}" || next === "]") return true;
+  // The last one of a list that has a line for each; in a sentence a comma stands in the same line.
+  return (next === undefined || next === "\n") && (isMember || all.includes("\n", left.length));
 }
 
 /** HMAC-SHA256, so that nobody can try values; remembered for a while, since the same ones come again. */

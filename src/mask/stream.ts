@@ -17,8 +17,8 @@ export interface StreamParts {
   /** Masks a whole text. */
   readonly whole: (text: string) => Masked;
   readonly scan: (text: string, from: number) => readonly Span[];
-  /** Replaces spans of a text; `lines` when it may be lines of JSON. */
-  readonly replace: (text: string, spans: readonly Span[], lines: boolean) => Masked;
+  /** Replaces spans of a text; `lines` when it may be lines of JSON, with what stands before it. */
+  readonly replace: (text: string, spans: readonly Span[], lines?: { readonly before: string }) => Masked;
 }
 
 /**
@@ -87,7 +87,7 @@ export function maskStream({ whole: maskWhole, scan, replace }: StreamParts): Ma
     const masked = replace(
       part,
       spans.flatMap((span) => (span.end <= end ? [{ ...span, start: span.start - from, end: span.end - from }] : [])),
-      lines,
+      lines ? { before: held.slice(0, from) } : undefined,
     );
     const start = Math.max(0, end - CONTEXT);
     held = held.slice(start);

@@ -468,8 +468,8 @@ describe("the command", () => {
   ])(
     "with %s it opens the page, or does not",
     async (_, isTTY, words, opens) => {
-      const { terminal, opened } = inProcess(isTTY);
-      expect(await main(["dev", "server.ts", ...words], terminal)).toBe(0);
+      const { terminal, opened, errors } = inProcess(isTTY);
+      expect(await main(["dev", "server.ts", ...words], terminal), errors()).toBe(0);
       expect(opened()).toEqual(opens ? [expect.stringMatching(/^http:\/\/127\.0\.0\.1:\d+\/\?launch=[\w-]{43}$/)] : []);
     },
     120_000,

@@ -20,6 +20,9 @@ const TEXTS = [
   "postgres://app:X82cYQ3E8xoQuqVJuQ@db/x\r\nAuthorization: Bearer T1aFGIw9VZuNStXHsr71cNyjj7d19m-Y\r\n",
   '{"pan":5239791409176951,\n "text":"x@example.org"}\n',
   '{"pan":5239791409176951}\n{"mail":"x@example.org","ssn":375256015}\nplain x@example.org\n',
+  '{"id":1}\nTel: 697714768\nOrder shipped',
+  '{"id":1}\ncard 5239791409176951,\ncall Ann, 697714768\n5239791409176951\n',
+  '[\n {"pan":\n 5239791409176951\n },\n 5239791409176951,\n 5239791409176951\n]\n{"a":[5239791409176951]}\n',
   "[2026-11-21 10:00] x@example.org\n[2026-11-21 10:01] 2001:db8::e245\n",
   "  \n\t{ \n",
 ];
@@ -28,6 +31,14 @@ test.for(TEXTS)("cut at every place, and after every character: %j", (text) => {
   for (let at = 0; at <= text.length; at++)
     expect(streamed([text.slice(0, at), text.slice(at)]), `cut at ${at}`).toBe(whole(text));
   expect(streamed([...text])).toBe(whole(text));
+});
+
+test("in a plain line behind lines of JSON a private number is named, and in a line of JSON it stays a number", () => {
+  const text =
+    '{"tel":697714768,\n"pan":5239791409176951}\nTel: 697714768\ncard 5239791409176951,\ncall Ann, tel 697714768\n';
+  const masked = '{"tel":0,\n"pan":0}\nTel: [phone]\ncard [credit_card],\ncall Ann, tel [phone]\n';
+  expect(whole(text)).toBe(masked);
+  expect(streamed([text])).toBe(masked);
 });
 
 test("any text, cut anywhere, in any number of pieces", () => {
