@@ -211,7 +211,8 @@ describe("@modelcontextprotocol/server-everything and twenty clients of 2026-07-
       );
     });
     // As many as there are processes ask; the others wait for them.
-    await waitFor(async () => (await suspended(one)) >= 3, 60_000);
+    await waitFor(() => clients.filter(({ seen }) => seen.length > 0).length >= 3, 60_000);
+    expect(await suspended(one)).toBeGreaterThanOrEqual(3);
     await one[Symbol.asyncDispose]();
     expect(await processesOf(marker)).toEqual([]);
     expect(kept()).toEqual({ rows, passing: 0 });
