@@ -76,26 +76,44 @@ function hasParts(root: JsonValue): boolean {
 }
 
 const MAX_DEPTH = 64;
+/** How often a schema may still be asked about a value. One serves a whole comparison. */
+export interface Patience {
+  left: number;
+}
 
-/** Undefined where it cannot be told. */
-export function accepts(value: JsonValue, { schema, root }: At, depth = 0): boolean | undefined {
-  if (typeof schema === "boolean") return schema;
-  if (!isSchemaObject(schema) || depth > MAX_DEPTH) return undefined;
-  let verdict: boolean | undefined = true;
-  for (const [keyword, wanted] of Object.entries(schema)) {
-    // A keyword may be called `constructor`.
-    const check = Object.hasOwn(KEYWORDS, keyword) ? KEYWORDS[keyword] : undefined;
-    const met = check?.({
-      value,
-      wanted: wanted as JsonValue,
-      schema,
-      inner: (one, of) => accepts(one, { schema: of as Schema, root }, depth + 1),
-      resolve: (reference) => resolveRef(reference, root),
-    });
-    if (met === "no") return false;
-    if (met === "unknown") verdict = undefined;
+/** A fraction of a second. */
+export const patience = (): Patience => ({ left: 100_000 });
+
+/** Undefined where it cannot be told, or the patience is at its end: each schema is asked about each value once. */
+export function accepts(value: JsonValue, { schema, root }: At, patient = patience()): boolean | undefined {
+  const known = new Map<JsonObject, Map<JsonValue, boolean | undefined>>();
+  const resolve = (reference: string) => resolveRef(reference, root);
+
+  function ask(value: JsonValue, schema: JsonValue, depth: number): boolean | undefined {
+    if (typeof schema === "boolean") return schema;
+    if (!isSchemaObject(schema) || depth > MAX_DEPTH || patient.left <= 0) return undefined;
+    patient.left--;
+    const verdicts = known.get(schema) ?? new Map<JsonValue, boolean | undefined>();
+    known.set(schema, verdicts);
+    if (verdicts.has(value)) return verdicts.get(value);
+    // A schema that asks itself about the same value says nothing of it.
+    verdicts.set(value, undefined);
+    let verdict: boolean | undefined = true;
+    for (const [keyword, wanted] of Object.entries(schema)) {
+      // A keyword may be called `constructor`.
+      const check = Object.hasOwn(KEYWORDS, keyword) ? KEYWORDS[keyword] : undefined;
+      const inner = (one: JsonValue, of: JsonValue) => ask(one, of, depth + 1);
+      const met = check?.({ value, wanted: wanted as JsonValue, schema, inner, resolve });
+      if (met === "no") {
+        verdict = false;
+        break;
+      }
+      if (met === "unknown") verdict = undefined;
+    }
+    verdicts.set(value, verdict);
+    return verdict;
   }
-  return verdict;
+  return ask(value, schema, 0);
 }
 
 type Met = "yes" | "no" | "unknown";

@@ -4,7 +4,7 @@
  * of the wide one anything that is not understood must stand in the narrow one word for word.
  */
 import type { JsonValue } from "../core/call.ts";
-import { type At, accepts, isSchemaObject, type Schema } from "./accepts.ts";
+import { type At, accepts, isSchemaObject, patience, type Schema } from "./accepts.ts";
 import { bounded, disjoint } from "./regular.ts";
 import {
   type Atom,
@@ -47,6 +47,7 @@ export const MAX_PATTERN_STEPS = 60_000;
 
 export class Prover {
   #steps = 0;
+  readonly #patience = patience();
 
   /** Whether every value that meets all of `some` meets `wide`. */
   everything(some: readonly At[], wide: At, where: string, depth: number): Unproved | undefined {
@@ -67,7 +68,7 @@ export class Prover {
     if (schema === false) return { where, reason: "the server takes nothing here" };
     if (!isSchemaObject(schema)) return { where, reason: "the server's schema is not a schema" };
     if (atom.kind === "values") {
-      const bad = atom.values.find((value) => accepts(value, wide) !== true);
+      const bad = atom.values.find((value) => this.accepts(value, wide) !== true);
       return bad === undefined
         ? undefined
         : { where, reason: `it cannot be shown that the server takes ${brief(bad)}` };
@@ -96,9 +97,14 @@ export class Prover {
     return own?.(this, atom, value, wide, where, depth);
   }
 
+  /** Whether a schema accepts a value, told only where it is certain. */
+  accepts(value: JsonValue, at: At): boolean | undefined {
+    return accepts(value, at, this.#patience);
+  }
+
   /** No value of the atom meets `other`, for certain. */
   disjoint(atom: Atom, other: At, depth: number): boolean {
-    if (atom.kind === "values") return atom.values.every((value) => accepts(value, other) === false);
+    if (atom.kind === "values") return atom.values.every((value) => this.accepts(value, other) === false);
     return this.atoms([...atom.facts, { schema: { type: atom.kind }, root: true }, other], depth + 1).every((each) =>
       this.empty(each, depth + 1),
     );
@@ -115,7 +121,7 @@ export class Prover {
     const named = facts.map(({ schema }) => valuesOf(schema)).filter((values) => values !== undefined);
     const [first] = named.sort((a, b) => a.length - b.length);
     if (first !== undefined) {
-      const values = first.filter((value) => facts.every((fact) => accepts(value, fact) !== false));
+      const values = first.filter((value) => facts.every((fact) => this.accepts(value, fact) !== false));
       return values.length === 0 ? [] : [{ kind: "values", values, facts }];
     }
     return TYPES.filter((type) => facts.every(({ schema }) => mayBe(schema, type))).flatMap(

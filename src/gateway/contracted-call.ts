@@ -1,5 +1,5 @@
 /** A call under its contract: what the server gets of what the client sends, and what the client gets of what the server says. */
-import { accepts, type Schema } from "../contract/accepts.ts";
+import { accepts, patience, type Schema } from "../contract/accepts.ts";
 import { argumentsIn, type Contract } from "../contract/contract.ts";
 import { isDoubtful, parseExactly } from "../contract/exact.ts";
 import type { Projected } from "../contract/project.ts";
@@ -135,7 +135,8 @@ function narrowedValues(contract: Contract, inbound: InboundRequest, outcome: Ou
   if (schema === undefined || !isObject(completion) || !Array.isArray(completion["values"])) return outcome;
   const root = contract.narrowing?.served ?? {};
   const all = completion["values"] as readonly JsonValue[];
-  const values = all.filter((one) => accepts(one, { schema: schema as Schema, root }) !== false);
+  const patient = patience();
+  const values = all.filter((one) => accepts(one, { schema: schema as Schema, root }, patient) !== false);
   return values.length === all.length ? outcome : resultOf({ completion: { values } });
 }
 

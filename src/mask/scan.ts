@@ -6,7 +6,7 @@
  */
 import { BEYOND, type CharSets, type Codes, charSets, codesOf, PIECE, ROW } from "./char-sets.ts";
 import { mayNameIn, namedValue } from "./credential-names.ts";
-import { type Detector, type Finder, type Found, isHex, pairIndex, type Words } from "./detector.ts";
+import { type Detector, type Finder, type Found, isAlnum, isHex, pairIndex, type Words } from "./detector.ts";
 import { fold, folds } from "./fold.ts";
 import { digitsEnd, emptyRun, JOINS, lengthBit, readRun } from "./number-run.ts";
 import type { Pattern } from "./patterns.ts";
@@ -65,7 +65,7 @@ export function compileScan(shapes: readonly Detector[], patterns: readonly Patt
   function scan(text: string, from: number, folding: boolean): Scanned {
     const { length } = text;
     const codes = codesOf(text);
-    hits.clear();
+    hits.clear(from);
     assignedTo = names.finders.length === 0 ? length : 0;
     // Names of this loop: what is looked up in another scope or module costs as much as the work, and this is where the time goes.
     const { bits } = sets;
@@ -132,6 +132,15 @@ export function compileScan(shapes: readonly Detector[], patterns: readonly Patt
             // Most are short and stand alone.
             if (end - here < 6 && joining[codes[end] ?? 0] === 0) continue;
             at = numbersRead(codes, here, end, before === HYPHEN, run) | 0;
+            if (before === HYPHEN) {
+              // The word that these digits go on with may end within the run: of `hvs.…-123 200` behind the first of its numbers.
+              const behind = ~word & -place;
+              const last = (behind === 0 ? wordEnd(codes, base + 32) : base + 31 - Math.clz32(behind & -behind)) | 0;
+              const gap = ~word & (place - 1);
+              const begin = (gap === 0 ? lastBreak + 1 : base + 32 - Math.clz32(gap)) | 0;
+              const start = floor > begin ? floor : begin;
+              if (last < at && last - start >= 10) askWord(text, codes, start, last);
+            }
             if (run.wordStart > floor) floor = run.wordStart | 0;
             if (run.digits !== 0) askNumber(text, codes);
             continue;
@@ -262,6 +271,13 @@ export function compileScan(shapes: readonly Detector[], patterns: readonly Patt
   return (text, from = 0) => scan(text, from, true);
 }
 
+/** Behind the letters, digits, hyphens and underscores at `at`. */
+function wordEnd(codes: Codes, at: number): number {
+  let end = at;
+  for (let code = codes[end] ?? 0; isAlnum(code) || code === HYPHEN || code === UNDERSCORE; code = codes[++end] ?? 0);
+  return end;
+}
+
 /** A character of these 32 is another way to write ASCII. */
 function foldsIn(codes: Codes, from: number): boolean {
   for (let at = from; at < from + 32; at++) if (folds(codes[at] ?? 0)) return true;
@@ -298,21 +314,25 @@ class Hits implements Found {
   #found: Hit[] = [];
   #ordered = true;
   #last = 0;
+  #from = 0;
 
   constructor(detectors: readonly Detector[]) {
     this.#detectors = detectors;
   }
 
-  clear(): void {
+  /** Nothing is found before `from`: whatever is said to begin there begins at it. */
+  clear(from: number): void {
+    this.#from = from;
     this.#found = [];
     this.#ordered = true;
     this.#last = 0;
     this.lastQuote = -1;
   }
 
-  add(start: number, end: number): void {
+  add(begin: number, end: number): void {
     const detector = this.#detectors[this.rank];
     if (detector === undefined) return;
+    const start = begin < this.#from ? this.#from : begin;
     if (start < this.#last) this.#ordered = false;
     this.#last = end;
     this.#found.push({ start, end, detector, rank: this.rank, quote: this.#quoteBefore(start) });

@@ -163,6 +163,35 @@ describe("is refused, with the place and the reason", () => {
     expect(proved({ type: "object" }, deep)).toBe(false);
     expect(performance.now() - started).toBeLessThan(20_000);
   });
+  test.each<[string, JsonValue]>([
+    ["a condition", { ...conditional({ $ref: "#" }, { $ref: "#" }), else: { $ref: "#" } }],
+    [
+      "choices",
+      { anyOf: [{ not: { $ref: "#" } }, { $ref: "#" }, { $ref: "#" }], oneOf: [{ $ref: "#" }, { $ref: "#" }] },
+    ],
+    [
+      "definitions of each other",
+      {
+        $ref: "#/$defs/0",
+        $defs: Object.fromEntries(
+          Array.from({ length: 50 }, (_, n) => [
+            n,
+            { allOf: [{ $ref: `#/$defs/${n + 1}` }, { $ref: `#/$defs/${n + 1}` }] },
+          ]),
+        ),
+      },
+    ],
+    [
+      "many schemas for each of many values",
+      { items: { anyOf: Array.from({ length: 5000 }, (_, n) => ({ minimum: n + 1e6 })) } },
+    ],
+  ])("a schema that asks itself without end, in bounded time: %s", (_, wide) => {
+    const values = { enum: [Array.from({ length: 5000 }, (_, n) => n), "a", 1, null] };
+    const started = performance.now();
+    expect(proved(values, wide)).toBe(false);
+    expect(proved(wide, values)).toBe(false);
+    expect(performance.now() - started).toBeLessThan(20_000);
+  });
   test("nothing, because of a keyword that is called as something every object has", () => {
     for (const keyword of ["constructor", "toString", "hasOwnProperty", "__defineGetter__", "valueOf"]) {
       expect(proved({ type: "string" }, { type: "string", [keyword]: "x" }), keyword).toBe(true);

@@ -79,6 +79,23 @@ describe("what the pass finds is what asking everybody everywhere finds", () => 
   });
 });
 
+test.for([
+  "hvs.CAESIJ3kd8fjq2m4n6p8-123 200 OK",
+  "hvs.CAESIJ3kd8fjq2m4n6p8-12.5",
+  "hvs.CAESIJ3kd8fjq2m4n6p8-2026-09-03T09:28:39Z",
+  `${"x ".repeat(10)}hvs.CAESIJ3kd8fjq2m4n6p8-${"1".repeat(30)} 200`,
+])("a token that ends in a number is found when another number follows: %s", (text) => {
+  const [span] = all(text).spans;
+  expect(text.slice(span?.start, span?.end)).toMatch(/^hvs\.CAESIJ3kd8fjq2m4n6p8-[\dT-]+$/);
+});
+
+test("what lacks its beginning is no token of Asana, and no span begins before its text", () => {
+  const rest = "/3120880712784224:34c14ced28c461db90f7852ec2876c5b";
+  for (const text of [rest, `\n${rest}`, `x${rest}`]) expect(all(text).spans).toEqual([]);
+  expect(all(`1${rest}`).spans).toMatchObject([{ start: 0, end: rest.length + 1 }]);
+  expect(all(`1${rest}`, 1).spans).toMatchObject([{ start: 1, end: rest.length + 1 }]);
+});
+
 test("a scan from a place on finds what is in the rest, and looks back only for what it is about", () => {
   fc.assert(
     fc.property(glued, fc.nat(), (text, cut) => {

@@ -55,6 +55,9 @@ export function slowScan(detectors: readonly Detector[], text: string): readonly
           if (number === undefined || (attached && number.attached !== true)) return;
           if (number.digits === 0 ? dots >= 3 : digits >= number.digits) number.find(text, run, found, codes);
         });
+      // The word that these digits go on with may end among them.
+      const last = at + matched(/[\w-]*/y, text, at).length;
+      if (text[at - 1] === "-" && last < end) wordEndsAt(last);
       wordStart = Math.max(wordStart, word);
       at = end;
     } else if (char === "\\") {

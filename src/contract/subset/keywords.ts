@@ -1,6 +1,6 @@
 /** What the wide schema asks, keyword by keyword, and why all values of an atom give it. */
 import type { JsonObject, JsonValue } from "../../core/call.ts";
-import { type At, accepts, resolveRef, type Schema } from "../accepts.ts";
+import { type At, resolveRef, type Schema } from "../accepts.ts";
 import { languageOf, lengthsBetween, within } from "../regular.ts";
 import type { Prover, Unproved } from "../subset.ts";
 import {
@@ -196,7 +196,7 @@ const OBJECTS: Readonly<Record<string, Check<"object">>> = {
   additionalProperties: (prover, atom, _value, wide, where, depth) => properties(prover, atom, wide, where, depth),
   propertyNames: (prover, atom, value, wide, where, depth) => {
     const names = at(wide, value);
-    const bad = [...possible(prover, atom, depth)].find((name) => accepts(name, names) !== true);
+    const bad = [...possible(prover, atom, depth)].find((name) => prover.accepts(name, names) !== true);
     if (bad !== undefined) return { where, reason: `the server may not take a member called ${brief(bad)}` };
     return unless(closed(prover, atom, depth), where, "the server restricts the names of members");
   },

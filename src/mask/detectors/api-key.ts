@@ -426,8 +426,9 @@ function afterColon(text: string, start: number, end: number, found: Found): voi
   const digits = start - 1 - from;
   if (digits < 8) return;
   if (text.startsWith("AA", start) && digits <= 11) found.add(from, end);
-  else if (end - start === 32 && digits >= 14 && text[from - 1] === "/" && consists(text, start, end, "hex"))
-    found.add(from - 2, end);
+  else if (digits >= 14 && end - start === 32 && text[from - 1] === "/" && isDigit(text.charCodeAt(from - 2))) {
+    if (consists(text, start, end, "hex")) found.add(from - 2, end);
+  }
 }
 
 /** The secret path of a webhook of Slack or Discord. */
@@ -445,12 +446,13 @@ function webhook(text: string, start: number, end: number, found: Found): void {
 
 /** A client secret of Microsoft Entra: three characters, a digit, `Q~`, 31 to 34 more. */
 function entra(text: string, tilde: number, found: Found): void {
-  if (text[tilde - 1] !== "Q" || !isDigit(text.charCodeAt(tilde - 2)) || !isAlnum(text.charCodeAt(tilde - 5))) return;
   const start = tilde - 5;
+  if (text[tilde - 1] !== "Q" || !isDigit(text.charCodeAt(tilde - 2)) || start < 0) return;
+  if (!/^[A-Za-z0-9][\w.~-]{2}$/.test(text.slice(start, start + 3))) return;
   let end = tilde + 1;
   while (end - tilde < 40 && (isWordCode(text.charCodeAt(end)) || text[end] === "." || text[end] === "~")) end++;
   if (text[end - 1] === ".") end--;
-  if (end - tilde >= 30 && start >= 0 && !isAlnum(text.charCodeAt(start - 1))) found.add(start, end);
+  if (end - tilde >= 30 && !isAlnum(text.charCodeAt(start - 1))) found.add(start, end);
 }
 
 function named(text: string, value: NamedValue, found: Found): void {
