@@ -102,7 +102,10 @@ test("a scan from a place on finds what is in the rest, and looks back only for 
       const before = `${text}\n\n`;
       const from = before.length;
       const rest = `${text.slice(cut % (text.length + 1))} x@example.org`;
-      const whole = all(before + rest).spans.filter(({ start }) => start >= from);
+      const { spans } = all(before + rest);
+      // A private key without an end goes on into the rest.
+      fc.pre(!spans.some(({ start, end }) => start < from && end > from));
+      const whole = spans.filter(({ start }) => start >= from);
       const part = all(before + rest, from).spans;
       expect(part.map(({ start, end }) => [start, end])).toEqual(whole.map(({ start, end }) => [start, end]));
     }),

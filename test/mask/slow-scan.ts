@@ -35,6 +35,7 @@ export function slowScan(detectors: readonly Detector[], text: string): readonly
   // Whom no number interests, digits are letters.
   const letters = detectors.some(({ number, pair }) => number ?? pair) ? /[A-Za-z_-]/ : /[\w-]/;
   let wordStart = 0;
+  let escapeEnd = 0;
   let assignedTo = 0;
   const wordEndsAt = (at: number): void => {
     if (at - wordStart >= 10) ask(({ word }, found) => word?.find(text, wordStart, at, found));
@@ -47,7 +48,7 @@ export function slowScan(detectors: readonly Detector[], text: string): readonly
       if (at - wordStart === 2) askPair(wordStart);
       at += matched(/\d+/y, text, at).length;
     } else if (/\d/.test(char)) {
-      askPair(at - 3);
+      if (at - 3 >= escapeEnd) askPair(at - 3);
       const { run, end, word } = runAt(text, at, at > wordStart);
       const { digits, dots, attached } = run;
       if ((digits >= 6 || dots >= 3) && !(attached && digits < 12))
@@ -64,6 +65,7 @@ export function slowScan(detectors: readonly Detector[], text: string): readonly
       wordEndsAt(at);
       at += matched(/\\+[bfnrt]?/y, text, at).length;
       wordStart = at;
+      escapeEnd = at;
     } else {
       wordEndsAt(at);
       const colon = text.startsWith("://", at) ? "://" : "::";

@@ -431,6 +431,8 @@ function afterColon(text: string, start: number, end: number, found: Found): voi
   }
 }
 
+const SLACK_HOOKS = "hooks.slack.com/services/";
+
 /** The secret path of a webhook of Slack or Discord. */
 function webhook(text: string, start: number, end: number, found: Found): void {
   // Refresh tokens of Google: `1//0…`.
@@ -439,8 +441,8 @@ function webhook(text: string, start: number, end: number, found: Found): void {
     return;
   }
   const path = text.slice(Math.max(0, start - 80), start);
-  const slack = path.lastIndexOf("hooks.slack.com/services/");
-  if (slack >= 0) found.add(start - path.length + slack + 25, end);
+  const slack = path.lastIndexOf(SLACK_HOOKS) + SLACK_HOOKS.length;
+  if (slack >= SLACK_HOOKS.length && /^[\w/]*$/.test(path.slice(slack))) found.add(start - path.length + slack, end);
   else if (end - start >= 40 && /discord(?:app)?\.com\/api\/webhooks\/\d{15,22}\/$/.test(path)) found.add(start, end);
 }
 
