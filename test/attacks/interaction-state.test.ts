@@ -2,7 +2,6 @@
  * What clients carry for the gateway (`requestState`, ids of questions) in hostile hands. Each title says what is refused. The state
  * is opened by who it was made for, for what it was made, and in time; for everybody else it is noise.
  */
-import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { Secret } from "../../src/core/secret.ts";
 import { openMailbox } from "../../src/gateway/mailbox.ts";
@@ -10,6 +9,7 @@ import { openSeals } from "../../src/gateway/sealed-state.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { memoryStore } from "../../src/store/memory/memory.ts";
 import { waitFor } from "../fixtures/processes.ts";
+import { fc, runs } from "../properties.ts";
 
 const DAY_MS = 86_400_000;
 const NOON = 20_000 * DAY_MS + DAY_MS / 2;
@@ -106,7 +106,7 @@ describe("a sealed state", () => {
           expect(await seals.open(text, "me")).toBeUndefined();
         },
       ),
-      { numRuns: 500 },
+      { numRuns: runs(500) },
     );
     expect(reads).toBeLessThan(12);
   });

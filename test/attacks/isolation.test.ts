@@ -2,7 +2,6 @@
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
-import fc from "fast-check";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { userSecretReader } from "../../src/config/user-secrets.ts";
 import type { JsonObject, PermittedCall } from "../../src/core/call.ts";
@@ -14,6 +13,7 @@ import type { Upstream } from "../../src/upstream/upstream.ts";
 import { type ReadUserSecret, subjectFile, userValues } from "../../src/upstream/user-values.ts";
 import { fixtureCommand } from "../fixtures/processes.ts";
 import { findBubblewrap } from "../global/bubblewrap.ts";
+import { fc } from "../properties.ts";
 import { type CallOptions, codeOf, ignored, never, structuredOf, toolCall } from "../upstream/support.ts";
 
 /** A subject comes from a token; where another server issues them it can be anything. */

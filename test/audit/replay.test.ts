@@ -1,5 +1,4 @@
 /** What replay says of a call is what the policy would have said of it, or that it cannot be said. */
-import fc from "fast-check";
 import { describe, expect, test, vi } from "vitest";
 import { isStub, stubOf } from "../../src/audit/link.ts";
 import { type AuditRecord, draftOf, field, type RecordedField, recordedDecision } from "../../src/audit/record.ts";
@@ -10,6 +9,7 @@ import { METHODS } from "../../src/mcp/methods.ts";
 import { type CallFacts, compilePolicy } from "../../src/policy/engine.ts";
 import type { AssignSettings, RolesSettings } from "../../src/policy/settings.ts";
 import { anyPolicies, callsOf, principal, principals, target, targets } from "../policy/support.ts";
+import { fc, runs } from "../properties.ts";
 
 vi.setConfig({ testTimeout: 120_000 });
 
@@ -126,7 +126,7 @@ test("what is judged is judged right, whatever is missing in the record", async 
       flips += found.flips;
       expect(found.rows.map(({ was: from, next }) => [from, next])).toEqual(was === truth ? [] : [[was, truth]]);
     }),
-    { numRuns: 1500 },
+    { numRuns: runs(1500) },
   );
   // Of nothing this would hold, too.
   expect(judged).toBeGreaterThan(300);
@@ -143,7 +143,7 @@ test("the very same policy flips nothing, and judges all whose caller and argume
       const recorded = one.kept === "full" && !one.method.startsWith("tasks/");
       if (!ofClaims && recorded) expect(found.unjudged).toEqual([]);
     }),
-    { numRuns: 700 },
+    { numRuns: runs(700) },
   );
 });
 

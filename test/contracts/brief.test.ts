@@ -1,9 +1,9 @@
-import fc from "fast-check";
 import { expect, test } from "vitest";
 import { compileArguments } from "../../src/contract/arguments.ts";
 import { briefly } from "../../src/contract/brief.ts";
 import { compileFields } from "../../src/contract/fields.ts";
 import type { JsonObject, JsonValue } from "../../src/core/call.ts";
+import { fc, runs } from "../properties.ts";
 
 test("what nobody knows is left out, and what is closed stays closed", () => {
   const { schema } = compileFields(["id", "items/*/sku", "customer/id"], undefined);
@@ -50,6 +50,6 @@ test("whatever fits a schema fits the brief one", async () => {
         ]);
       },
     ),
-    { numRuns: 200 },
+    { numRuns: runs(200) },
   );
 });

@@ -1,5 +1,4 @@
 /** The steps of an outcome tool against a shop of our own: what is done, what is undone, and what is said of the rest. */
-import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { type Deed, type Finished, type Hands, type Plan, undo } from "../../src/contract/carry-out.ts";
 import { type Composition, compose, composedInput } from "../../src/contract/compose.ts";
@@ -9,6 +8,7 @@ import { type ComposeProblem, stepProblems } from "../../src/contract/steps.ts";
 import type { JsonObject, JsonValue, Outcome } from "../../src/core/call.ts";
 import { DrawbridgeError } from "../../src/core/errors.ts";
 import { compileExpression } from "../../src/policy/expressions.ts";
+import { fc, runs } from "../properties.ts";
 
 const READS = { readOnlyHint: true };
 const text = { type: "string", maxLength: 40 };
@@ -541,7 +541,7 @@ describe("whichever call fails, in whatever way", () => {
         expect(finished.undone).toMatchObject({ left: [], unsure: [], stays: [] });
         expect([desk.reserved.size, desk.open.size]).toEqual([0, 0]);
       }),
-      { numRuns: 60 },
+      { numRuns: runs(60) },
     );
   });
 

@@ -1,5 +1,4 @@
 /** A contract and the definition it is about: what is served, and what stands against it. */
-import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { compileArguments } from "../../src/contract/arguments.ts";
 import { argumentsIn, type Contract, compileContract, isContract } from "../../src/contract/contract.ts";
@@ -7,6 +6,7 @@ import { type DefinitionKind, readDefinition } from "../../src/contract/definiti
 import { type InputRule, promptContract, resourceContract, toolContract } from "../../src/contract/settings.ts";
 import { compileUriTemplate } from "../../src/contract/uri-template.ts";
 import type { JsonObject, JsonValue, Principal } from "../../src/core/call.ts";
+import { fc, runs } from "../properties.ts";
 
 const TOOL = {
   name: "get_order",
@@ -348,7 +348,7 @@ test("whatever the contract, the server accepts every call that it lets through"
         }
       },
     ),
-    { numRuns: Number(process.env["CONTRACT_RUNS"] ?? 300) },
+    { numRuns: runs(300) },
   );
   expect(through).toBeGreaterThan(20);
 });

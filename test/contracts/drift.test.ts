@@ -1,9 +1,9 @@
 /** What a change of a definition is called, and what the policy makes of it. Whole gateways: test/attacks/rug-pulls.test.ts. */
-import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { driftOf, driftText, type PinnedKind, reactionTo } from "../../src/contract/drift.ts";
 import { type DriftClass, lockSettings } from "../../src/contract/lock-settings.ts";
 import type { JsonObject, JsonValue } from "../../src/core/call.ts";
+import { fc, runs } from "../properties.ts";
 
 const tool = (schema: JsonValue, more: JsonObject = {}): JsonObject => ({ name: "t", inputSchema: schema, ...more });
 const object = (properties: JsonObject, more: JsonObject = {}): JsonObject => ({
@@ -338,6 +338,6 @@ test("whatever a definition is, it has not changed when only the order of its ke
         if (drift !== undefined) expect(drift.classes.length).toBeGreaterThan(0);
       },
     ),
-    { numRuns: 500 },
+    { numRuns: runs(500) },
   );
 });

@@ -1,8 +1,8 @@
 /** JSON whose numbers keep their digits. */
-import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { isRaw, parseExactly } from "../../src/contract/exact.ts";
 import type { JsonValue } from "../../src/core/call.ts";
+import { fc, runs } from "../properties.ts";
 
 const written = (text: string) => JSON.stringify(parseExactly(text));
 
@@ -61,6 +61,6 @@ test("whatever the document, every value and every digit is kept", () => {
       expect(JSON.parse(written(whole))).toEqual(JSON.parse(whole));
       expect(written(whole).endsWith(`,${number},12345678901234567890]`)).toBe(true);
     }),
-    { numRuns: 500 },
+    { numRuns: runs(500) },
   );
 });

@@ -1,6 +1,5 @@
 /** The lockfile as text: what it keeps, what it refuses, and that only its content counts. */
 import { generateKeyPairSync } from "node:crypto";
-import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import {
   type Lock,
@@ -14,6 +13,7 @@ import {
   writeLock,
 } from "../../src/contract/lockfile.ts";
 import type { JsonObject, JsonValue } from "../../src/core/call.ts";
+import { fc, runs } from "../properties.ts";
 
 const tool = (name: string, more: JsonObject = {}) =>
   lockedFrom("tool", name, { name, description: `Does ${name}.\nWell.`, inputSchema: { type: "object" }, ...more });
@@ -152,7 +152,7 @@ describe("is refused, with what to do,", () => {
         if (content === JSON.stringify(before)) return;
         expect(() => readLock(changed, trust, "l")).toThrow();
       }),
-      { numRuns: 300 },
+      { numRuns: runs(300) },
     );
   });
 

@@ -1,10 +1,10 @@
 /** The input of a contract: what clients see and may send, what the server gets, and why a contract is refused when it is loaded. */
 import { Ajv2020 } from "ajv/dist/2020.js";
-import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { type Narrowing, type NarrowProblem, narrowInput } from "../../src/contract/narrow.ts";
 import type { InputRule } from "../../src/contract/settings.ts";
 import type { JsonObject, JsonValue, Principal } from "../../src/core/call.ts";
+import { fc, runs } from "../properties.ts";
 
 const SERVER: JsonObject = {
   type: "object",
@@ -215,7 +215,7 @@ test("whatever a contract accepts, the server accepts", async () => {
         if (contract.check(one) === undefined && !server(contract.toServer(one, ANN)))
           throw new Error(`${JSON.stringify(one)} became ${JSON.stringify(contract.toServer(one, ANN))}`);
     }),
-    { numRuns: 300 },
+    { numRuns: runs(300) },
   );
   expect(made).toBeGreaterThan(20);
 });

@@ -1,9 +1,9 @@
 /** Patterns mean here what they mean to the validators of servers, whatever RE2 would make of their words. */
-import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { compileArguments } from "../../src/contract/arguments.ts";
 import { matcherOf, weightOf } from "../../src/contract/pattern.ts";
 import { bounded, languageOf } from "../../src/contract/regular.ts";
+import { fc, runs } from "../properties.ts";
 
 const PATTERNS = [
   ...[
@@ -62,7 +62,7 @@ test.each(PATTERNS)("%s matches what ECMA-262 says", (pattern) => {
       if (language !== undefined)
         expect(language.strings.test(Array.from(text, (one) => one.codePointAt(0) ?? 0))).toBe(native.test(text));
     }),
-    { numRuns: 300 },
+    { numRuns: runs(300) },
   );
 });
 

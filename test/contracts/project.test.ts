@@ -1,11 +1,11 @@
 /** The output of a contract: whatever a server answers, what leaves is named, valid, within its budgets, and soon. */
 import { Ajv2020 } from "ajv/dist/2020.js";
-import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { compileProjection, type Projected, type Projection } from "../../src/contract/project.ts";
 import type { OutputSettings } from "../../src/contract/settings.ts";
 import { estimateTokens } from "../../src/contract/tokens.ts";
 import type { JsonObject, JsonValue } from "../../src/core/call.ts";
+import { fc, runs } from "../properties.ts";
 
 const projection = (output: Partial<OutputSettings>, promised?: JsonObject): Promise<Projection> =>
   compileProjection({ text: false, ...output }, promised);
@@ -252,7 +252,7 @@ const sent = fc.tuple(document, fc.boolean()).map(([value, inText]) => ({
       : `{"content":[],"structuredContent":${JSON.stringify(value)}}`,
 }));
 
-const RUNS = Number(process.env["CONTRACT_RUNS"] ?? 200);
+const RUNS = runs(200);
 
 /** Every path to a scalar, list or object of a document. */
 function paths(value: JsonValue, path: readonly string[] = []): readonly (readonly string[])[] {

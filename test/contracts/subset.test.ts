@@ -1,11 +1,11 @@
 /** The proof that a narrowed schema accepts no more than the server's: never wrong, and strong enough for what people write. */
 import { Ajv2020 } from "ajv/dist/2020.js";
 import addFormats from "ajv-formats";
-import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { compileArguments } from "../../src/contract/arguments.ts";
 import { unprovedSubset } from "../../src/contract/subset.ts";
 import type { JsonObject, JsonValue } from "../../src/core/call.ts";
+import { fc, runs } from "../properties.ts";
 
 const proved = (narrow: JsonValue, wide: JsonValue) => unprovedSubset(narrow, wide) === undefined;
 const closed = (properties: JsonObject, ...required: string[]): JsonObject => ({
@@ -458,7 +458,7 @@ describe("never calls a schema narrower that accepts a value which the other ref
                 `${JSON.stringify(one)} is accepted by ${whose} of ${JSON.stringify(narrow)} and not by ${JSON.stringify(wide)}`,
               );
       }),
-      { numRuns: Number(process.env["SUBSET_RUNS"] ?? 1000) },
+      { numRuns: runs(1000) },
     );
     // The test would say nothing if nothing were proved.
     expect(proofs).toBeGreaterThan(100);

@@ -1,8 +1,8 @@
 /** Tokens are an estimate on the safe side, which adds up over the parts of a JSON document. */
-import fc from "fast-check";
 import { expect, test } from "vitest";
 import { TOKENS } from "../../src/contract/budget.ts";
 import { estimateTokens } from "../../src/contract/tokens.ts";
+import { fc } from "../properties.ts";
 
 // Counted by hand: each word, each three digits and each mark.
 test.each([

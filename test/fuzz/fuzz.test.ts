@@ -1,6 +1,6 @@
 /** A bounded campaign of what nobody should send; `node test/fuzz/long.ts` runs it for as long as one likes. */
-import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { fc } from "../properties.ts";
 import { PROPERTIES } from "./readers.ts";
 import { type RunningTarget, startTarget } from "./target.ts";
 import { RECORDED, type Sent } from "./texts.ts";

@@ -3,7 +3,7 @@
  * this process, the tenth goes over HTTP to a running gateway. Ends with what came of them, or with the first that broke a promise.
  */
 import { parseArgs } from "node:util";
-import fc from "fast-check";
+import { fc } from "../properties.ts";
 import { PROPERTIES, tally } from "./readers.ts";
 import { startTarget } from "./target.ts";
 import { hangUpEverywhere, sendMessages } from "./wire.ts";

@@ -1,6 +1,5 @@
 /** What holds for everything that is read, whoever wrote it: properties of the decoder, the readers of servers, and our answers. */
 import assert from "node:assert/strict";
-import fc from "fast-check";
 import { type JsonObject, MODERN_REVISION } from "../../src/core/call.ts";
 import { ERRORS } from "../../src/core/errors.ts";
 import { decoded } from "../../src/core/json-tokens.ts";
@@ -10,6 +9,7 @@ import { elementTexts, isObject, memberTexts, parseRequestText, readUpstreamMess
 import { isWrapped, wrappedSchema } from "../../src/mcp/structured-content.ts";
 import { lineReader } from "../../src/upstream/lines.ts";
 import { eventReader } from "../../src/upstream/sse.ts";
+import { fc } from "../properties.ts";
 import { objects, type Sent, said, sents, strings, values } from "./texts.ts";
 
 /** Codes that a message may be refused with before anybody looks for what it is aimed at. */

@@ -1,6 +1,6 @@
 /** What nobody should send: JSON texts that serialisers do not write, and messages of MCP bent in every way. */
-import fc from "fast-check";
 import { META, MODERN } from "../fixtures/messages.ts";
+import { fc } from "../properties.ts";
 
 const space = fc.constantFrom("", "", "", "", " ", "\n", "\r\n", "\t ");
 

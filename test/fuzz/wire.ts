@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import { Agent, request } from "node:http";
 import { connect } from "node:net";
-import fc from "fast-check";
 import { ERRORS } from "../../src/core/errors.ts";
+import { fc } from "../properties.ts";
 import { RECORDED, type Sent, sents } from "./texts.ts";
 
 export interface Target {

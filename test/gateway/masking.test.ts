@@ -1,5 +1,4 @@
 /** What one caller may see of outcomes, what is written down, and that masked content still is what clients were promised. */
-import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { Contract } from "../../src/contract/contract.ts";
 import type { JsonObject, JsonValue, Outcome, Principal } from "../../src/core/call.ts";
@@ -7,6 +6,7 @@ import { type Masking, openMasking, openScrubber, type WrittenMask } from "../..
 import { maskSettings } from "../../src/mask/settings.ts";
 import { memoryStore } from "../../src/store/memory/memory.ts";
 import { faulty } from "../contract/faulty.ts";
+import { fc, runs } from "../properties.ts";
 
 const EMAIL = "anna.bell@shop-customers.test";
 const PHONE = "+44 7700 900264";
@@ -393,7 +393,7 @@ test("for random contracts and answers no byte of a masked value reaches a role 
       for (const value of [EMAIL, PHONE, KEY, "5239 7914 0917 6951", "Zebulon"])
         expect(everything).not.toContain(value);
     }),
-    { numRuns: 200 },
+    { numRuns: runs(200) },
   );
 }, 60_000);
 

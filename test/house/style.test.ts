@@ -51,6 +51,11 @@ test("only net/ and upstream/ open outbound connections", () => {
   ).toEqual([]);
 });
 
+test("what is random in tests has the seed of test/properties.ts", () => {
+  const tests = everything.filter(({ path }) => path.startsWith("test/") && path !== "test/properties.ts");
+  expect(matches(tests, /from "fast-check"/g).filter((place) => !place.startsWith("test/house/"))).toEqual([]);
+});
+
 test("no file is an attic", () => {
   expect(
     everything

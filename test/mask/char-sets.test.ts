@@ -1,7 +1,7 @@
 /** Characters are sorted into sets by a kernel of WebAssembly, and as one would do it by hand. */
-import fc from "fast-check";
 import { describe, expect, test, vi } from "vitest";
 import { BEYOND, charSets, codesOf, compiled, PIECE, plain, ROW } from "../../src/mask/char-sets.ts";
+import { fc, runs } from "../properties.ts";
 
 const ASCII = Array.from({ length: 127 }, (_, index) => String.fromCharCode(index + 1));
 const SETS = ["0123456789", "abcXYZ", "\u0001\u000f\u0010\u007f", ASCII.join(""), "", "-_", "@", "\\"];
@@ -44,7 +44,7 @@ describe("sorting", () => {
         const from = cut % (text.length + 1);
         expect(sorted(sets, text, from)).toEqual(expected(sets, text, from));
       }),
-      { numRuns: 500 },
+      { numRuns: runs(500) },
     );
   });
 
@@ -80,7 +80,7 @@ test("the kernel runs here, and writes what the plain way writes", () => {
         expect(kernel.bits.subarray(0, rows * ROW)).toEqual(hand.bits.subarray(0, rows * ROW));
       },
     ),
-    { numRuns: 300 },
+    { numRuns: runs(300) },
   );
 });
 

@@ -1,6 +1,6 @@
 /** What comes out of masking: JSON stays JSON, only private values change, and who asks decides. */
-import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { fc, runs } from "../properties.ts";
 import { harmlessText, privateText, random } from "./generate.ts";
 import { amy, masking } from "./masking.ts";
 
@@ -100,7 +100,7 @@ describe("JSON", () => {
         const masked = masking(settings).masker.json(text, amy).text;
         expect(shape(JSON.parse(masked))).toEqual(shape(JSON.parse(text)));
       }),
-      { numRuns: 400 },
+      { numRuns: runs(400) },
     );
   });
 });

@@ -1,8 +1,8 @@
 /** The pass takes shortcuts, and finds what it would find without: words are looked at by their bits, times are passed over. */
-import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { DETECTORS } from "../../src/mask/detectors/all.ts";
 import { compileScan, type Scan } from "../../src/mask/scan.ts";
+import { fc, runs } from "../properties.ts";
 import { harmlessText, privateText, random } from "./generate.ts";
 import { slowScan } from "./slow-scan.ts";
 
@@ -65,7 +65,7 @@ describe("what the pass finds is what asking everybody everywhere finds", () => 
       fc.property(glued.map(plain), (text) => {
         expect(spansOf(scan, text)).toEqual(slowScan(detectors, text));
       }),
-      { numRuns: 3000 },
+      { numRuns: runs(3000) },
     );
   });
 
@@ -109,7 +109,7 @@ test("a scan from a place on finds what is in the rest, and looks back only for 
       const part = all(before + rest, from).spans;
       expect(part.map(({ start, end }) => [start, end])).toEqual(whole.map(({ start, end }) => [start, end]));
     }),
-    { numRuns: 500 },
+    { numRuns: runs(500) },
   );
 });
 

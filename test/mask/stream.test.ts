@@ -1,6 +1,6 @@
 /** A text in pieces: however it is cut, what comes out is what the whole text gives. */
-import fc from "fast-check";
 import { expect, test } from "vitest";
+import { fc, runs } from "../properties.ts";
 import { harmlessText, privateText, random } from "./generate.ts";
 import { amy, masking } from "./masking.ts";
 
@@ -54,7 +54,7 @@ test("any text, cut anywhere, in any number of pieces", () => {
       const pieces = places.slice(1).map((end, index) => text.slice(places[index], end));
       expect(streamed(pieces)).toBe(whole(text));
     }),
-    { numRuns: 500 },
+    { numRuns: runs(500) },
   );
 });
 

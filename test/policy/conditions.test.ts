@@ -1,6 +1,5 @@
 /** Conditions mean what the language says: what is compiled here comes out as the library's own interpreter has it, errors included. */
 import { Environment } from "@marcbachmann/cel-js";
-import fc from "fast-check";
 import { describe, expect, test, vi } from "vitest";
 import type { JsonObject } from "../../src/core/call.ts";
 import { compileExpression } from "../../src/policy/expressions.ts";
@@ -15,6 +14,7 @@ import {
   type SharedParts,
   userView,
 } from "../../src/policy/when.ts";
+import { fc, runs } from "../properties.ts";
 import { principal, target } from "./support.ts";
 
 vi.setConfig({ testTimeout: 60_000 });
@@ -218,7 +218,7 @@ test("a compiled condition comes out as the library's interpreter has it, whatev
       if (typeof expected === "boolean") decided++;
       expect(compiled(text, input)).toBe(expected);
     }),
-    { numRuns: 4_000 },
+    { numRuns: runs(4_000) },
   );
   // Else all that was compared were errors.
   expect(decided).toBeGreaterThan(400);
@@ -230,7 +230,7 @@ test("one part alone does, too: every comparison of every kind of value with eve
       const input = inputOf(sent, who, resource);
       expect(compiled(text, input)).toBe(plainly(text, input));
     }),
-    { numRuns: 4_000 },
+    { numRuns: runs(4_000) },
   );
 });
 
@@ -321,7 +321,7 @@ describe("matches()", () => {
         const general = met(`args.t.matches(${JSON.stringify(`(?:${made})|\u0001`)})`, { t: on });
         expect(met(`args.t.matches(${quoted})`, { t: on })).toBe(general);
       }),
-      { numRuns: 1_500 },
+      { numRuns: runs(1_500) },
     );
     expect(fixed).toBeGreaterThan(150);
   });

@@ -1,5 +1,4 @@
 /** What holds of every policy, at a running gateway: for clients of both eras, and for everything that may be asked. */
-import fc from "fast-check";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import type { JsonObject, Principal, Target } from "../../src/core/call.ts";
 import { compilePolicy, type Policy } from "../../src/policy/engine.ts";
@@ -9,6 +8,7 @@ import { type TaskClient, taskClient } from "../e2e/tasking.ts";
 import { modernRequest } from "../e2e/world.ts";
 import { fixtureCommand } from "../fixtures/processes.ts";
 import { type Filed, filed } from "../gateway/filed.ts";
+import { fc, runs } from "../properties.ts";
 import { argumentsOf, policiesAbout, principal, target } from "./support.ts";
 
 vi.setConfig({ testTimeout: 180_000, hookTimeout: 60_000 });
@@ -179,7 +179,7 @@ test("lists, calls, prompts, resources, completions, subscriptions and tasks are
         check(client, "looks at its task", seen, may(job, "tools/call", { tag: client.era, ms: 600_000 }));
       }
     }),
-    { numRuns: 20, endOnFailure: true },
+    { numRuns: runs(20), endOnFailure: true },
   );
   expect(decisions).toBeGreaterThan(800);
   expect(refusals).toBeGreaterThan(50);
@@ -217,7 +217,7 @@ test("a policy that is tried out beside it changes no answer, whatever it says",
       await at.reload();
       expect(await answers()).toEqual(before);
     }),
-    { numRuns: 8, endOnFailure: true },
+    { numRuns: runs(8), endOnFailure: true },
   );
 });
 

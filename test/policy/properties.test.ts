@@ -1,5 +1,4 @@
 /** What holds of every policy: lists and calls agree, a denial only takes away, and the rule that is named did decide. */
-import fc from "fast-check";
 import { expect, test, vi } from "vitest";
 import type { JsonObject, Principal, Target } from "../../src/core/call.ts";
 import { compilePolicy } from "../../src/policy/engine.ts";
@@ -7,6 +6,7 @@ import { compilePattern } from "../../src/policy/globs.ts";
 import { openPolicy } from "../../src/policy/live.ts";
 import type { RolesSettings } from "../../src/policy/settings.ts";
 import { callView, compileCallCondition, resourceView, userView } from "../../src/policy/when.ts";
+import { fc, runs } from "../properties.ts";
 import {
   anyPolicies,
   argumentsOf,
@@ -20,7 +20,7 @@ import {
 } from "./support.ts";
 
 vi.setConfig({ testTimeout: 60_000 });
-const RUNS = { numRuns: 200 };
+const RUNS = { numRuns: runs(200) };
 const call = fc
   .tuple(policies, principals, fc.constantFrom(...targets))
   .chain(([random, who, what]) => argumentsOf(random.flags).map((args) => ({ random, who, what, args })));
@@ -59,7 +59,7 @@ test("a decision is the one that reading the rules one by one gives", () => {
       const { effect } = compilePolicy(random.roles, random.assign).decide(who, what, toolCall(args));
       expect(effect).toBe(plainly(random, who, what, args));
     }),
-    { numRuns: 1000 },
+    { numRuns: runs(1000) },
   );
 });
 
@@ -122,24 +122,24 @@ test("what no list shows is refused in every way: called, read, completed, follo
       hidden++;
       expect(policy.decide(who, what, facts).effect).toBe("deny");
     }),
-    { numRuns: 800 },
+    { numRuns: runs(800) },
   );
   expect(hidden).toBeGreaterThan(80);
 });
 
 test("a template is listed whenever one of its resources may be read, completed or followed", () => {
   fc.assert(
-    fc.property(asked, fc.constantFrom("o://1", "o://2"), ({ random, who, policy }, uri) => {
+    fc.property(asked, fc.constantFrom("o://1", "o://2"), fc.integer(), ({ random, who, policy }, uri, seed) => {
       const template = target("o://{id}", "resource", { template: true });
       if (policy.decide(who, template).effect === "permit") return;
       return fc.assert(
         fc.property(callsOf(target(uri, "resource"), random.flags), (facts) => {
           expect(policy.decide(who, target(uri, "resource"), facts).effect).toBe("deny");
         }),
-        { numRuns: 3 },
+        { numRuns: 3, seed },
       );
     }),
-    { numRuns: 400 },
+    { numRuns: runs(400) },
   );
 });
 
@@ -151,7 +151,7 @@ test("one permission less permits nothing that was not permitted before", () => 
         expect(policy.decide(who, what, facts).effect).not.toBe("deny");
       if (after.decide(who, what).effect === "permit") expect(policy.decide(who, what).effect).toBe("permit");
     }),
-    { numRuns: 800 },
+    { numRuns: runs(800) },
   );
 });
 
@@ -171,7 +171,7 @@ test("one denial more permits nothing, whatever its condition is and whatever is
         expect(policy.decide(who, what, facts).effect).not.toBe("deny");
       if (after.decide(who, what).effect === "permit") expect(policy.decide(who, what).effect).toBe("permit");
     }),
-    { numRuns: 800 },
+    { numRuns: runs(800) },
   );
 });
 
@@ -207,7 +207,7 @@ test("the rule that is named did decide: it decides the same when it is all that
       const alone = compilePolicy(only(random.roles, rule, kind), random.assign).decide(who, what, call);
       expect([alone.effect, alone.effect === "step-up" ? undefined : alone.rule]).toEqual([decision.effect, rule]);
     }),
-    { numRuns: 800 },
+    { numRuns: runs(800) },
   );
   expect(named).toBeGreaterThan(80);
 });
@@ -233,7 +233,7 @@ test("a policy that is only tried out never changes a decision, beside it or wit
       const { shadow: _, ...inside } = within.decide(who, what, call);
       expect(inside).toEqual(expected);
     }),
-    { numRuns: 400 },
+    { numRuns: runs(400) },
   );
   expect(different).toBeGreaterThan(10);
 });

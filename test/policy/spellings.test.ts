@@ -1,11 +1,11 @@
 /** A resource under another spelling is still the same resource, to globs and to conditions. */
-import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { approvalFor, compileApprovals } from "../../src/policy/approvals.ts";
 import { compilePolicy } from "../../src/policy/engine.ts";
 import type { RolesSettings } from "../../src/policy/settings.ts";
 import { modernRequest, world } from "../e2e/world.ts";
 import { fixtureCommand } from "../fixtures/processes.ts";
+import { fc, runs } from "../properties.ts";
 import { principal, target } from "./support.ts";
 
 const policyOf = (role: Partial<RolesSettings[string]>) =>
@@ -234,7 +234,7 @@ test("whatever the spelling, a further denial never permits more, and what a lis
       if (reads(after, uri)) expect(reads(before, uri)).toBe(true);
       if (reads(before, uri)) expect(lists(before, uri)).toBe(true);
     }),
-    { numRuns: 2000 },
+    { numRuns: runs(2000) },
   );
 });
 

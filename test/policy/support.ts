@@ -1,8 +1,8 @@
 /** Callers, targets and calls for tests of policies, and random ones. */
-import fc from "fast-check";
 import type { Access, JsonObject, Principal, Target, TargetKind } from "../../src/core/call.ts";
 import type { CallFacts } from "../../src/policy/engine.ts";
 import type { AssignSettings, RolesSettings } from "../../src/policy/settings.ts";
+import { fc } from "../properties.ts";
 
 export const principal = (change: Partial<Principal> = {}): Principal => ({
   subject: "u1",

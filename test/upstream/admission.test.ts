@@ -1,7 +1,7 @@
-import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { type Admission, admission } from "../../src/upstream/admission.ts";
 import { fairQueue } from "../../src/upstream/fair-queue.ts";
+import { fc } from "../properties.ts";
 
 const DEADLINE = 60_000;
 

@@ -1,4 +1,3 @@
-import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { Secret } from "../../src/core/secret.ts";
 import { Allowance } from "../../src/upstream/allowance.ts";
@@ -8,6 +7,7 @@ import { fairQueue } from "../../src/upstream/fair-queue.ts";
 import { lineReader } from "../../src/upstream/lines.ts";
 import { headerValue, mirroredParameters } from "../../src/upstream/mirrored-headers.ts";
 import { eventReader } from "../../src/upstream/sse.ts";
+import { fc } from "../properties.ts";
 
 /** Cuts bytes at these places. */
 function pieces(bytes: Buffer, cuts: readonly number[]): Buffer[] {
