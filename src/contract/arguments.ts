@@ -49,19 +49,76 @@ export async function compileArguments(
     weight = 0;
     let validate: ReturnType<typeof ajv.compile>;
     try {
-      validate = ajv.compile(body);
+      validate = ajv.compile(compilable(body));
     } finally {
       ({ unread, weight } = before);
     }
     return {
       problem: undefined,
       unread: mine,
-      check: (args) => (validate(args) ? undefined : (validate.errors ?? []).slice(0, MAX_PROBLEMS).map(sentence)),
+      check(args) {
+        asked.left = MAX_ASKED;
+        try {
+          return validate(args) ? undefined : (validate.errors ?? []).slice(0, MAX_PROBLEMS).map(sentence);
+        } catch (thrown) {
+          // A schema that is about itself without end overflows the stack.
+          if (thrown === asked.over || thrown instanceof RangeError)
+            return ["arguments would take too long to be checked against the tool's schema"];
+          throw thrown;
+        }
+      },
     };
   } catch (thrown) {
     return { problem: thrown instanceof Error ? thrown.message : String(thrown), unread: [], check: () => undefined };
   }
 }
+
+/** Subschemas that one check asks, before it is given up: a tenth of a second. */
+const MAX_ASKED = 500_000;
+/** Of the check that goes on; nothing interrupts it. */
+const asked = { left: 0, over: new Error("the schema asks too much") };
+const COUNT = "drawbridge-count";
+
+/** Where a schema that refers to the whole finds it: without being remembered it has no name of its own. */
+const WHOLE = "drawbridge-whole";
+
+/** The same schema, ready for our validator. */
+function compilable(schema: JsonObject): JsonObject {
+  const body = counted(schema) as JsonObject;
+  if (!JSON.stringify(body).includes(`"$ref":"#/$defs/${WHOLE}"`)) return body;
+  return { ...body, $defs: { ...(isObject(body["$defs"]) && body["$defs"]), [WHOLE]: body } };
+}
+
+/**
+ * The same schema, in which each subschema is counted when it is asked: with definitions that name each other twice one value is asked
+ * about twice as often at each level, and so is a value within values.
+ */
+function counted(schema: JsonValue): JsonValue {
+  if (Array.isArray(schema)) return schema.map((one) => counted(one as JsonValue));
+  if (!isObject(schema) || Object.keys(schema).length === 0) return schema;
+  const members = Object.entries(schema).map(([keyword, value]): [string, JsonValue] => {
+    if (DATA.has(keyword)) return [keyword, value as JsonValue];
+    if (keyword === "$ref" && value === "#") return [keyword, `#/$defs/${WHOLE}`];
+    if (!NAMED.has(keyword) || !isObject(value)) return [keyword, counted(value as JsonValue)];
+    return [keyword, Object.fromEntries(Object.entries(value).map(([name, one]) => [name, counted(one as JsonValue)]))];
+  });
+  return { ...Object.fromEntries(members), [COUNT]: true };
+}
+
+/** What holds values and no schemas. */
+const DATA: ReadonlySet<string> = new Set(["const", "enum", "default", "example", "examples"]);
+/** What holds schemas by name. */
+const NAMED: ReadonlySet<string> = new Set([
+  "properties",
+  "patternProperties",
+  "dependentSchemas",
+  "dependencies",
+  "$defs",
+  "definitions",
+]);
+
+const isObject = (value: unknown): value is JsonObject =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
 
 type Dialect = "draft-07" | "2020-12";
 
@@ -111,9 +168,20 @@ async function createEngine(dialect: Dialect, strict: boolean): Promise<AjvDraft
     logger: false,
     code: { regExp: strict ? strictly : roughly },
   };
-  const { Ajv } = dialect === "draft-07" ? await import("ajv") : { Ajv: (await import("ajv/dist/2020.js")).Ajv2020 };
+  const { Ajv, _ } =
+    dialect === "draft-07"
+      ? await import("ajv")
+      : await import("ajv/dist/2020.js").then(({ Ajv2020, _ }) => ({ Ajv: Ajv2020, _ }));
   const { default: addFormats } = await import("ajv-formats");
   const ajv = new Ajv(options) as AjvDraft07;
+  ajv.addKeyword({
+    keyword: COUNT,
+    before: "$ref",
+    code({ gen }) {
+      const count = gen.scopeValue("func", { ref: asked });
+      gen.code(_`if (--${count}.left < 0) throw ${count}.over`);
+    },
+  });
   if (strict) addFormats.default(ajv, { mode: "full" });
   else addFormats.default(ajv, { mode: "fast", formats: ROUGHLY });
   // Its expression takes quadratic time.

@@ -2,6 +2,7 @@
 import { describe, expect, test } from "vitest";
 import { compileArguments } from "../../src/contract/arguments.ts";
 import { pinOf, readDefinition } from "../../src/contract/definition.ts";
+import type { JsonObject } from "../../src/core/call.ts";
 import { verifies, verifiesEach } from "../requirements.ts";
 
 describe("arguments", () => {
@@ -61,6 +62,40 @@ describe("arguments", () => {
       expect((await compileArguments(schema)).problem).toBeTypeOf("string");
     },
   );
+  const twice = (n: number) => ({ anyOf: [{ $ref: `#/$defs/${n}` }, { $ref: `#/$defs/${n}` }] });
+  const chain = Object.fromEntries(
+    Array.from({ length: 40 }, (_, n) => [n, n < 39 ? twice(n + 1) : { minProperties: 9 }]),
+  );
+  const deep = (levels: number): JsonObject => (levels === 0 ? { b: 1 } : { a: deep(levels - 1) });
+  const within = { properties: { a: { $ref: "#" } }, not: { required: ["b"] } };
+  test.each<[string, JsonObject, JsonObject]>([
+    ["that asks itself", { not: { $ref: "#" } }, {}],
+    ["whose definitions ask each other twice", { ...twice(0), $defs: chain }, {}],
+    [
+      "whose definitions stand where none are looked for",
+      JSON.parse(JSON.stringify({ ...twice(0), $defs: chain }).replaceAll("$defs", "elsewhere")),
+      {},
+    ],
+    ["that asks twice at each level of a value", { anyOf: [within, within, within] }, deep(30)],
+  ])("a schema %s refuses what it cannot be asked about in bounded time", async (_, schema, args) => {
+    for (const strict of [true, false]) {
+      const { check, problem } = await compileArguments({ type: "object", ...schema }, { strict });
+      expect(problem).toBeUndefined();
+      expect(check(args)).toEqual([expect.stringContaining("too long to be checked")]);
+    }
+  });
+  test("a schema that refers to the whole of itself is asked at each level", async () => {
+    const { check, problem } = await compileArguments({
+      type: "object",
+      properties: { name: { type: "string" }, child: { $ref: "#" }, $ref: { const: "#" } },
+      additionalProperties: false,
+    });
+    expect(problem).toBeUndefined();
+    expect(check({ name: "a", child: { name: "b", child: {}, $ref: "#" } })).toBeUndefined();
+    expect(check({ child: { child: { name: 1 } } })).toEqual(["arguments/child/child/name must be string"]);
+    for (const unknown of ["drawbridge-count", "drawbridge-whole"])
+      expect(check({ child: { [unknown]: true } })).toHaveLength(1);
+  });
   test("two schemas with the same $id do not meet", async () => {
     const first = await compileArguments({
       $id: "https://x.example/s",
