@@ -131,7 +131,10 @@ export function openSpill(parts: SpillParts): Spill {
           written += await write(line, sizes);
           passed.set(order, at);
         }
-        await rm(taken, { force: true });
+        // Another process may have taken it meanwhile, under one more name: it has no more to write than is written now. Two who leave
+        // each other's alone would take the same file from each other for as long as they are in step.
+        for (const other of await spillsIn(folder))
+          if (other.startsWith(order)) await rm(join(folder, other), { force: true });
         passed.delete(order);
         await syncFolder(folder);
       }

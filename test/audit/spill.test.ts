@@ -1,5 +1,6 @@
 /** `audit.whenUnavailable: spill`: what is answered for is in the log, in order and once, whatever ends when. */
 import { spawn } from "node:child_process";
+import { readdirSync, renameSync } from "node:fs";
 import { appendFile, mkdtemp, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -185,6 +186,34 @@ test("two processes that find the same files write each record once and in order
   for (const each of [a, b, crashed]) await each.journal.close();
   expect(idsOf(await texts()).slice(0, ids.length)).toEqual(ids);
   expect(new Set(await texts()).size).toBe((await texts()).length);
+  await expectWhole(under);
+});
+
+test("a file that others take while it is written is written once, and gone under whatever name they gave it", async () => {
+  const kept = memoryStore();
+  const written: string[] = [];
+  const append_ = kept.audit.append;
+  const counting: typeof append_ = async (rows, head) => {
+    written.push(...rows.map(({ json }) => json));
+    await append_(rows, head);
+  };
+  const { state, under, gateway, texts } = world({ ...kept, audit: { ...kept.audit, append: counting } });
+  const one = gateway();
+  const ids = await append(one, 1);
+  state.away = true;
+  for (let n = 0; n < 3; n++) ids.push(...(await append(one, 1)));
+  const others = { ready: true };
+  state.fail = () => {
+    for (const name of readdirSync(folder).filter((one) => others.ready && one.endsWith(".jsonl")))
+      renameSync(join(folder, name), join(folder, `${name.slice(0, -"-.jsonl".length - 36)}-${newId()}.jsonl`));
+    return undefined;
+  };
+  state.away = false;
+  await until(async () => (await spills()).length === 0, "the files are gone");
+  expect(new Set(written).size).toBe(written.length);
+  others.ready = false;
+  await one.journal.close();
+  expect(idsOf(await texts())).toEqual(ids);
   await expectWhole(under);
 });
 
