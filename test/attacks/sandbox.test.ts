@@ -225,9 +225,11 @@ describe.skipIf(findBubblewrap() === undefined)("a hostile server in its sandbox
         expect(String(within.evidence)).toMatch(line);
       await fails("run", { command: ["/usr/bin/unshare", "--user", "true"] }, root);
       await fails("run", { command: ["/usr/bin/unshare", "--mount", "true"] }, root);
-      await fails("run", { command: ["/bin/sh", "-c", "mount -t tmpfs none /tmp && umount /tmp"] }, false);
-      await fails("run", { command: ["/bin/sh", "-c", "mount -o remount,rw /usr"] }, false);
-      await fails("run", { command: ["/bin/sh", "-c", "umount /proc"] }, false);
+      // Without a sandbox these would change the machine for whatever else runs on it, so that is not tried.
+      for (const command of ["mount -t tmpfs none /tmp", "mount -o remount,rw /usr", "umount /proc"])
+        expect(await attempt(inside, "run", { command: ["/bin/sh", "-c", command] })).toMatchObject({
+          succeeded: false,
+        });
     });
   });
 
