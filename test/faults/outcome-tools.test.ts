@@ -196,7 +196,7 @@ function gateway(
   const record = { did: (did: JsonObject) => steps.push(did) > 0, link: undefined };
   const call = {
     target: { server: "desk", kind: "tool", name: "refund", upstreamName: "look", pin: undefined },
-    forward: new Map([["arguments", '{"order":"o-1"}']]),
+    forward: new Map([["arguments", '{"order":"order-1"}']]),
     meta: new Map(),
     trace: span.context,
     revision: "2025-11-25",
@@ -438,7 +438,7 @@ test("nothing of a run can be read in the store", async () => {
     died = life.dead;
     const rows = await store.records.list("unfinished", { limit: 10 });
     found += rows.length;
-    expect(JSON.stringify(rows)).not.toContain("o-1");
+    expect(JSON.stringify(rows)).not.toContain("order-1");
     void first.close();
     await store.close();
   }

@@ -4,7 +4,7 @@ import { type Kept, type NewRequest, openKept, type Request } from "../../src/ga
 import { openSeals } from "../../src/gateway/sealed-state.ts";
 import { everyStore } from "../store/backends.ts";
 
-const about = { title: undefined, arguments: '{"card":"4111"}' };
+const about = { title: undefined, arguments: '{"card":"5239791409176951"}' };
 const wanted = (digest: string, subject = "sam"): NewRequest => ({
   digest,
   request: "sha256:0",
@@ -80,7 +80,7 @@ describe("in bounds", () => {
     const kinds = ["approval", "approval-about"];
     const rows = await Promise.all(kinds.map((kind) => store.records.list(kind, { limit: 10 })));
     expect(rows.flat()).toHaveLength(2);
-    expect(JSON.stringify(rows)).not.toContain("4111");
+    expect(JSON.stringify(rows)).not.toContain("5239791409176951");
     expect(await kept.about(request)).toEqual(about);
   });
 });
