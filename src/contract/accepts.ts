@@ -76,6 +76,7 @@ function hasParts(root: JsonValue): boolean {
 }
 
 const MAX_DEPTH = 64;
+
 /** How often a schema may still be asked about a value. One serves a whole comparison. */
 export interface Patience {
   left: number;

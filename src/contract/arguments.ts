@@ -5,6 +5,7 @@
 import type { Ajv as AjvDraft07, ErrorObject, Options } from "ajv";
 import type { FormatName } from "ajv-formats";
 import type { JsonObject, JsonValue } from "../core/call.ts";
+import { isSchemaObject } from "./accepts.ts";
 import { matcherOf, weightOf } from "./pattern.ts";
 
 /** Undefined when the arguments are accepted, else one sentence per problem (at most eight). */
@@ -86,7 +87,7 @@ const WHOLE = "drawbridge-whole";
 function compilable(schema: JsonObject): JsonObject {
   const body = counted(schema) as JsonObject;
   if (!JSON.stringify(body).includes(`"$ref":"#/$defs/${WHOLE}"`)) return body;
-  return { ...body, $defs: { ...(isObject(body["$defs"]) && body["$defs"]), [WHOLE]: body } };
+  return { ...body, $defs: { ...(isSchemaObject(body["$defs"]) && body["$defs"]), [WHOLE]: body } };
 }
 
 /**
@@ -95,11 +96,11 @@ function compilable(schema: JsonObject): JsonObject {
  */
 function counted(schema: JsonValue): JsonValue {
   if (Array.isArray(schema)) return schema.map((one) => counted(one as JsonValue));
-  if (!isObject(schema) || Object.keys(schema).length === 0) return schema;
+  if (!isSchemaObject(schema) || Object.keys(schema).length === 0) return schema;
   const members = Object.entries(schema).map(([keyword, value]): [string, JsonValue] => {
     if (DATA.has(keyword)) return [keyword, value as JsonValue];
     if (keyword === "$ref" && value === "#") return [keyword, `#/$defs/${WHOLE}`];
-    if (!NAMED.has(keyword) || !isObject(value)) return [keyword, counted(value as JsonValue)];
+    if (!NAMED.has(keyword) || !isSchemaObject(value)) return [keyword, counted(value as JsonValue)];
     return [keyword, Object.fromEntries(Object.entries(value).map(([name, one]) => [name, counted(one as JsonValue)]))];
   });
   return { ...Object.fromEntries(members), [COUNT]: true };
@@ -116,9 +117,6 @@ const NAMED: ReadonlySet<string> = new Set([
   "$defs",
   "definitions",
 ]);
-
-const isObject = (value: unknown): value is JsonObject =>
-  typeof value === "object" && value !== null && !Array.isArray(value);
 
 type Dialect = "draft-07" | "2020-12";
 

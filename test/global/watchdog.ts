@@ -27,7 +27,7 @@ export default class Watchdog implements Reporter {
   #timer: NodeJS.Timeout | undefined;
 
   onInit(): void {
-    this.#timer = setTimeout(() => void this.#look(), LOOK_MS);
+    this.#lookAgain();
   }
 
   onTestModuleQueued({ moduleId }: TestModule): void {
@@ -47,10 +47,15 @@ export default class Watchdog implements Reporter {
     clearTimeout(this.#timer);
   }
 
+  /** It keeps no run alive that is over. */
+  #lookAgain(): void {
+    this.#timer = setTimeout(() => void this.#look(), LOOK_MS).unref();
+  }
+
   async #look(): Promise<void> {
     const [first] = this.#running;
     if (first !== undefined && performance.now() - first[1].since > LIMIT_MS) await this.#end(...first);
-    this.#timer = setTimeout(() => void this.#look(), LOOK_MS);
+    this.#lookAgain();
   }
 
   /** Each file has a process of its own, so the one that began first has the oldest. */
